@@ -1,0 +1,1 @@
+//! The kps package for node.

@@ -1,0 +1,1 @@
+//! kps: the real-time bus that lives inside your program.

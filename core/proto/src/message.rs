@@ -1,0 +1,335 @@
+//! What travels: payloads, messages, and the rows that answer them.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use crate::error::{Error, ErrorKind};
+
+/// How a payload's bytes are to be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ContentType {
+    /// A JSON value, UTF-8.
+    #[default]
+    Json = 0,
+    /// UTF-8 text.
+    Text = 1,
+    /// Bytes as they are.
+    Bytes = 2,
+}
+
+impl ContentType {
+    /// From its number on the wire; `None` for one that this version does not know.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Json),
+            1 => Some(Self::Text),
+            2 => Some(Self::Bytes),
+            _ => None,
+        }
+    }
+
+    /// `"json"`, `"text"` or `"bytes"`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Text => "text",
+            Self::Bytes => "bytes",
+        }
+    }
+}
+
+/// Encoded bytes together with how to read them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payload {
+    /// How to read `bytes`.
+    pub content_type: ContentType,
+    /// The encoded value.
+    pub bytes: Bytes,
+}
+
+impl Payload {
+    /// A payload that is already JSON text.
+    pub fn json(bytes: impl Into<Bytes>) -> Self {
+        Payload { content_type: ContentType::Json, bytes: bytes.into() }
+    }
+    /// UTF-8 text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Payload { content_type: ContentType::Text, bytes: Bytes::from(text.into()) }
+    }
+    /// Bytes as they are.
+    pub fn bytes(bytes: impl Into<Bytes>) -> Self {
+        Payload { content_type: ContentType::Bytes, bytes: bytes.into() }
+    }
+}
+
+/// What a publisher may add to a message; absent on most.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// Name-value pairs, in the publisher's order. `traceparent` carries trace context.
+    pub headers: Vec<(String, String)>,
+    /// The publisher's own message id.
+    pub id: Option<String>,
+    /// How long the message is worth delivering.
+    pub ttl: Option<Duration>,
+}
+
+impl Extras {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.headers.is_empty() && self.id.is_none() && self.ttl.is_none()
+    }
+}
+
+/// Who published: the client's id (set by the broker) and the origin its message ids start with.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Sender {
+    /// The client's id.
+    pub id: String,
+    /// Random, chosen by the client once in its life; makes `origin-number` a unique message id.
+    pub origin: String,
+}
+
+/// A message as a subscriber receives it. Cloning shares the payload.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Where it was published.
+    pub topic: Arc<str>,
+    /// The payload.
+    pub payload: Payload,
+    /// Who published it.
+    pub sender: Arc<Sender>,
+    /// The publisher's number for it.
+    pub number: u64,
+    /// Consecutive within (topic, epoch).
+    pub seq: u64,
+    /// The broker's run that numbered it.
+    pub epoch: u64,
+    /// When the broker accepted it, milliseconds since the Unix epoch.
+    pub time_ms: u64,
+    /// 1 for the first delivery.
+    pub attempt: u32,
+    /// Sent again after the broker lost the publisher's session: it may have been delivered before.
+    pub maybe_duplicate: bool,
+    /// Headers, the publisher's own id, time to live.
+    pub extras: Option<Box<Extras>>,
+}
+
+impl Message {
+    /// The publisher's own id, else `origin-number`.
+    pub fn id(&self) -> String {
+        match self.extras.as_ref().and_then(|extras| extras.id.as_ref()) {
+            Some(id) => id.clone(),
+            None => format!("{}-{}", self.sender.origin, self.number),
+        }
+    }
+
+    /// The headers, in the publisher's order.
+    pub fn headers(&self) -> &[(String, String)] {
+        self.extras.as_ref().map_or(&[], |extras| &extras.headers)
+    }
+}
+
+/// How one recipient of an acknowledged message ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RowStatus {
+    /// The handler finished.
+    Acked = 0,
+    /// The handler raised, or answered with `fail`.
+    Failed = 1,
+    /// The client has no handler for the message.
+    NoHandler = 2,
+    /// The client disconnected and did not come back within the resume window.
+    Disconnected = 3,
+    /// Its queue's overflow policy dropped the message.
+    Dropped = 4,
+    /// No answer in time.
+    Timeout = 5,
+    /// The publisher cancelled.
+    Cancelled = 6,
+}
+
+impl RowStatus {
+    /// From its number on the wire; `None` for one that this version does not know.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Acked),
+            1 => Some(Self::Failed),
+            2 => Some(Self::NoHandler),
+            3 => Some(Self::Disconnected),
+            4 => Some(Self::Dropped),
+            5 => Some(Self::Timeout),
+            6 => Some(Self::Cancelled),
+            _ => None,
+        }
+    }
+
+    /// The status as every language spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Acked => "acked",
+            Self::Failed => "failed",
+            Self::NoHandler => "no_handler",
+            Self::Disconnected => "disconnected",
+            Self::Dropped => "dropped",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The error an unsuccessful row stands for.
+    pub const fn error_kind(self) -> Option<ErrorKind> {
+        match self {
+            Self::Acked => None,
+            Self::Failed => Some(ErrorKind::HandlerFailed),
+            Self::NoHandler => Some(ErrorKind::NoResponders),
+            Self::Disconnected => Some(ErrorKind::Disconnected),
+            Self::Dropped => Some(ErrorKind::SlowConsumer),
+            Self::Timeout => Some(ErrorKind::Timeout),
+            Self::Cancelled => Some(ErrorKind::Cancelled),
+        }
+    }
+}
+
+/// A handler's error: its type's name and its text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HandlerError {
+    /// e.g. `ValueError`.
+    pub kind: String,
+    /// What it says.
+    pub text: String,
+}
+
+/// What a subscriber answers to a message that wants an ack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The handler finished and returned this (`null` JSON for nothing).
+    Acked(Payload),
+    /// The handler raised.
+    Failed(HandlerError),
+    /// There is no handler.
+    NoHandler,
+}
+
+/// One recipient's final line in an ack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AckRow {
+    /// Whose line.
+    pub client_id: Arc<str>,
+    /// How it ended.
+    pub status: RowStatus,
+    /// Set when `status` is not `Acked`.
+    pub error: Option<HandlerError>,
+    /// What the handler returned.
+    pub data: Option<Payload>,
+    /// From acceptance by the broker to the broker's receipt of the answer.
+    pub latency: Duration,
+}
+
+impl AckRow {
+    /// Whether the recipient acked.
+    pub fn success(&self) -> bool {
+        self.status == RowStatus::Acked
+    }
+
+    /// The row as an error; `None` if it succeeded.
+    pub fn to_error(&self) -> Option<Error> {
+        let kind = self.status.error_kind()?;
+        let message = match &self.error {
+            Some(error) if error.kind.is_empty() => error.text.clone(),
+            Some(error) => format!("{}: {}", error.kind, error.text),
+            None => format!("{} did not answer: {}", self.client_id, self.status.as_str()),
+        };
+        Some(Error::new(kind, message))
+    }
+}
+
+/// How far a published message has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum ReceiptLevel {
+    /// In the outbox, in memory.
+    Queued = 0,
+    /// In the outbox file; fsync returned.
+    QueuedOnDisk = 1,
+    /// The broker has it and routed it.
+    Accepted = 2,
+    /// In the broker's history; fsync returned.
+    Stored = 3,
+    /// On a majority of the cluster.
+    Replicated = 4,
+}
+
+impl ReceiptLevel {
+    /// The level as every language spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::QueuedOnDisk => "queued_on_disk",
+            Self::Accepted => "accepted",
+            Self::Stored => "stored",
+            Self::Replicated => "replicated",
+        }
+    }
+}
+
+/// Why messages are missing from a subscription's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum GapReason {
+    /// The queue was full and its policy dropped.
+    Overflow = 0,
+    /// The subscription was closed because it took nothing for `stall_timeout`.
+    SlowConsumer = 1,
+    /// The broker does not know the session any more: `resume_window` passed.
+    SessionExpired = 2,
+    /// The broker was restarted: a new epoch.
+    NewEpoch = 3,
+    /// The history asked for was removed by its limits.
+    HistoryExpired = 4,
+    /// Time to live ran out in the queue.
+    Expired = 5,
+}
+
+impl GapReason {
+    /// From its number on the wire; unknown ones read as `Overflow`.
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::SlowConsumer,
+            2 => Self::SessionExpired,
+            3 => Self::NewEpoch,
+            4 => Self::HistoryExpired,
+            5 => Self::Expired,
+            _ => Self::Overflow,
+        }
+    }
+
+    /// The reason as every language spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Overflow => "overflow",
+            Self::SlowConsumer => "slow_consumer",
+            Self::SessionExpired => "session_expired",
+            Self::NewEpoch => "new_epoch",
+            Self::HistoryExpired => "history_expired",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// Messages missing from a subscription's stream, told in the stream itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The topic, or the subscription's pattern when several are concerned.
+    pub topic: Arc<str>,
+    /// How many are missing; `None` when nobody can know (the broker lost the session).
+    pub count: Option<u64>,
+    /// `seq` of the first one missing, where known.
+    pub first: Option<u64>,
+    /// `seq` of the last one missing, where known.
+    pub last: Option<u64>,
+    /// Why.
+    pub reason: GapReason,
+}
