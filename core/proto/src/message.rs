@@ -141,7 +141,7 @@ pub enum RowStatus {
     Failed = 1,
     /// The client has no handler for the message.
     NoHandler = 2,
-    /// The client disconnected and did not come back within the resume window.
+    /// The client's connection was lost before it answered.
     Disconnected = 3,
     /// Its queue's overflow policy dropped the message.
     Dropped = 4,

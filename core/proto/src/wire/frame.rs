@@ -10,6 +10,10 @@ use crate::{
     options::Overflow,
 };
 
+/// In `CREDIT` and `HELLO.received`: the stream of reports (`RECIPIENTS`, `ROW` and
+/// `ERROR` about a publish) instead of a subscription's.
+pub const REPORTS: u32 = u32::MAX;
+
 /// One frame.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame<'a> {
@@ -43,11 +47,12 @@ pub enum Frame<'a> {
     Publish(Publish<'a>),
     /// Server → client: a message.
     Message(MessageFrame<'a>),
-    /// Client → server: the first `consumed` messages of this subscription are done with.
+    /// Client → server: the first `consumed` frames of this stream are done with.
     Credit {
-        /// The client's number for the subscription.
+        /// The client's number for the subscription, or [`REPORTS`].
         sub: u32,
-        /// Cumulative count, from the subscription's start in this session.
+        /// Cumulative count of `MSG`, `GAP` and closing `ERROR` (or of reports), from the
+        /// stream's start in this session.
         consumed: u64,
     },
     /// Server → client: cumulative confirmation of `PUB`s and `ANSWER`s.
@@ -141,7 +146,8 @@ pub struct Hello<'a> {
     pub agent: &'a str,
     /// The secret from an earlier `WELCOME`; empty: a new session.
     pub session: &'a [u8],
-    /// For each subscription of the resumed session: how many messages were received.
+    /// For each confirmed subscription of the resumed session, and for [`REPORTS`]: how many
+    /// frames of its stream were received, counted as in `CREDIT`.
     pub received: Vec<(u32, u64)>,
 }
 
