@@ -2,8 +2,6 @@
 //!
 //! `PROTOCOL.md` beside this file says how each is written; the names of its fields are these.
 
-use smallvec::SmallVec;
-
 use crate::{
     error::ErrorKind,
     message::{ContentType, GapReason, RowStatus},
@@ -72,7 +70,7 @@ pub enum Frame<'a> {
         /// The publish number.
         number: u64,
         /// The recipients' ids; rows refer to them by position.
-        clients: SmallVec<[&'a str; 4]>,
+        clients: Vec<&'a str>,
     },
     /// Server → client: one recipient's row, final when `more` is false.
     Row(Row<'a>),

@@ -1,3 +1,7 @@
 //! What goes over the cable: kps.v1 (binary, see `PROTOCOL.md`) and KPS JSON.
 
 pub mod frame;
+pub mod v1;
+mod varint;
+
+pub use v1::{Frames, encode, encode_message_head, encode_publish};
