@@ -1,0 +1,121 @@
+"""What a frozen subscriber costs: `.venv/bin/python benches/frozen.py`.
+
+First it is stopped for 3 s while 100,000 messages are published and must lose none. Then it is
+stopped for good, once under each overflow policy, beside a healthy subscriber whose rate is
+compared with a run without the frozen one. What the frozen one missed must be what its gaps say.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+
+import kps
+from processes import Broker, Worker, program
+
+MESSAGES = 100_000
+CAPACITY = 1_000  # of the dropping policies
+PAYLOAD = {"sensor": "house-17", "zone": "bed-3", "at": 1763690000, "celsius": 21.375, "humidity": 0.625}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--subscriber", nargs=2, metavar=("URL", "OPTIONS"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.subscriber:
+        url, options = arguments.subscriber
+        asyncio.run(subscriber(url, json.loads(options)))
+        return
+    serve = Broker("ws", lambda port: [program("kps", sys.executable), "serve", "--listen", f"127.0.0.1:{port}"])
+    with serve.running():
+        lost = asyncio.run(thawed_in_time(serve.url))
+    print(f"stopped for 3 s while {MESSAGES:,} were published: {lost:,} lost")
+    unexplained = [freeze_for_good(serve, policy) for policy in ("drop_oldest", "drop_newest", "latest", "disconnect", "block")]
+    sys.exit(1 if lost or any(unexplained) else 0)
+
+
+async def subscriber(url, options):
+    """Counts messages and what gaps report; says so when the last message came, or the subscription ended."""
+    client = await kps.connect(url)
+    received = missed = 0
+    last = None
+    async with asyncio.timeout(60):
+        subscription = await client.subscribe("frozen", **options)
+        print(json.dumps({"event": "ready"}), flush=True)
+        try:
+            async for message in subscription:
+                if isinstance(message, kps.Gap):
+                    missed += message.count or 0
+                    continue
+                received, last = received + 1, message.data["n"]
+                if last == MESSAGES - 1:
+                    break
+        except kps.KpsError as error:
+            last = error.code
+    print(json.dumps({"event": "end", "at": time.monotonic(), "received": received, "missed": missed, "last": last}), flush=True)
+    sys.stdin.readline()
+
+
+def start(url, **options):
+    worker = Worker([sys.executable, __file__, "--subscriber", url, json.dumps(options)])
+    worker.wait("ready")
+    return worker
+
+
+async def publish(url):
+    """Publishes all messages and gives the time when it began."""
+    client = await kps.connect(url)
+    began = time.monotonic()
+    for n in range(MESSAGES):
+        receipt = client.publish("frozen", {**PAYLOAD, "n": n})
+        if n % 256 == 0:
+            await receipt
+    await client.flush()
+    await client.close()
+    return began
+
+
+async def thawed_in_time(url):
+    with start(url) as frozen:
+        os.kill(frozen.pid, signal.SIGSTOP)
+        thaw = asyncio.get_running_loop().call_later(3, os.kill, frozen.pid, signal.SIGCONT)
+        await publish(url)
+        await asyncio.sleep(max(0, thaw.when() - asyncio.get_running_loop().time()) + 0.1)
+        return MESSAGES - (await asyncio.to_thread(frozen.wait, "end"))["received"]
+
+
+def freeze_for_good(serve, policy):
+    """Prints one line; gives how many messages neither arrived nor were reported."""
+    alone = paired_rate(serve)[0]
+    options = {"overflow": policy} if policy == "block" else {"overflow": policy, "capacity": CAPACITY}
+    beside, end = paired_rate(serve, options)
+    explained = policy in ("block", "disconnect") or end["received"] + end["missed"] == MESSAGES
+    print(
+        f"frozen under {policy:12} healthy subscriber at {beside / alone:.2f} × its rate alone; "
+        f"when thawed the frozen one had {end['received']:,}, gaps report {end['missed']:,}, last: {end['last']}"
+    )
+    return not explained
+
+
+def paired_rate(serve, frozen_options=None):
+    """A healthy subscriber's rate, and what the frozen one beside it saw after all."""
+    with serve.running(), start(serve.url) as healthy:
+        if not frozen_options:
+            return rate(serve, healthy), None
+        with start(serve.url, **frozen_options) as frozen:
+            os.kill(frozen.pid, signal.SIGSTOP)
+            measured = rate(serve, healthy)
+            os.kill(frozen.pid, signal.SIGCONT)
+            return measured, frozen.wait("end")
+
+
+def rate(serve, healthy):
+    began = asyncio.run(publish(serve.url))
+    return MESSAGES / (healthy.wait("end")["at"] - began)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""One process of a benchmark: `worker.py PEER ROLE URL OPTIONS`, driven by lines on stdin.
+
+Everything that must be the same for every peer is here: payload, counting, clocks. What differs
+is in `peer_PEER.py`, each client used the way its own documentation shows.
+"""
+
+import asyncio
+import importlib
+import json
+import resource
+import sys
+import time
+
+import uvloop
+from payload import FIRST, PAYLOAD
+
+
+def cpu_seconds():
+    """CPU that all threads of this process have used."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def say(event, **values):
+    print(json.dumps({"event": event, "at": time.monotonic(), "cpu": cpu_seconds(), **values}), flush=True)
+
+
+async def told():
+    """Waits for the runner's next line."""
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+
+
+def checker(marks, reached):
+    """A function for every decoded payload: insists on 1, 2, 3, … and calls `reached` at each mark."""
+    expected = FIRST
+    marks = [FIRST + mark - 1 for mark in marks]
+    mark = marks.pop(0)
+
+    def check(data):
+        nonlocal expected, mark
+        n = data["n"]
+        if n != expected:
+            say("broken", expected=expected - FIRST, got=n - FIRST)
+            expected = n
+        expected += 1
+        if n == mark:
+            mark = marks.pop(0) if marks else None
+            reached()
+
+    return check
+
+
+async def publish(peer, options):
+    """Sends the warm-up, then the measured messages."""
+    await peer.open()
+    say("ready")
+    await told()
+    await peer.publish("bench", FIRST, FIRST + options["warmup"])
+    say("warm")
+    await told()
+    say("start")
+    await peer.publish("bench", FIRST + options["warmup"], FIRST + options["warmup"] + options["count"])
+    await told()
+    say("end")
+
+
+async def subscribe(peer, options):
+    """Counts on `connections` connections; speaks when all of them are warm, and when all are done."""
+    loop = asyncio.get_running_loop()
+    waiting = {"warm": options["connections"], "end": options["connections"]}
+    done = asyncio.Event()
+
+    def reached(stage):
+        waiting[stage] -= 1
+        if waiting[stage] == 0:
+            say(stage)
+            if stage == "end":
+                loop.call_soon_threadsafe(done.set)
+
+    peers = [peer] + [type(peer)(peer.url) for _ in range(options["connections"] - 1)]
+    for each in peers:
+        stages = iter(("warm", "end"))
+        await each.open()
+        marks = [options["warmup"], options["warmup"] + options["count"]]
+        await each.subscribe("bench", checker(marks, lambda stages=stages: reached(next(stages))))
+    say("ready")
+    await done.wait()
+    await told()
+
+
+async def answer(peer, _options):
+    await peer.open()
+    await peer.answer("bench")
+    say("ready")
+    await told()
+
+
+async def request(peer, options):
+    """One request at a time, then 64 at once."""
+    await peer.open()
+    say("ready")
+    await told()
+
+    async def ask(n):
+        payload = {**PAYLOAD, "n": n}
+        assert (await peer.request("bench", payload))["n"] == n, "an answer went to the wrong request"
+
+    async def worker(numbers):
+        for n in numbers:
+            await ask(n)
+
+    async def volley(count):
+        numbers = iter(range(count))
+        await asyncio.gather(*(worker(numbers) for _ in range(64)))
+
+    await volley(options["warmup"])
+    latencies = []
+    for n in range(options["alone"]):
+        start = time.perf_counter()
+        await ask(n)
+        latencies.append(time.perf_counter() - start)
+    latencies.sort()
+    start, cpu = time.perf_counter(), cpu_seconds()
+    await volley(options["count"])
+    took = time.perf_counter() - start
+    say(
+        "end",
+        p50=latencies[len(latencies) // 2],
+        p99=latencies[len(latencies) * 99 // 100],
+        rate=options["count"] / took,
+        cpu_each=(cpu_seconds() - cpu) / options["count"],
+    )
+    await told()
+
+
+async def idle(peer, options):
+    """Holds connections that do nothing."""
+    peers = [peer] + [type(peer)(peer.url) for _ in range(options["connections"] - 1)]
+    say("begin")
+    for each in peers:
+        await each.open()
+        await each.subscribe(f"idle.{id(each)}", lambda _: None)
+    say("ready")
+    await told()
+
+
+def main():
+    name, role, url, options = sys.argv[1:]
+    peer = importlib.import_module(f"peer_{name}").Peer(url)
+    roles = {each.__name__: each for each in (publish, subscribe, answer, request, idle)}
+    uvloop.run(roles[role](peer, json.loads(options)))
+
+
+main()
