@@ -1,0 +1,66 @@
+//! How to connect.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::net::{TlsOptions, Transport};
+
+/// How to connect, with the defaults of every language.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// `ws://`, `wss://` or `mem://`; without port 9313, without path `/ws/bus`.
+    pub url: String,
+    /// The client id wanted; `None`: the server makes one.
+    pub id: Option<String>,
+    /// Shown to the server in the handshake, never logged.
+    pub token: Option<String>,
+    /// The namespace wanted; `None`: the principal's own.
+    pub namespace: Option<String>,
+    /// Name and version of the program, for people.
+    pub agent: String,
+    /// How long [`ready`](crate::Bridge::ready) waits for the first handshake. 5 s.
+    pub timeout: Duration,
+    /// Whether connecting waits for the handshake. If not, the client starts offline.
+    pub wait: bool,
+    /// Whether a lost connection is made again.
+    pub reconnect: bool,
+    /// The first pause between attempts. 100 ms.
+    pub reconnect_min: Duration,
+    /// The longest pause between attempts. 5 s.
+    pub reconnect_max: Duration,
+    /// Bytes in the outbox above which receipts wait. 8 MiB.
+    pub outbox_soft: usize,
+    /// Bytes in the outbox above which `publish` fails with `outbox_full`. 64 MiB.
+    pub outbox_hard: usize,
+    /// TLS for `wss://`.
+    pub tls: TlsOptions,
+    /// Used instead of the one that the URL's scheme names.
+    pub transport: Option<Arc<dyn Transport>>,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        ConnectOptions {
+            url: "ws://127.0.0.1:9313".into(),
+            id: None,
+            token: None,
+            namespace: None,
+            agent: concat!("kps-rust/", env!("CARGO_PKG_VERSION")).into(),
+            timeout: Duration::from_secs(5),
+            wait: true,
+            reconnect: true,
+            reconnect_min: Duration::from_millis(100),
+            reconnect_max: Duration::from_secs(5),
+            outbox_soft: 8 << 20,
+            outbox_hard: 64 << 20,
+            tls: TlsOptions::default(),
+            transport: None,
+        }
+    }
+}
+
+impl ConnectOptions {
+    /// The defaults with this URL.
+    pub fn new(url: impl Into<String>) -> Self {
+        ConnectOptions { url: url.into(), ..Self::default() }
+    }
+}

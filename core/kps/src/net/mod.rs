@@ -1,0 +1,93 @@
+//! How a client reaches a bus: one [`Transport`] per URL scheme, one [`Connection`] per link.
+
+pub mod mem;
+mod tls;
+pub mod websocket;
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use kps_proto::Result;
+
+pub use tls::TlsOptions;
+
+/// A boxed future, so that transports are objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Makes connections. Chosen by the URL's scheme, or injected by the user.
+pub trait Transport: fmt::Debug + Send + Sync + 'static {
+    /// Connects to `url` (as the user wrote it). Dropping the future gives up.
+    fn connect<'a>(
+        &'a self,
+        url: &'a str,
+        tls: &'a TlsOptions,
+    ) -> BoxFuture<'a, Result<Arc<dyn Connection>>>;
+}
+
+/// One link that carries batches of kps.v1 frames, whole and in order.
+///
+/// `send` may come from any thread but never from two at once; the `poll_` methods come from one
+/// task, and may run beside `send`.
+pub trait Connection: fmt::Debug + Send + Sync + 'static {
+    /// Takes a whole batch, without waiting. What the other side cannot take yet stays inside,
+    /// and the caller sends no more until [`poll_ready`](Self::poll_ready) says so.
+    fn send(&self, batch: &[u8]) -> Result<Sent>;
+
+    /// Ready when everything sent so far was handed on and `send` may be called again.
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<()>>;
+
+    /// Hands received batches to `sink`, as many as one read yields; ready after some progress.
+    /// An error (`closed` for an orderly end) ends the link.
+    fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Poll<Result<()>>;
+
+    /// Hands on what waits, says goodbye and ends the link. The caller drops it if it takes too long.
+    fn poll_close(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Whether `send` reaches the other side by itself, from any thread. If not, only the runtime
+    /// thread sends.
+    fn direct(&self) -> bool;
+
+    /// Whether the link lives.
+    fn state(&self) -> LinkState;
+
+    /// What it carried.
+    fn health(&self) -> Health;
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Handed on completely.
+    All,
+    /// Partly kept inside.
+    Blocked,
+}
+
+/// Whether a link lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// Carries batches.
+    Open,
+    /// Closed or lost.
+    Closed,
+}
+
+/// What a link carried since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Bytes written, with the transport's own framing.
+    pub sent_bytes: u64,
+    /// Bytes read, with the transport's own framing.
+    pub received_bytes: u64,
+    /// Bytes that wait for the other side.
+    pub waiting_bytes: usize,
+}
