@@ -74,7 +74,7 @@ proptest! {
         kind in 25..=255_u8,
         more in vec(any::<u8>(), 0..100),
     ) {
-        let known = encoded(&[frame.clone()]);
+        let known = encoded(std::slice::from_ref(&frame));
         let body = Reframed::body(&known);
         let mut bytes = Vec::new();
         Reframed { kind, body: &more }.write(&mut bytes);

@@ -1,6 +1,7 @@
 //! What goes over the cable: kps.v1 (binary, see `PROTOCOL.md`) and KPS JSON.
 
 pub mod frame;
+pub mod kps_json;
 pub mod v1;
 mod varint;
 
