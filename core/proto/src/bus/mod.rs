@@ -1,1 +1,211 @@
-//! The broker as a state machine.
+//! The broker as a state machine: routing, queues, credit, acks, sessions.
+//!
+//! A driver [attaches](Bus::attach) a connection, [handles](Bus::handle) its frames, asks which
+//! connections became [ready](Bus::take_ready) and [pulls](Bus::pull) what they are to send:
+//!
+//! ```text
+//! bytes → decode → lock { handle each frame; take_ready; pull each } → encode → bytes
+//! ```
+//!
+//! Pulling is the back-pressure: what a socket cannot take yet stays in its subscriptions' bounded
+//! queues. Codecs, sockets and host calls stay outside the lock.
+
+mod acks;
+mod ledger;
+mod output;
+mod principal;
+mod publish;
+mod pull;
+mod queue;
+mod routes;
+mod sessions;
+mod state;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, atomic::AtomicUsize},
+};
+
+use slotmap::SlotMap;
+
+use self::{
+    acks::AckEntry,
+    routes::Space,
+    state::{AckKey, Port, Session, SessionKey, SubKey, Subscription, Timer},
+};
+pub use self::{
+    ledger::Ledger,
+    output::{Notice, Output, Published},
+    principal::Principal,
+    sessions::{Attach, Attached, PortKind},
+    state::PortId,
+};
+use crate::{
+    clock::Time,
+    error::{Error, ErrorKind, Result},
+    options::{Limits, Timings},
+    wire::frame::Frame,
+};
+
+/// What a bus is made with.
+#[derive(Clone, Debug, Default)]
+pub struct BusConfig {
+    /// Bounds.
+    pub limits: Limits,
+    /// Times.
+    pub timings: Timings,
+    /// Refuse subscriptions with `overflow="block"`.
+    pub forbid_block: bool,
+    /// This run of the broker; below 2^53, larger at every start.
+    pub epoch: u64,
+    /// What [`Time::ZERO`] is, in milliseconds since the Unix epoch.
+    pub time_base_ms: u64,
+}
+
+/// The broker. See the [module](self) for how it is driven.
+#[derive(Debug)]
+pub struct Bus {
+    config: BusConfig,
+    /// One per namespace; only ever a handful, and never removed.
+    spaces: Vec<Space>,
+    ports: SlotMap<PortId, Port>,
+    sessions: SlotMap<SessionKey, Session>,
+    subscriptions: SlotMap<SubKey, Subscription>,
+    acks: SlotMap<AckKey, AckEntry>,
+    timers: BTreeSet<(Time, Timer)>,
+    ready: Vec<PortId>,
+    notices: VecDeque<Notice>,
+    /// Bytes of all messages alive, wherever they are.
+    memory: Arc<AtomicUsize>,
+    closed: Ledger,
+}
+
+impl Bus {
+    /// An empty bus.
+    pub fn new(config: BusConfig) -> Bus {
+        Bus {
+            config,
+            spaces: Vec::new(),
+            ports: SlotMap::with_key(),
+            sessions: SlotMap::with_key(),
+            subscriptions: SlotMap::with_key(),
+            acks: SlotMap::with_key(),
+            timers: BTreeSet::new(),
+            ready: Vec::new(),
+            notices: VecDeque::new(),
+            memory: Arc::default(),
+            closed: Ledger::default(),
+        }
+    }
+
+    /// What it was made with.
+    pub fn config(&self) -> &BusConfig {
+        &self.config
+    }
+
+    /// Takes one frame of a connection. An error is fatal: send it, close the connection and
+    /// [`Bus::detach`] it. Anything less is answered with an `ERROR` among the outputs.
+    pub fn handle(&mut self, now: Time, port: PortId, frame: &Frame<'_>) -> Result<()> {
+        let Some(session) = self.ports.get(port).map(|port| port.session) else {
+            return Err(Error::new(ErrorKind::Closed, "the connection was closed by the server"));
+        };
+        match frame {
+            Frame::Publish(publish) => self.publish(now, port, session, publish),
+            Frame::Credit { sub, consumed } => {
+                self.credit(now, session, *sub, *consumed);
+                Ok(())
+            }
+            Frame::Answer(answer) => self.answer(now, port, session, answer),
+            Frame::Subscribe(subscribe) => self.subscribe(port, session, subscribe),
+            Frame::Unsubscribe { sub } => {
+                self.unsubscribe(now, port, session, *sub);
+                Ok(())
+            }
+            Frame::Cancel { number } => {
+                self.cancel_ack(now, session, *number);
+                Ok(())
+            }
+            Frame::Alias { number, name } => self.alias(port, *number, name),
+            Frame::Unalias { number } => {
+                self.unalias(port, *number);
+                Ok(())
+            }
+            Frame::Hello(_) => {
+                Err(Error::new(ErrorKind::Protocol, "HELLO came twice; it opens a connection once"))
+            }
+            // Heartbeats, renewed tokens and complaints are the driver's business; the rest is
+            // what only a server says.
+            _ => Ok(()),
+        }
+    }
+
+    /// The connections that have something to send since they last were drained by
+    /// [`Bus::pull`]. Each is named once until then.
+    pub fn take_ready(&mut self, out: &mut Vec<PortId>) {
+        out.append(&mut self.ready);
+    }
+
+    /// What the driver is to know or do, oldest first.
+    pub fn take_notices(&mut self) -> impl Iterator<Item = Notice> + '_ {
+        self.notices.drain(..)
+    }
+
+    /// When to call [`Bus::tick`].
+    pub fn deadline(&self) -> Option<Time> {
+        self.timers.first().map(|(time, _)| *time)
+    }
+
+    /// Does what is due at `now`.
+    pub fn tick(&mut self, now: Time) {
+        while let Some((time, timer)) = self.timers.first().copied() {
+            if time > now {
+                break;
+            }
+            self.timers.pop_first();
+            match timer {
+                Timer::Ack(ack) => self.ack_timed_out(now, ack),
+                Timer::Lazy(port) => self.lazy_due(port),
+                Timer::Stall(sub) => self.check_stall(now, sub),
+                Timer::SelfStall(session) => self.check_self_stall(now, session),
+                Timer::Expiry(session) => self.session_expired(now, session),
+            }
+        }
+    }
+
+    /// Connected clients of a namespace.
+    pub fn count_clients(&self, namespace: &str) -> usize {
+        let Some(space) = self.space(namespace) else { return 0 };
+        space.clients.values().filter(|key| self.sessions[**key].port.is_some()).count()
+    }
+
+    /// Subscriptions that a message on `topic` would reach (all members of a group counted).
+    pub fn count_subscribers(&self, namespace: &str, topic: &str) -> usize {
+        self.space(namespace).map_or(0, |space| space.count(topic))
+    }
+
+    fn space(&self, namespace: &str) -> Option<&Space> {
+        self.spaces.iter().find(|space| space.name == namespace)
+    }
+
+    /// Bytes of all messages the bus holds, with their records.
+    pub fn memory(&self) -> usize {
+        self.memory.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// The sum over all subscriptions, closed ones included.
+    pub fn ledger(&self) -> Ledger {
+        self.subscriptions.values().fold(self.closed, |sum, sub| sum + sub.ledger())
+    }
+
+    /// Whether no client, subscription, ack or timer is left.
+    pub fn is_empty(&self) -> bool {
+        self.ports.is_empty()
+            && self.sessions.is_empty()
+            && self.subscriptions.is_empty()
+            && self.acks.is_empty()
+            && self.timers.is_empty()
+    }
+}

@@ -1,0 +1,255 @@
+//! What comes out of the bus.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{queue::OVERHEAD, state::PortId};
+use crate::{
+    clock::Time,
+    error::Error,
+    message::{Extras, Gap, GapReason, HandlerError, Payload, RowStatus, Sender},
+    wire::frame::{ErrorFrame, Extensions, Frame, GapFrame, Reference, Row},
+};
+
+/// A message as the bus holds it, once for all its recipients.
+#[derive(Debug)]
+pub struct Published {
+    /// Where to.
+    pub topic: Arc<str>,
+    /// By whom.
+    pub sender: Arc<Sender>,
+    /// The payload.
+    pub payload: Payload,
+    /// The publisher's number.
+    pub number: u64,
+    /// Consecutive within the topic.
+    pub seq: u64,
+    /// When it was accepted.
+    pub time: Time,
+    /// A request: not handed over once [`Published::expires`] has passed.
+    pub request: bool,
+    /// Sent again by the publisher after a lost session.
+    pub maybe_duplicate: bool,
+    /// Headers, own id, time to live.
+    pub extras: Option<Box<Extras>>,
+    /// When it is not worth delivering any more.
+    pub expires: Option<Time>,
+    pub(super) memory: Arc<AtomicUsize>,
+}
+
+impl Published {
+    /// What it is charged against a queue's and the server's bounds, in bytes.
+    pub(super) fn cost(&self) -> usize {
+        self.payload.bytes.len() + OVERHEAD
+    }
+
+    pub(super) fn is_expired(&self, now: Time) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    pub(super) fn as_gap(&self, reason: GapReason) -> Gap {
+        Gap {
+            topic: self.topic.clone(),
+            count: Some(1),
+            first: Some(self.seq),
+            last: Some(self.seq),
+            reason,
+        }
+    }
+
+    /// The extensions its `MSG` carries at `now`.
+    pub fn extensions(&self, now: Time) -> Option<Box<Extensions<'_>>> {
+        if self.extras.is_none() && self.expires.is_none() {
+            return None;
+        }
+        let mut extensions = Extensions::default();
+        if let Some(extras) = &self.extras {
+            extensions.headers =
+                extras.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+            extensions.id = extras.id.as_deref();
+        }
+        extensions.ttl_ms = self.expires.map(|expires| millis(expires.since(now)));
+        Some(Box::new(extensions))
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        self.memory.fetch_sub(self.cost(), Ordering::Relaxed);
+    }
+}
+
+/// Whole milliseconds, saturating below 2^53.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min((1 << 53) - 1)
+}
+
+/// Something a connection is to send, in this order.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// A `MSG`. Its topic and sender may be aliased by the connection's encoder.
+    Deliver {
+        /// The client's number for the subscription.
+        sub: u32,
+        /// The message.
+        published: Arc<Published>,
+        /// Set when an answer is awaited.
+        delivery: Option<u64>,
+    },
+    /// `ACCEPTED`.
+    Accepted {
+        /// See [`Frame::Accepted`].
+        published: u64,
+        /// See [`Frame::Accepted`].
+        answered: u64,
+    },
+    /// `SUBSCRIBED`.
+    Subscribed {
+        /// The client's number for the subscription.
+        sub: u32,
+    },
+    /// `UNSUBSCRIBED`.
+    Unsubscribed {
+        /// The client's number for the subscription.
+        sub: u32,
+    },
+    /// `RECIPIENTS`.
+    Recipients {
+        /// The publish number.
+        number: u64,
+        /// Their ids.
+        clients: Vec<Arc<str>>,
+    },
+    /// `ROW`.
+    Row {
+        /// The publish number.
+        number: u64,
+        /// Position in `RECIPIENTS`.
+        recipient: u32,
+        /// How it ended.
+        status: RowStatus,
+        /// From acceptance to the answer.
+        latency: Duration,
+        /// When not acked.
+        error: Option<HandlerError>,
+        /// What the handler returned.
+        data: Option<Payload>,
+    },
+    /// `CANCEL` of a delivery.
+    Cancel {
+        /// The delivery number.
+        delivery: u64,
+    },
+    /// `GAP`.
+    Gap {
+        /// The client's number for the subscription.
+        sub: u32,
+        /// What is missing.
+        gap: Gap,
+    },
+    /// `RESUMED`.
+    Resumed {
+        /// The client's number for the subscription.
+        sub: u32,
+        /// Frames that follow.
+        replayed: u64,
+    },
+    /// `ERROR`, not fatal.
+    Error {
+        /// What it is about.
+        reference: Reference,
+        /// What happened.
+        error: Error,
+    },
+    /// Send this as a fatal `ERROR` and close the connection.
+    Close(Error),
+}
+
+impl Output {
+    /// The frame that says it; `None` for [`Output::Deliver`], whose names the connection's
+    /// encoder replaces by aliases.
+    pub fn frame(&self) -> Option<Frame<'_>> {
+        Some(match self {
+            Output::Deliver { .. } => return None,
+            Output::Accepted { published, answered } => {
+                Frame::Accepted { published: *published, answered: *answered }
+            }
+            Output::Subscribed { sub } => Frame::Subscribed { sub: *sub },
+            Output::Unsubscribed { sub } => Frame::Unsubscribed { sub: *sub },
+            Output::Recipients { number, clients } => Frame::Recipients {
+                number: *number,
+                clients: clients.iter().map(|client| &**client).collect(),
+            },
+            Output::Row { number, recipient, status, latency, error, data } => Frame::Row(Row {
+                number: *number,
+                recipient: *recipient,
+                more: false,
+                status: *status,
+                latency_us: u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)
+                    & ((1 << 53) - 1),
+                error: error.as_ref().map(|error| (&*error.kind, &*error.text)),
+                data: data.as_ref().map(|data| (data.content_type, &*data.bytes)),
+            }),
+            Output::Cancel { delivery } => Frame::Cancel { number: *delivery },
+            Output::Gap { sub, gap } => Frame::Gap(GapFrame {
+                sub: *sub,
+                topic: &gap.topic,
+                count: gap.count,
+                range: gap.first.zip(gap.last),
+                reason: gap.reason,
+            }),
+            Output::Resumed { sub, replayed } => Frame::Resumed { sub: *sub, replayed: *replayed },
+            Output::Error { reference, error } => error_frame(*reference, error, false),
+            Output::Close(error) => error_frame(Reference::Connection, error, true),
+        })
+    }
+
+    /// Roughly what it takes on the wire, to keep a pull within its budget.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Output::Deliver { published, .. } => published.payload.bytes.len() + 32,
+            Output::Row { data: Some(data), .. } => data.bytes.len() + 32,
+            Output::Recipients { clients, .. } => 16 + 16 * clients.len(),
+            _ => 32,
+        }
+    }
+}
+
+fn error_frame(reference: Reference, error: &Error, fatal: bool) -> Frame<'_> {
+    Frame::Error(ErrorFrame { kind: error.kind(), reference, fatal, message: error.message() })
+}
+
+/// Something the driver is to know or do.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// A client connected (not: resumed).
+    Connected {
+        /// Its connection.
+        port: PortId,
+        /// Its namespace.
+        namespace: String,
+        /// Its id.
+        client_id: Arc<str>,
+    },
+    /// A client is gone for good: it said goodbye or its session expired.
+    Disconnected {
+        /// Its namespace.
+        namespace: String,
+        /// Its id.
+        client_id: Arc<str>,
+    },
+    /// A client asks to pass a payload on to another server.
+    PublishToServer {
+        /// The client's connection.
+        port: PortId,
+        /// The other server.
+        address: String,
+        /// What to pass on.
+        payload: Payload,
+    },
+}

@@ -1,0 +1,559 @@
+//! A message's way in: checked, perhaps parked, accepted, routed.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::{
+    Bus, Notice, PortKind, Published,
+    queue::{OVERHEAD, Pushed},
+    routes::{Group, TopicKey},
+    state::{Parked, PortId, SessionKey, SubKey, Subscription, Timer},
+};
+use crate::{
+    clock::Time,
+    error::{Error, ErrorKind, Result},
+    message::{Extras, GapReason, Payload, RowStatus},
+    options::Overflow,
+    topic,
+    wire::frame::{Destination, Extensions, Name, Publish},
+};
+
+/// How long what may be said later waits for something to travel with.
+pub(super) const LAZY: Duration = Duration::from_millis(20);
+
+/// A publish that was checked and not routed yet.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) to: To,
+    pub(super) payload: Payload,
+    pub(super) number: u64,
+    pub(super) ack: Option<AckRequest>,
+    prompt: bool,
+    maybe_duplicate: bool,
+    extras: Option<Box<Extras>>,
+    expires: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AckRequest {
+    pub(super) timeout: Duration,
+    pub(super) request: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum To {
+    Topic(TopicKey),
+    Client(Box<str>),
+    Server(Box<str>),
+}
+
+type Targets = SmallVec<[SubKey; 8]>;
+
+impl Bus {
+    pub(super) fn publish(
+        &mut self,
+        now: Time,
+        port: PortId,
+        key: SessionKey,
+        frame: &Publish<'_>,
+    ) -> Result<()> {
+        let session = &mut self.sessions[key];
+        if frame.number <= session.arrived {
+            return Ok(());
+        }
+        if frame.number != session.arrived + 1 {
+            return Err(Error::new(
+                ErrorKind::Protocol,
+                format!(
+                    "publish {} came after {}; publishes are numbered without holes",
+                    frame.number, session.arrived
+                ),
+            ));
+        }
+        session.arrived = frame.number;
+        let waiting = !session.parked.is_empty();
+        if waiting
+            && self.ports[port].kind == PortKind::Native
+            && session.parked.len() as u64 > self.config.limits.publish_window
+        {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                "more was published than the window in WELCOME allows; wait for ACCEPTED",
+            ));
+        }
+        match self.draft(now, port, key, frame) {
+            Ok(draft) if waiting => {
+                self.sessions[key].parked.push_back(Parked::Message(Box::new(draft)));
+            }
+            Ok(draft) => {
+                if let Err((draft, full)) = self.accept(now, key, draft) {
+                    self.park(now, key, draft, full);
+                }
+            }
+            Err(error) => {
+                self.refuse(key, frame.number, error);
+                if waiting {
+                    self.sessions[key].parked.push_back(Parked::Refused(frame.number));
+                } else {
+                    self.dealt_with(now, key, frame.number, 0, true);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether publishes of this connection wait for room. A driver without credit (KPS JSON)
+    /// stops reading meanwhile; the connection becomes ready when it may go on.
+    pub fn is_paused(&self, port: PortId) -> bool {
+        let session = self.ports.get(port).and_then(|port| self.sessions.get(port.session));
+        session.is_some_and(|session| !session.parked.is_empty())
+    }
+
+    pub(super) fn alias(&mut self, port: PortId, number: u32, name: &str) -> Result<()> {
+        if number as usize >= self.config.limits.aliases {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                format!("alias {number} is not below the limit in WELCOME"),
+            ));
+        }
+        topic::check_name(name)?;
+        let space = self.sessions[self.ports[port].session].space;
+        let topic = self.spaces[space].topic(name);
+        let aliases = &mut self.ports[port].aliases;
+        let place = number as usize;
+        if aliases.len() <= place {
+            aliases.resize(place + 1, None);
+        }
+        aliases[place] = Some((topic, name.into()));
+        Ok(())
+    }
+
+    pub(super) fn unalias(&mut self, port: PortId, number: u32) {
+        if let Some(alias) = self.ports[port].aliases.get_mut(number as usize) {
+            *alias = None;
+        }
+    }
+
+    fn draft(
+        &mut self,
+        now: Time,
+        port: PortId,
+        key: SessionKey,
+        frame: &Publish<'_>,
+    ) -> Result<Draft> {
+        let limits = &self.config.limits;
+        if frame.payload.len() > limits.payload {
+            return Err(Error::new(
+                ErrorKind::PayloadTooLarge,
+                format!(
+                    "the payload is {} bytes; the limit is {} (send a reference, or raise the limit)",
+                    frame.payload.len(),
+                    limits.payload
+                ),
+            ));
+        }
+        let to = match frame.to {
+            Destination::Topic(name) => To::Topic(self.resolve(port, key, name)?),
+            Destination::Client(id) => To::Client(id.into()),
+            Destination::Server(address) => To::Server(address.into()),
+        };
+        let mut draft = Draft {
+            to,
+            payload: Payload {
+                content_type: frame.content_type,
+                bytes: Bytes::copy_from_slice(frame.payload),
+            },
+            number: frame.number,
+            ack: None,
+            prompt: frame.prompt,
+            maybe_duplicate: frame.maybe_duplicate,
+            extras: None,
+            expires: None,
+        };
+        if frame.ack {
+            let timeout = frame.extensions.as_ref().and_then(|ext| ext.ack_timeout_ms);
+            let timeout = timeout.map_or(self.config.timings.ack_timeout, Duration::from_millis);
+            if self.sessions[key].acks.len() >= self.config.limits.acks {
+                return Err(Error::new(
+                    ErrorKind::LimitExceeded,
+                    "too many acks are unfinished; wait for some",
+                ));
+            }
+            if frame.request {
+                draft.expires = Some(now + timeout);
+            }
+            draft.ack = Some(AckRequest { timeout, request: frame.request });
+        }
+        if let Some(extensions) = &frame.extensions {
+            if let Some(ttl) = extensions.ttl_ms {
+                let expires = now + Duration::from_millis(ttl);
+                draft.expires = Some(draft.expires.map_or(expires, |other| other.min(expires)));
+            }
+            draft.extras = extras(extensions, self.config.limits.headers)?;
+        }
+        Ok(draft)
+    }
+
+    fn resolve(&mut self, port: PortId, key: SessionKey, name: Name<'_>) -> Result<TopicKey> {
+        let session = &self.sessions[key];
+        let space = &mut self.spaces[session.space];
+        let topic = match name {
+            Name::Inline(name) => {
+                topic::check_name(name)?;
+                session.principal.check_publish(name)?;
+                return Ok(space.topic(name));
+            }
+            Name::Alias(number) => {
+                let alias = self.ports[port].aliases.get_mut(number as usize);
+                let Some((topic, name)) = alias.and_then(Option::as_mut) else {
+                    return Err(Error::new(
+                        ErrorKind::InvalidTopic,
+                        format!("alias {number} stands for nothing on this connection"),
+                    ));
+                };
+                session.principal.check_publish(name)?;
+                if !space.knows(*topic) {
+                    *topic = space.topic(name);
+                }
+                *topic
+            }
+        };
+        Ok(topic)
+    }
+
+    /// Routes `draft`, or returns it with the full `block` subscriptions it must wait for.
+    fn accept(&mut self, now: Time, key: SessionKey, draft: Draft) -> Result<(), (Draft, Targets)> {
+        let mut targets = Targets::new();
+        let cost = draft.payload.bytes.len() + OVERHEAD;
+        let room = self.memory.load(Ordering::Relaxed) + cost <= self.config.limits.server_bytes;
+        let session = &mut self.sessions[key];
+        let (topic, seq) = match &draft.to {
+            To::Topic(topic) => {
+                let space = &mut self.spaces[session.space];
+                let topic = if space.knows(*topic) {
+                    space.routes(*topic, &self.subscriptions)
+                } else {
+                    // Forgotten while the publish was parked for a very long time.
+                    let error = Error::new(ErrorKind::Internal, "the topic was forgotten");
+                    self.refuse(key, draft.number, error);
+                    self.dealt_with(now, key, draft.number, cost, true);
+                    return Ok(());
+                };
+                targets.extend_from_slice(&topic.direct);
+                for group in &mut topic.groups {
+                    targets.push(group.choose(|sub| {
+                        let sub = &self.subscriptions[sub];
+                        let connected = self.sessions[sub.session].port.is_some();
+                        (room && sub.queue.has_room(cost), connected, sub.queue.messages())
+                    }));
+                }
+                let full = blocking(&self.subscriptions, &targets, &topic.groups, room, cost);
+                if !full.is_empty() {
+                    return Err((draft, full));
+                }
+                topic.seq += 1;
+                (topic.name.clone(), topic.seq)
+            }
+            To::Client(id) => {
+                let space = &self.spaces[session.space];
+                let Some(recipient) = space.clients.get(&**id).copied() else {
+                    self.unknown_client(now, key, &draft);
+                    return Ok(());
+                };
+                let recipient = &mut self.sessions[recipient];
+                targets.push(recipient.direct);
+                let full = blocking(&self.subscriptions, &targets, &[], room, cost);
+                if !full.is_empty() {
+                    return Err((draft, full));
+                }
+                recipient.direct_seq += 1;
+                let sub = &self.subscriptions[recipient.direct];
+                (sub.pattern.text().clone(), recipient.direct_seq)
+            }
+            To::Server(address) => {
+                if let Some(port) = session.port {
+                    self.notices.push_back(Notice::PublishToServer {
+                        port,
+                        address: address.to_string(),
+                        payload: draft.payload,
+                    });
+                }
+                self.dealt_with(now, key, draft.number, cost, draft.prompt);
+                return Ok(());
+            }
+        };
+        self.memory.fetch_add(cost, Ordering::Relaxed);
+        let published = Arc::new(Published {
+            topic,
+            sender: self.sessions[key].sender.clone(),
+            payload: draft.payload,
+            number: draft.number,
+            seq,
+            time: now,
+            request: draft.ack.is_some_and(|ack| ack.request),
+            maybe_duplicate: draft.maybe_duplicate,
+            extras: draft.extras,
+            expires: draft.expires,
+            memory: self.memory.clone(),
+        });
+        match draft.ack {
+            None => {
+                for sub in targets {
+                    self.enqueue(now, sub, published.clone(), None, room);
+                }
+            }
+            Some(ack) => self.open_ack(now, key, ack, &published, &targets, room),
+        }
+        self.dealt_with(now, key, draft.number, cost, draft.prompt);
+        Ok(())
+    }
+
+    /// Nobody has this id: an ack without recipients is complete, a plain message is refused.
+    fn unknown_client(&mut self, now: Time, key: SessionKey, draft: &Draft) {
+        let To::Client(id) = &draft.to else { return };
+        if draft.ack.is_some() {
+            self.report_no_recipients(now, key, draft.number);
+        } else {
+            let error = Error::new(ErrorKind::NotFound, format!("no client has the id {id:?}"));
+            self.refuse(key, draft.number, error);
+        }
+        self.dealt_with(now, key, draft.number, 0, true);
+    }
+
+    pub(super) fn enqueue(
+        &mut self,
+        now: Time,
+        key: SubKey,
+        published: Arc<Published>,
+        delivery: Option<u64>,
+        room: bool,
+    ) {
+        let sub = &mut self.subscriptions[key];
+        sub.count.accepted += 1;
+        match sub.queue.push(published, delivery, room) {
+            Pushed::Queued => {}
+            Pushed::Replaced(old) => {
+                sub.count.dropped += 1;
+                let session = sub.session;
+                if let Some(old) = old {
+                    self.settle_delivery(now, session, old, RowStatus::Dropped);
+                }
+            }
+            Pushed::Dropped => {
+                sub.count.dropped += 1;
+                let session = sub.session;
+                if let Some(delivery) = delivery {
+                    self.settle_delivery(now, session, delivery, RowStatus::Dropped);
+                }
+            }
+            Pushed::Overflowed => {
+                sub.count.dropped += 1;
+                let session = sub.session;
+                if let Some(delivery) = delivery {
+                    self.settle_delivery(now, session, delivery, RowStatus::Dropped);
+                }
+                self.close_slow(now, key);
+                return;
+            }
+        }
+        self.schedule(key);
+    }
+
+    /// Makes the publisher wait for `full`.
+    fn park(&mut self, now: Time, key: SessionKey, draft: Draft, full: Targets) {
+        let timings = &self.config.timings;
+        let mut own_since = None;
+        for target in &full {
+            let sub = &mut self.subscriptions[*target];
+            let since = *sub.stalled_since.get_or_insert_with(|| {
+                self.timers.insert((now + timings.stall_timeout, Timer::Stall(*target)));
+                now
+            });
+            if sub.session == key {
+                own_since = Some(since);
+            }
+            if !sub.waiters.contains(&key) {
+                sub.waiters.push(key);
+            }
+        }
+        if let Some(since) = own_since {
+            let due = since + timings.self_stall_timeout;
+            if due <= now {
+                return self.refuse_deadlock(now, key, draft.number);
+            }
+            self.timers.insert((due, Timer::SelfStall(key)));
+        }
+        let session = &mut self.sessions[key];
+        session.parked_on = full.first().copied();
+        session.parked.push_front(Parked::Message(Box::new(draft)));
+    }
+
+    /// Goes on with what a publisher has parked, until it must wait again.
+    pub(super) fn unpark(&mut self, now: Time, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.parked_on.take().is_none() {
+            return;
+        }
+        while let Some(session) = self.sessions.get_mut(key) {
+            if session.parked_on.is_some() {
+                return;
+            }
+            match session.parked.pop_front() {
+                None => {
+                    if let Some(port) = session.port {
+                        self.mark_ready(port);
+                    }
+                    return;
+                }
+                Some(Parked::Refused(number)) => self.dealt_with(now, key, number, 0, true),
+                Some(Parked::Message(draft)) => {
+                    if let Err((draft, full)) = self.accept(now, key, *draft) {
+                        self.park(now, key, draft, full);
+                    }
+                }
+            }
+        }
+    }
+
+    fn refuse_deadlock(&mut self, now: Time, key: SessionKey, number: u64) {
+        let error = Error::new(
+            ErrorKind::WouldDeadlock,
+            "this client's own subscription is full and does not move while its publish waits; \
+             consume first, publish to fewer, or choose another overflow policy",
+        );
+        self.refuse(key, number, error);
+        self.dealt_with(now, key, number, 0, true);
+    }
+
+    pub(super) fn check_self_stall(&mut self, now: Time, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(sub) = session.parked_on.and_then(|sub| self.subscriptions.get(sub)) else {
+            return;
+        };
+        let stalled = sub.session == key
+            && sub
+                .stalled_since
+                .is_some_and(|since| since + self.config.timings.self_stall_timeout <= now);
+        if stalled {
+            // Trying again refuses it, and the ones behind it that wait for the same thing.
+            self.unpark(now, key);
+        }
+    }
+
+    pub(super) fn check_stall(&mut self, now: Time, key: SubKey) {
+        let timeout = self.config.timings.stall_timeout;
+        let Some(sub) = self.subscriptions.get_mut(key) else { return };
+        let waited_for = !sub.closing
+            && sub.waiters.iter().any(|waiter| {
+                self.sessions.get(*waiter).is_some_and(|session| !session.parked.is_empty())
+            });
+        match sub.stalled_since {
+            Some(since) if waited_for && since + timeout <= now => self.close_slow(now, key),
+            Some(since) if waited_for => {
+                self.timers.insert((since + timeout, Timer::Stall(key)));
+            }
+            _ => sub.stalled_since = None,
+        }
+    }
+
+    pub(super) fn close_slow(&mut self, now: Time, key: SubKey) {
+        let sub = &self.subscriptions[key];
+        let error = Error::new(
+            ErrorKind::SlowConsumer,
+            format!(
+                "the subscription {:?} was closed: its queue was full and it took nothing; \
+                 handle messages faster, or choose another overflow policy",
+                sub.pattern.as_str()
+            ),
+        );
+        self.close_subscription(now, key, error, GapReason::SlowConsumer);
+    }
+
+    /// The publish with this number is accepted or refused.
+    fn dealt_with(&mut self, now: Time, key: SessionKey, number: u64, bytes: usize, prompt: bool) {
+        let session = &mut self.sessions[key];
+        session.published = number;
+        let Some(id) = session.port else { return };
+        let port = &mut self.ports[id];
+        port.untold_bytes += bytes as u64;
+        let limits = &self.config.limits;
+        if prompt
+            || number - port.told_published >= limits.publish_window / 2
+            || port.untold_bytes >= limits.publish_window_bytes / 2
+        {
+            self.mark_ready(id);
+        } else {
+            self.say_later(now, id);
+        }
+    }
+}
+
+impl Group {
+    /// The next member in turn, of those that fit best: with room, connected, least queued.
+    fn choose(&mut self, fitness: impl Fn(SubKey) -> (bool, bool, usize)) -> SubKey {
+        let count = self.members.len();
+        self.turn = (self.turn + 1) % count;
+        let mut best = self.members[self.turn];
+        let mut best_fit = fitness(best);
+        for step in 1..count {
+            let candidate = self.members[(self.turn + step) % count];
+            let fit = fitness(candidate);
+            let better = (fit.0, fit.1).cmp(&(best_fit.0, best_fit.1));
+            if better.then(best_fit.2.cmp(&fit.2)).is_gt() {
+                (best, best_fit) = (candidate, fit);
+            }
+        }
+        best
+    }
+}
+
+/// The full `block` subscriptions among `targets`, with all `block` members of a full one's group,
+/// since room in any of them is enough.
+fn blocking(
+    subscriptions: &slotmap::SlotMap<SubKey, Subscription>,
+    targets: &Targets,
+    groups: &[Group],
+    room: bool,
+    cost: usize,
+) -> Targets {
+    let is_full = |key: &SubKey| {
+        let queue = &subscriptions[*key].queue;
+        queue.overflow() == Overflow::Block
+            && !(room && queue.has_room(cost))
+            && queue.messages() > 0
+    };
+    let mut full: Targets = targets.iter().copied().filter(is_full).collect();
+    if !full.is_empty() {
+        for group in groups {
+            if group.members.iter().any(|member| full.contains(member)) {
+                full.extend(group.members.iter().copied().filter(is_full));
+            }
+        }
+    }
+    full
+}
+
+fn extras(extensions: &Extensions<'_>, limit: usize) -> Result<Option<Box<Extras>>> {
+    let size: usize = extensions.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if size > limit || extensions.id.is_some_and(|id| id.len() > limit) {
+        return Err(Error::new(
+            ErrorKind::LimitExceeded,
+            format!("headers and id are {size} bytes; the limit is {limit}"),
+        ));
+    }
+    let extras = Extras {
+        headers: extensions
+            .headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        id: extensions.id.map(str::to_owned),
+        ttl: extensions.ttl_ms.map(Duration::from_millis),
+    };
+    Ok((!extras.is_empty()).then(|| Box::new(extras)))
+}

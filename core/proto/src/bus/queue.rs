@@ -1,0 +1,390 @@
+//! One subscription's queue: what its client has not consumed yet, under an overflow policy.
+//!
+//! Two halves: `sent` waits for credit (and is sent again after a resume), `waiting` waits for
+//! room in the window. Everything is O(1) per message, also while it drops.
+
+use std::{collections::HashMap, collections::VecDeque, sync::Arc};
+
+use super::Published;
+use crate::{
+    error::Error,
+    message::{Gap, GapReason},
+    options::Overflow,
+};
+
+/// What one queued message is charged beside its payload: its own record and the queue's entry.
+pub(super) const OVERHEAD: usize = 128;
+
+/// One frame of a subscription's stream.
+#[derive(Clone, Debug)]
+pub(super) enum Entry {
+    Message { published: Arc<Published>, delivery: Option<u64> },
+    Gap(Box<Gap>),
+    Close(Box<Error>),
+}
+
+impl Entry {
+    fn cost(&self) -> usize {
+        match self {
+            Entry::Message { published, .. } => published.cost(),
+            Entry::Gap(_) | Entry::Close(_) => 0,
+        }
+    }
+
+    fn is_message(&self) -> bool {
+        matches!(self, Entry::Message { .. })
+    }
+}
+
+/// The bounds of a queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) overflow: Overflow,
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+    pub(super) window: usize,
+    pub(super) window_bytes: usize,
+}
+
+/// What became of a message offered to a queue.
+#[derive(Debug)]
+pub(super) enum Pushed {
+    /// It waits.
+    Queued,
+    /// It waits; an older one was dropped for it, whose delivery number this is.
+    Replaced(Option<u64>),
+    /// It was dropped.
+    Dropped,
+    /// The policy closes the subscription.
+    Overflowed,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    bounds: Bounds,
+    pattern: Arc<str>,
+    sent: VecDeque<Entry>,
+    waiting: VecDeque<Entry>,
+    /// Drops before the first waiting entry.
+    front_gap: Option<Box<Gap>>,
+    /// Under `latest`: topic → place in `waiting`, counted from `popped`.
+    places: HashMap<Arc<str>, u64, ahash::RandomState>,
+    popped: u64,
+    consumed: u64,
+    messages: usize,
+    bytes: usize,
+    sent_bytes: usize,
+}
+
+impl Queue {
+    pub(super) fn new(bounds: Bounds, pattern: Arc<str>) -> Queue {
+        Queue {
+            bounds,
+            pattern,
+            sent: VecDeque::new(),
+            waiting: VecDeque::new(),
+            front_gap: None,
+            places: HashMap::default(),
+            popped: 0,
+            consumed: 0,
+            messages: 0,
+            bytes: 0,
+            sent_bytes: 0,
+        }
+    }
+
+    pub(super) fn overflow(&self) -> Overflow {
+        self.bounds.overflow
+    }
+
+    /// Messages held, sent ones included.
+    pub(super) fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// Whether a message of this cost fits. An empty queue takes any one message.
+    pub(super) fn has_room(&self, cost: usize) -> bool {
+        self.messages == 0
+            || (self.messages < self.bounds.messages && self.bytes + cost <= self.bounds.bytes)
+    }
+
+    /// Whether [`Queue::take`] would yield something. A gap waits for the window like a message:
+    /// while the client takes nothing, its drops merge into one.
+    pub(super) fn can_send(&self) -> bool {
+        match self.waiting.front() {
+            Some(Entry::Close(_)) => true,
+            None if self.front_gap.is_none() => false,
+            _ => self.sent.len() < self.bounds.window && self.sent_bytes < self.bounds.window_bytes,
+        }
+    }
+
+    /// Offers a message. `room` is false when the whole server is at its cap.
+    pub(super) fn push(
+        &mut self,
+        published: Arc<Published>,
+        delivery: Option<u64>,
+        room: bool,
+    ) -> Pushed {
+        if self.bounds.overflow == Overflow::Latest {
+            if let Some(place) = self.places.get(&published.topic) {
+                let place =
+                    usize::try_from(place.wrapping_sub(self.popped)).expect("within the deque");
+                return self.replace(place, Entry::Message { published, delivery });
+            }
+        }
+        let mut pushed = Pushed::Queued;
+        if !(room && self.has_room(published.cost())) {
+            match self.bounds.overflow {
+                // The publisher is paused before it comes to this; the only way here is a message
+                // that was in flight when the server reached its cap.
+                Overflow::Block => {}
+                Overflow::Disconnect => return Pushed::Overflowed,
+                Overflow::DropNewest => {
+                    self.drop_newest(&published);
+                    return Pushed::Dropped;
+                }
+                Overflow::DropOldest | Overflow::Latest => match self.drop_oldest() {
+                    Some(delivery) => pushed = Pushed::Replaced(delivery),
+                    None => {
+                        self.drop_newest(&published);
+                        return Pushed::Dropped;
+                    }
+                },
+            }
+        }
+        if self.bounds.overflow == Overflow::Latest {
+            let place = self.popped.wrapping_add(self.waiting.len() as u64);
+            self.places.insert(published.topic.clone(), place);
+        }
+        self.append(Entry::Message { published, delivery });
+        pushed
+    }
+
+    fn append(&mut self, entry: Entry) {
+        self.messages += usize::from(entry.is_message());
+        self.bytes += entry.cost();
+        self.waiting.push_back(entry);
+    }
+
+    fn replace(&mut self, place: usize, entry: Entry) -> Pushed {
+        self.bytes += entry.cost();
+        let old = std::mem::replace(&mut self.waiting[place], entry);
+        self.bytes -= old.cost();
+        match old {
+            Entry::Message { published, delivery } => {
+                self.note_front(&published, GapReason::Overflow);
+                Pushed::Replaced(delivery)
+            }
+            Entry::Gap(_) | Entry::Close(_) => Pushed::Queued,
+        }
+    }
+
+    /// Drops the oldest waiting message; `None` if no message waits.
+    fn drop_oldest(&mut self) -> Option<Option<u64>> {
+        loop {
+            match self.pop_waiting()? {
+                Entry::Message { published, delivery } => {
+                    self.forget(published.cost());
+                    self.note_front(&published, GapReason::Overflow);
+                    return Some(delivery);
+                }
+                Entry::Gap(gap) => merge(&mut self.front_gap, *gap, &self.pattern),
+                close @ Entry::Close(_) => {
+                    self.waiting.push_front(close);
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn drop_newest(&mut self, published: &Published) {
+        let gap = published.as_gap(GapReason::Overflow);
+        match self.waiting.back_mut() {
+            Some(Entry::Gap(last)) if last.reason == gap.reason => {
+                extend(last, gap, &self.pattern);
+            }
+            None if self.front_gap.is_some() => merge(&mut self.front_gap, gap, &self.pattern),
+            _ => self.waiting.push_back(Entry::Gap(Box::new(gap))),
+        }
+    }
+
+    fn note_front(&mut self, published: &Published, reason: GapReason) {
+        merge(&mut self.front_gap, published.as_gap(reason), &self.pattern);
+    }
+
+    fn pop_waiting(&mut self) -> Option<Entry> {
+        let entry = self.waiting.pop_front()?;
+        if let Entry::Message { published, .. } = &entry {
+            if self.places.get(&published.topic) == Some(&self.popped) {
+                self.places.remove(&published.topic);
+            }
+        }
+        self.popped = self.popped.wrapping_add(1);
+        Some(entry)
+    }
+
+    fn forget(&mut self, cost: usize) {
+        self.messages -= 1;
+        self.bytes -= cost;
+    }
+
+    /// The next frame to send, if the window has room. With `keep` it stays in `sent` until
+    /// consumed, without it is consumed at once.
+    pub(super) fn take(&mut self, keep: bool) -> Option<Entry> {
+        if !self.can_send() {
+            return None;
+        }
+        let entry = match self.front_gap.take() {
+            Some(gap) => Entry::Gap(gap),
+            None => self.pop_waiting()?,
+        };
+        self.settle(&entry, keep);
+        Some(entry)
+    }
+
+    fn settle(&mut self, entry: &Entry, keep: bool) {
+        if keep {
+            self.sent_bytes += entry.cost();
+            self.sent.push_back(entry.clone());
+        } else {
+            self.consumed += 1;
+            if entry.is_message() {
+                self.forget(entry.cost());
+            }
+        }
+    }
+
+    /// Drops a message that [`Queue::take`] just yielded, because its time to live is over.
+    pub(super) fn expire(&mut self, published: &Published, keep: bool) {
+        if keep {
+            self.sent.pop_back();
+            self.sent_bytes -= published.cost();
+            self.forget(published.cost());
+        } else {
+            self.consumed -= 1;
+        }
+        self.note_front(published, GapReason::Expired);
+    }
+
+    /// The client has done with the first `consumed` frames of the stream. Returns the number of
+    /// messages among the frames that this releases.
+    pub(super) fn credit(&mut self, consumed: u64) -> u64 {
+        let mut messages = 0;
+        while self.consumed < consumed {
+            let Some(entry) = self.sent.pop_front() else { break };
+            self.consumed += 1;
+            if entry.is_message() {
+                messages += 1;
+                self.sent_bytes -= entry.cost();
+                self.forget(entry.cost());
+            }
+        }
+        if self.messages == 0 {
+            self.release_memory();
+        }
+        messages
+    }
+
+    /// The connection was resumed and `received` frames had arrived: what was sent beyond them
+    /// waits again. Returns how many frames wait.
+    pub(super) fn rewind(&mut self, received: u64) -> u64 {
+        let arrived = usize::try_from(received.saturating_sub(self.consumed)).unwrap_or(usize::MAX);
+        if let Some(gap) = self.front_gap.take() {
+            self.push_front(Entry::Gap(gap));
+        }
+        while self.sent.len() > arrived {
+            let entry = self.sent.pop_back().expect("longer than what arrived");
+            self.sent_bytes -= entry.cost();
+            self.push_front(entry);
+        }
+        self.waiting.len() as u64
+    }
+
+    fn push_front(&mut self, entry: Entry) {
+        if let Entry::Message { published, .. } = &entry {
+            if self.bounds.overflow == Overflow::Latest {
+                // Only the newest of a topic may be replaced by a newer one.
+                self.places.entry(published.topic.clone()).or_insert(self.popped.wrapping_sub(1));
+            }
+        }
+        self.popped = self.popped.wrapping_sub(1);
+        self.waiting.push_front(entry);
+    }
+
+    /// Ends the stream with `error`. Waiting messages are dropped; they become a gap with
+    /// `reason`. Returns their number and calls `dropped` with each delivery number.
+    pub(super) fn close(
+        &mut self,
+        error: Error,
+        reason: GapReason,
+        mut dropped: impl FnMut(u64),
+    ) -> u64 {
+        let mut count = 0;
+        while let Some(entry) = self.pop_waiting() {
+            match entry {
+                Entry::Message { published, delivery } => {
+                    count += 1;
+                    self.forget(published.cost());
+                    merge(&mut self.front_gap, published.as_gap(reason), &self.pattern);
+                    delivery.into_iter().for_each(&mut dropped);
+                }
+                Entry::Gap(gap) => merge(&mut self.front_gap, *gap, &self.pattern),
+                Entry::Close(_) => {}
+            }
+        }
+        self.waiting.push_back(Entry::Close(Box::new(error)));
+        count
+    }
+
+    /// Puts a gap into the stream, behind what waits.
+    pub(super) fn note_gap(&mut self, gap: Gap) {
+        self.waiting.push_back(Entry::Gap(Box::new(gap)));
+    }
+
+    /// The delivery numbers of messages that were not sent yet.
+    pub(super) fn waiting_deliveries(&self) -> impl Iterator<Item = u64> + '_ {
+        self.waiting.iter().filter_map(|entry| match entry {
+            Entry::Message { delivery, .. } => *delivery,
+            Entry::Gap(_) | Entry::Close(_) => None,
+        })
+    }
+
+    /// Whether nothing is left to send or to wait credit for.
+    pub(super) fn is_finished(&self) -> bool {
+        self.sent.is_empty() && self.waiting.is_empty() && self.front_gap.is_none()
+    }
+
+    fn release_memory(&mut self) {
+        // A burst must not leave its capacity behind on an idle connection.
+        const WORTH_IT: usize = 256;
+        if self.sent.capacity() > WORTH_IT && self.sent.is_empty() {
+            self.sent = VecDeque::new();
+        }
+        if self.waiting.capacity() > WORTH_IT && self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+    }
+}
+
+fn merge(gap: &mut Option<Box<Gap>>, more: Gap, pattern: &Arc<str>) {
+    match gap {
+        Some(gap) => extend(gap, more, pattern),
+        None => *gap = Some(Box::new(more)),
+    }
+}
+
+/// Both gaps become one. `first` and `last` only compare within a topic.
+fn extend(gap: &mut Gap, more: Gap, pattern: &Arc<str>) {
+    gap.count = gap.count.zip(more.count).map(|(a, b)| a + b);
+    if more.reason == GapReason::SlowConsumer {
+        gap.reason = more.reason;
+    }
+    if gap.topic != more.topic {
+        gap.topic = pattern.clone();
+        gap.first = None;
+        gap.last = None;
+    } else {
+        gap.first = gap.first.zip(more.first).map(|(a, b)| a.min(b));
+        gap.last = gap.last.zip(more.last).map(|(a, b)| a.max(b));
+    }
+}

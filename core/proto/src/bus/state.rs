@@ -1,0 +1,152 @@
+//! The records the bus keeps, and the keys that name them.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use slotmap::new_key_type;
+
+use super::{
+    ledger::Ledger, output::Output, principal::Principal, publish::Draft, queue::Queue,
+    routes::TopicKey, sessions::PortKind,
+};
+use crate::{clock::Time, message::Sender, topic::Pattern};
+
+new_key_type! {
+    /// A connection's place at the bus.
+    pub struct PortId;
+    pub(super) struct SessionKey;
+    pub(super) struct SubKey;
+    pub(super) struct AckKey;
+}
+
+/// What may fall due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// The rows of an ack still open time out.
+    Ack(AckKey),
+    /// What was held back to travel with something else travels alone.
+    Lazy(PortId),
+    /// A `block` subscription with publishers waiting must have moved.
+    Stall(SubKey),
+    /// A publish waits for its own publisher's subscription.
+    SelfStall(SessionKey),
+    /// The resume window ends.
+    Expiry(SessionKey),
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) session: SessionKey,
+    pub(super) kind: PortKind,
+    pub(super) controls: VecDeque<Output>,
+    /// Subscriptions with something to send, each once, in turn.
+    pub(super) sendable: VecDeque<SubKey>,
+    /// Named in [`super::Bus::take_ready`] and not drained since.
+    pub(super) ready: bool,
+    /// Something lazy waits and [`Timer::Lazy`] is set.
+    pub(super) lazy: bool,
+    /// The client's topic numbers.
+    pub(super) aliases: Vec<Option<(TopicKey, Arc<str>)>>,
+    /// What `ACCEPTED` said last.
+    pub(super) told_published: u64,
+    pub(super) told_answered: u64,
+    /// Payload bytes accepted since then.
+    pub(super) untold_bytes: u64,
+}
+
+/// A client, connected or within its resume window.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: Arc<str>,
+    pub(super) sender: Arc<Sender>,
+    pub(super) secret: [u8; 16],
+    pub(super) principal: Arc<Principal>,
+    pub(super) space: usize,
+    pub(super) port: Option<PortId>,
+    pub(super) expires: Option<Time>,
+    pub(super) subs: HashMap<u32, SubKey, ahash::RandomState>,
+    /// Number 0: direct messages.
+    pub(super) direct: SubKey,
+    pub(super) direct_seq: u64,
+    /// The last publish number that arrived, and the last one dealt with.
+    pub(super) arrived: u64,
+    pub(super) published: u64,
+    /// Publishes that arrived and wait for a `block` subscription's room.
+    pub(super) parked: VecDeque<Parked>,
+    /// The subscription whose room the first parked one waits for.
+    pub(super) parked_on: Option<SubKey>,
+    pub(super) answered: u64,
+    /// Unfinished acks by publish number.
+    pub(super) acks: HashMap<u64, AckKey, ahash::RandomState>,
+    /// Deliveries whose answer is awaited from this client.
+    pub(super) deliveries: HashMap<u64, Awaited, ahash::RandomState>,
+    pub(super) next_delivery: u64,
+    pub(super) reports: Reports,
+}
+
+/// An answer awaited.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Awaited {
+    pub(super) ack: AckKey,
+    pub(super) row: u32,
+    pub(super) sub: SubKey,
+}
+
+/// A publish that arrived behind one that waits for room.
+#[derive(Debug)]
+pub(super) enum Parked {
+    /// It is routed when its turn comes.
+    Message(Box<Draft>),
+    /// It was refused already; only its number waits its turn.
+    Refused(u64),
+}
+
+/// Reports to a publisher, kept until it says that it has them.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    pub(super) log: VecDeque<Output>,
+    pub(super) sent: usize,
+    pub(super) received: u64,
+}
+
+impl Reports {
+    /// The client has the first `received` reports.
+    pub(super) fn release(&mut self, received: u64) {
+        while self.received < received && self.sent > 0 {
+            self.log.pop_front();
+            self.sent -= 1;
+            self.received += 1;
+        }
+        if self.log.is_empty() && self.log.capacity() > 256 {
+            self.log = VecDeque::new();
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) session: SessionKey,
+    pub(super) number: u32,
+    pub(super) pattern: Pattern,
+    pub(super) group: Option<Arc<str>>,
+    pub(super) queue: Queue,
+    /// In its port's `sendable`.
+    pub(super) scheduled: bool,
+    /// Closed by the broker; it stays until the client has taken the end of its stream.
+    pub(super) closing: bool,
+    /// Publishers that wait for room.
+    pub(super) waiters: Vec<SessionKey>,
+    /// Since when publishers wait for it and it took nothing.
+    pub(super) stalled_since: Option<Time>,
+    pub(super) count: Ledger,
+}
+
+impl Subscription {
+    /// Its columns, with what is in the queue as pending.
+    pub(super) fn ledger(&self) -> Ledger {
+        Ledger { pending: self.queue.messages() as u64, ..self.count }
+    }
+}
