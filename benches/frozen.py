@@ -38,24 +38,27 @@ def main():
 
 
 async def subscriber(url, options):
-    """Counts messages and what gaps report; says so when the last message came, or the subscription ended."""
+    """Counts messages and what gaps report, until both make up all messages or the subscription ends."""
     client = await kps.connect(url)
     received = missed = 0
-    last = None
-    async with asyncio.timeout(60):
-        subscription = await client.subscribe("frozen", **options)
-        print(json.dumps({"event": "ready"}), flush=True)
-        try:
+    reason = "all accounted for"
+    subscription = await client.subscribe("frozen", **options)
+    print(json.dumps({"event": "ready"}), flush=True)
+    try:
+        async with asyncio.timeout(60):
             async for message in subscription:
                 if isinstance(message, kps.Gap):
                     missed += message.count or 0
-                    continue
-                received, last = received + 1, message.data["n"]
-                if last == MESSAGES - 1:
+                else:
+                    received += 1
+                if received + missed == MESSAGES:
                     break
-        except kps.KpsError as error:
-            last = error.code
-    print(json.dumps({"event": "end", "at": time.monotonic(), "received": received, "missed": missed, "last": last}), flush=True)
+            else:
+                reason = "subscription ended"
+    except kps.KpsError as error:
+        reason = error.code
+    values = {"at": time.monotonic(), "received": received, "missed": missed, "reason": reason}
+    print(json.dumps({"event": "end", **values}), flush=True)
     sys.stdin.readline()
 
 
@@ -95,7 +98,7 @@ def freeze_for_good(serve, policy):
     explained = policy in ("block", "disconnect") or end["received"] + end["missed"] == MESSAGES
     print(
         f"frozen under {policy:12} healthy subscriber at {beside / alone:.2f} × its rate alone; "
-        f"when thawed the frozen one had {end['received']:,}, gaps report {end['missed']:,}, last: {end['last']}"
+        f"when thawed the frozen one had {end['received']:,}, gaps report {end['missed']:,}, {end['reason']}"
     )
     return not explained
 
