@@ -29,7 +29,9 @@ def main():
         silent_recipient(serve.url)
         growth = asyncio.run(publish(serve, acks // WAVE))
     for whose, (first, last) in growth.items():
-        print(f"{whose}: {first / 1e6:.1f} MB after {WAVE:,} acks, {last / 1e6:.1f} MB after {acks:,}: {last / first - 1:+.1%}")
+        print(
+            f"{whose}: {first / 1e6:.1f} MB after {WAVE:,} acks, {last / 1e6:.1f} MB after {acks:,}: {last / first - 1:+.1%}"
+        )
     sys.exit(any(last > first * 1.05 for first, last in growth.values()))
 
 

@@ -15,7 +15,7 @@ import kps
 from processes import Broker, program
 
 sys.path.append(str(pathlib.Path(__file__).parent / "peers/python"))
-from payload import PAYLOAD  # noqa: E402 (the path comes first)
+from payload import PAYLOAD
 
 BATCHES, BATCH = 200, 256
 RAW = json.dumps(PAYLOAD, separators=(",", ":")).encode()

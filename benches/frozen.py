@@ -33,7 +33,9 @@ def main():
     with serve.running():
         lost = asyncio.run(thawed_in_time(serve.url))
     print(f"stopped for 3 s while {MESSAGES:,} were published: {lost:,} lost")
-    unexplained = [freeze_for_good(serve, policy) for policy in ("drop_oldest", "drop_newest", "latest", "disconnect", "block")]
+    unexplained = [
+        freeze_for_good(serve, policy) for policy in ("drop_oldest", "drop_newest", "latest", "disconnect", "block")
+    ]
     sys.exit(1 if lost or any(unexplained) else 0)
 
 

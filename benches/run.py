@@ -17,9 +17,7 @@ from processes import HERE, Broken, Broker, NoBroker, Worker, program, worker_co
 from targets import TARGETS
 from workloads import COUNTS, WORKLOADS
 
-INSTALL = (
-    ".venv/bin/pip install -r benches/peers/requirements.txt && npm install --prefix benches/peers"
-)
+INSTALL = ".venv/bin/pip install -r benches/peers/requirements.txt && npm install --prefix benches/peers"
 
 # Who runs what. `bare` and `asyncio` are no peers but floors.
 ENTRIES = [
@@ -143,11 +141,12 @@ def print_tables(figures, verdicts, failures):
             print_table(["", "", *(heading for heading, _, _ in columns)], rows)
     if verdicts:
         print("\ntargets, from the same run\n")
+        marks = {True: "pass", False: "MISS"}, {True: "pass", False: "not yet"}
         print_table(
-            ["", "measured", "target", "", "then", ""],
+            ["", "measured", "first", "", "then", ""],
             [
-                [each["name"], each["measured"], each["first"], "pass" if each["pass"] else "MISS",
-                 each["then"], "pass" if each["pass_then"] else "not yet"]
+                [each[key] for key in ("name", "measured", "first")]
+                + [marks[0][each["pass"]], each["then"], marks[1][each["pass_then"]]]
                 for each in verdicts
             ],
         )
@@ -160,8 +159,10 @@ def print_tables(figures, verdicts, failures):
 def print_table(heading, rows):
     widths = [max(len(row[column]) for row in [heading, *rows]) for column in range(len(heading))]
     for row in [heading, *rows]:
-        first, *others = (cell.ljust(width) if cell[:1].isalpha() else cell.rjust(width)
-                          for cell, width in zip(row, widths, strict=True))
+        first, *others = (
+            cell.ljust(width) if cell[:1].isalpha() else cell.rjust(width)
+            for cell, width in zip(row, widths, strict=True)
+        )
         print("  " + "  ".join([first, *others]).rstrip())
 
 

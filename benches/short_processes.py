@@ -53,7 +53,9 @@ async def main():
         }.items():
             received = 0
             limit = asyncio.Semaphore(2)
-            exits = await asyncio.gather(*(short(limit, [*command, f"ws://{server.address}", str(MESSAGES)]) for _ in range(PROCESSES)))
+            exits = await asyncio.gather(
+                *(short(limit, [*command, f"ws://{server.address}", str(MESSAGES)]) for _ in range(PROCESSES))
+            )
             async with asyncio.timeout(5):
                 while received < PROCESSES * MESSAGES:
                     await asyncio.sleep(0.01)

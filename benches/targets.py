@@ -6,71 +6,61 @@ from dataclasses import dataclass
 @dataclass
 class Target:
     name: str
-    entry: str  # language.peer.workload
-    figure: str
-    peer: str | None  # measured in the same run; None: the bound is absolute
+    figure: str  # language.workload.figure
+    peer: str | None  # measured in the same run; None: the bounds are absolute
     better: str  # "more" or "less"
     first: float
     then: float
-    unit: str = "×"
-    minus: bool = False  # subtract the peer's figure instead of dividing by it
+    unit: str = "×"  # any other unit: the peer's figure is subtracted, not divided by
 
     def judge(self, figures):
         """What was measured against what is wanted; None when this run did not measure it."""
-        mine, theirs = self._figure(figures, self.entry), self._figure(figures, self.peer)
+        mine, theirs = self._measured(figures, "kps"), self._measured(figures, self.peer)
         if mine is None or (self.peer and theirs is None):
             return None
-        value = mine if self.peer is None else mine - theirs if self.minus else mine / theirs
+        value = mine / theirs if self.unit == "×" else mine - (theirs or 0)
         return {
             "name": self.name,
-            "measured": self._show(value),
             "value": value,
+            "measured": f"{value:.2f} {self.unit}" + (f" {self.peer}" if self.peer else ""),
             "first": self._bound(self.first),
             "pass": self._holds(value, self.first),
             "then": self._bound(self.then),
             "pass_then": self._holds(value, self.then),
         }
 
-    def _figure(self, figures, entry):
-        values = figures.get(tuple(entry.split("."))) if entry else None
-        return values and values[self.figure]
+    def _measured(self, figures, peer):
+        language, workload, figure = self.figure.split(".")
+        values = figures.get((language, peer, workload))
+        return values and values[figure]
 
     def _holds(self, value, bound):
         return value >= bound if self.better == "more" else value <= bound
 
-    def _show(self, value):
-        return f"{value:.2f} {self.unit}"
-
     def _bound(self, bound):
-        return f"{'≥' if self.better == 'more' else '≤'} {bound:g} {self.unit}"
+        return f"{'≥' if self.better == 'more' else '≤'} {bound:g}"
 
 
 TARGETS = [
-    Target("Python throughput / nats-py", "python.kps.throughput", "rate", "python.nats.throughput", "more", 4, 7),
-    Target("Python throughput / zenoh", "python.kps.throughput", "rate", "python.zenoh.throughput", "more", 1.4, 2.5),
-    Target("Node throughput / nats", "node.kps.throughput", "rate", "node.nats.throughput", "more", 2, 3.2),
-    Target("broker CPU per message / nats-server, Python", "python.kps.throughput", "broker_us",
-           "python.nats.throughput", "less", 1, 0.5),
-    Target("broker CPU per message / nats-server, Node", "node.kps.throughput", "broker_us",
-           "node.nats.throughput", "less", 1, 0.5),
-    Target("Python acks, 64 in flight / nats-py", "python.kps.acks", "rate", "python.nats.acks", "more", 2.5, 4.5),
-    Target("Python acks, alone p50 / nats-py", "python.kps.acks", "p50_us", "python.nats.acks", "less", 0.65, 0.4),
-    Target("Node acks, 64 in flight / ws", "node.kps.acks", "rate", "node.ws.acks", "more", 1.5, 2.5),
-    Target("Node acks, alone p50 / ws", "node.kps.acks", "p50_us", "node.ws.acks", "less", 1.1, 0.9),
-    Target("Python fan-out / nats-py", "python.kps.fanout", "rate", "python.nats.fanout", "more", 2.5, 4),
-    Target("Node fan-out / nats", "node.kps.fanout", "rate", "node.nats.fanout", "more", 1, 1.5),
-    Target("broker CPU per delivery / nats-server, Python", "python.kps.fanout", "broker_us",
-           "python.nats.fanout", "less", 1, 0.5),
-    Target("broker CPU per delivery / nats-server, Node", "node.kps.fanout", "broker_us",
-           "node.nats.fanout", "less", 1, 0.5),
-    Target("Python import", "python.kps.cold", "import_ms", None, "less", 20, 10, "ms"),
-    Target("Python connect", "python.kps.cold", "connect_ms", None, "less", 3, 1.5, "ms"),
-    Target("Node import", "node.kps.cold", "import_ms", None, "less", 20, 10, "ms"),
-    Target("Node connect", "node.kps.cold", "connect_ms", None, "less", 3, 1.5, "ms"),
-    Target("Python client's memory above an empty asyncio loop", "python.kps.cold", "resident_mb",
-           "python.asyncio.cold", "less", 8, 5, "MB", minus=True),
-    Target("Python client's memory above the bare interpreter", "python.kps.cold", "resident_mb",
-           "python.bare.cold", "less", 8, 5, "MB", minus=True),
-    Target("idle connection, memory in the broker", "python.kps.idle", "idle_kib", None, "less", 16, 6, "KiB"),
-    Target("idle connections, CPU of the broker", "python.kps.idle", "idle_percent", None, "less", 0.5, 0.1, "%"),
+    Target("Python throughput", "python.throughput.rate", "nats", "more", 4, 7),
+    Target("Python throughput", "python.throughput.rate", "zenoh", "more", 1.4, 2.5),
+    Target("Node throughput", "node.throughput.rate", "nats", "more", 2, 3.2),
+    Target("broker CPU per message, Python", "python.throughput.broker_us", "nats", "less", 1, 0.5),
+    Target("broker CPU per message, Node", "node.throughput.broker_us", "nats", "less", 1, 0.5),
+    Target("Python acks, 64 in flight", "python.acks.rate", "nats", "more", 2.5, 4.5),
+    Target("Python ack alone, p50", "python.acks.p50_us", "nats", "less", 0.65, 0.4),
+    Target("Node acks, 64 in flight", "node.acks.rate", "ws", "more", 1.5, 2.5),
+    Target("Node ack alone, p50", "node.acks.p50_us", "ws", "less", 1.1, 0.9),
+    Target("Python fan-out", "python.fanout.rate", "nats", "more", 2.5, 4),
+    Target("Node fan-out", "node.fanout.rate", "nats", "more", 1, 1.5),
+    Target("broker CPU per delivery, Python", "python.fanout.broker_us", "nats", "less", 1, 0.5),
+    Target("broker CPU per delivery, Node", "node.fanout.broker_us", "nats", "less", 1, 0.5),
+    Target("Python import", "python.cold.import_ms", None, "less", 20, 10, "ms"),
+    Target("Python connect", "python.cold.connect_ms", None, "less", 3, 1.5, "ms"),
+    Target("Node import", "node.cold.import_ms", None, "less", 20, 10, "ms"),
+    Target("Node connect", "node.cold.connect_ms", None, "less", 3, 1.5, "ms"),
+    Target("Python client's memory above", "python.cold.resident_mb", "bare", "less", 8, 5, "MB"),
+    Target("Python client's memory above", "python.cold.resident_mb", "asyncio", "less", 8, 5, "MB"),
+    Target("idle connection in the broker", "python.idle.idle_kib", None, "less", 16, 6, "KiB"),
+    Target("idle connections, broker's CPU", "python.idle.idle_percent", None, "less", 0.5, 0.1, "%"),
 ]

@@ -14,7 +14,11 @@ TIMEOUT = 30  # seconds
 
 async def main():
     different = [name for name in NAMES if not await same_output(name)]
-    listed = {path.relative_to(EXAMPLES).with_suffix("").as_posix() for path in EXAMPLES.glob("*.*") if path.suffix in (".py", ".mjs")}
+    listed = {
+        path.relative_to(EXAMPLES).with_suffix("").as_posix()
+        for path in EXAMPLES.glob("*.*")
+        if path.suffix in (".py", ".mjs")
+    }
     forgotten = listed - set(NAMES)
     if forgotten:
         print("not run:", *sorted(forgotten))
@@ -44,7 +48,7 @@ async def output(*command):
         )
         try:
             text, _ = await asyncio.wait_for(process.communicate(), TIMEOUT)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             process.kill()
             text = f"no end within {TIMEOUT} s".encode()
         return process.returncode, text.decode()

@@ -22,9 +22,9 @@ imported = time.perf_counter() - start
 async def connect():
     start = time.perf_counter()
     if name == "nats":
-        client = await nats.connect(url)
+        _client = await nats.connect(url)
     elif name == "kps":
-        client = await kps.connect(url)
+        _client = await kps.connect(url)
     ready(time.perf_counter() - start)
 
 
