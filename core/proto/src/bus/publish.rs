@@ -54,6 +54,12 @@ pub(super) enum To {
 
 type Targets = SmallVec<[SubKey; 8]>;
 
+/// A draft and the full `block` subscriptions it must wait for.
+struct Wait {
+    draft: Draft,
+    full: Targets,
+}
+
 impl Bus {
     pub(super) fn publish(
         &mut self,
@@ -91,8 +97,8 @@ impl Bus {
                 self.sessions[key].parked.push_back(Parked::Message(Box::new(draft)));
             }
             Ok(draft) => {
-                if let Err((draft, full)) = self.accept(now, key, draft) {
-                    self.park(now, key, draft, full);
+                if let Err(wait) = self.accept(now, key, draft) {
+                    self.park(now, key, *wait);
                 }
             }
             Err(error) => {
@@ -226,8 +232,8 @@ impl Bus {
         Ok(topic)
     }
 
-    /// Routes `draft`, or returns it with the full `block` subscriptions it must wait for.
-    fn accept(&mut self, now: Time, key: SessionKey, draft: Draft) -> Result<(), (Draft, Targets)> {
+    /// Routes `draft`, or returns it if it must wait.
+    fn accept(&mut self, now: Time, key: SessionKey, draft: Draft) -> Result<(), Box<Wait>> {
         let mut targets = Targets::new();
         let cost = draft.payload.bytes.len() + OVERHEAD;
         let room = self.memory.load(Ordering::Relaxed) + cost <= self.config.limits.server_bytes;
@@ -254,7 +260,7 @@ impl Bus {
                 }
                 let full = blocking(&self.subscriptions, &targets, &topic.groups, room, cost);
                 if !full.is_empty() {
-                    return Err((draft, full));
+                    return Err(Box::new(Wait { draft, full }));
                 }
                 topic.seq += 1;
                 (topic.name.clone(), topic.seq)
@@ -269,7 +275,7 @@ impl Bus {
                 targets.push(recipient.direct);
                 let full = blocking(&self.subscriptions, &targets, &[], room, cost);
                 if !full.is_empty() {
-                    return Err((draft, full));
+                    return Err(Box::new(Wait { draft, full }));
                 }
                 recipient.direct_seq += 1;
                 let sub = &self.subscriptions[recipient.direct];
@@ -364,8 +370,8 @@ impl Bus {
         self.schedule(key);
     }
 
-    /// Makes the publisher wait for `full`.
-    fn park(&mut self, now: Time, key: SessionKey, draft: Draft, full: Targets) {
+    /// Makes the publisher wait.
+    fn park(&mut self, now: Time, key: SessionKey, Wait { draft, full }: Wait) {
         let timings = &self.config.timings;
         let mut own_since = None;
         for target in &full {
@@ -412,8 +418,8 @@ impl Bus {
                 }
                 Some(Parked::Refused(number)) => self.dealt_with(now, key, number, 0, true),
                 Some(Parked::Message(draft)) => {
-                    if let Err((draft, full)) = self.accept(now, key, *draft) {
-                        self.park(now, key, draft, full);
+                    if let Err(wait) = self.accept(now, key, *draft) {
+                        self.park(now, key, *wait);
                     }
                 }
             }

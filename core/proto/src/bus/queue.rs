@@ -125,12 +125,10 @@ impl Queue {
         delivery: Option<u64>,
         room: bool,
     ) -> Pushed {
-        if self.bounds.overflow == Overflow::Latest {
-            if let Some(place) = self.places.get(&published.topic) {
-                let place =
-                    usize::try_from(place.wrapping_sub(self.popped)).expect("within the deque");
-                return self.replace(place, Entry::Message { published, delivery });
-            }
+        // Only `latest` notes places.
+        if let Some(place) = self.places.get(&published.topic) {
+            let place = usize::try_from(place.wrapping_sub(self.popped)).expect("within the deque");
+            return self.replace(place, Entry::Message { published, delivery });
         }
         let mut pushed = Pushed::Queued;
         if !(room && self.has_room(published.cost())) {
@@ -214,10 +212,10 @@ impl Queue {
 
     fn pop_waiting(&mut self) -> Option<Entry> {
         let entry = self.waiting.pop_front()?;
-        if let Entry::Message { published, .. } = &entry {
-            if self.places.get(&published.topic) == Some(&self.popped) {
-                self.places.remove(&published.topic);
-            }
+        if let Entry::Message { published, .. } = &entry
+            && self.places.get(&published.topic) == Some(&self.popped)
+        {
+            self.places.remove(&published.topic);
         }
         self.popped = self.popped.wrapping_add(1);
         Some(entry)
@@ -301,13 +299,13 @@ impl Queue {
     }
 
     fn push_front(&mut self, entry: Entry) {
-        if let Entry::Message { published, .. } = &entry {
-            if self.bounds.overflow == Overflow::Latest {
-                // Only the newest of a topic may be replaced by a newer one.
-                self.places.entry(published.topic.clone()).or_insert(self.popped.wrapping_sub(1));
-            }
-        }
         self.popped = self.popped.wrapping_sub(1);
+        if let Entry::Message { published, .. } = &entry
+            && self.bounds.overflow == Overflow::Latest
+        {
+            // Only the newest of a topic may be replaced by a newer one.
+            self.places.entry(published.topic.clone()).or_insert(self.popped);
+        }
         self.waiting.push_front(entry);
     }
 
