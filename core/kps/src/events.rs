@@ -47,6 +47,18 @@ pub enum ClientState {
     Closed,
 }
 
+impl ClientState {
+    /// The state as every language spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Reconnecting => "reconnecting",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// Whether more may be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {

@@ -14,7 +14,7 @@ use std::{
 
 use kps_proto::Result;
 
-pub use tls::TlsOptions;
+pub use tls::{Ca, TlsOptions};
 
 /// A boxed future, so that transports are objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
