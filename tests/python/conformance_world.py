@@ -1,0 +1,402 @@
+"""The interpreter of conformance steps: what tests/conformance/README.md describes, over kps."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import kps
+from link import Link
+
+PATIENCE = 10.0
+EVENTS = [
+    "state", "connected", "disconnected", "closed", "gap", "resumed", "subscription_closed",
+    "publish_failed", "handler_error",
+]  # fmt: skip
+Step = dict[str, Any]
+
+
+class Gate:
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.held = 0
+        self.changed = asyncio.Condition()
+
+
+class World:
+    """Everything a case names: servers, links, clients, subscriptions, acks, gates, background steps."""
+
+    def __init__(self) -> None:
+        self.servers: dict[str, kps.Server] = {}
+        self.addresses: dict[str, str] = {}
+        self.links: dict[str, Link] = {}
+        self.clients: dict[str, Any] = {}
+        self.subs: dict[str, Any] = {}
+        self.received: dict[str, asyncio.Queue[Any]] = {}
+        self.events: dict[tuple[str, str], asyncio.Queue[tuple[Any, ...]]] = {}
+        self.acks: dict[str, Any] = {}
+        self.gates: dict[str, Gate] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def take(self, step: Step) -> None:
+        work = self.expecting_error(step) if "error" in step else self.act(step)
+        if "as" in step:
+            self.tasks[step["as"]] = asyncio.create_task(work)
+        else:
+            await asyncio.wait_for(work, PATIENCE)
+
+    async def act(self, step: Step) -> None:
+        method = cast(Callable[[Step], Awaitable[None]], getattr(self, step["do"]))
+        await method(step)
+
+    async def expecting_error(self, step: Step) -> None:
+        try:
+            await self.act(step)
+        except kps.KpsError as error:
+            assert error.code == step["error"], f"{error.code}: {error}"
+        else:
+            raise AssertionError(f"no error; expected {step['error']}")
+
+    async def join(self, step: Step) -> None:
+        await self.tasks.pop(step["name"])
+
+    async def join_all(self) -> None:
+        for task in self.tasks.values():
+            await asyncio.wait_for(task, PATIENCE)
+
+    async def end(self) -> None:
+        for gate in self.gates.values():
+            gate.open.set()
+        for task in self.tasks.values():
+            task.cancel()
+        for client in self.clients.values():
+            if client not in self.servers.values():
+                await client.close(timeout=0)
+        for server in self.servers.values():
+            await server.close(timeout=0)
+        for link in self.links.values():
+            await link.close()
+
+    # Servers and links.
+
+    async def start_server(self, step: Step) -> None:
+        name = step.get("server", "server")
+        options = {**step.get("options", {})}
+        script = options.pop("on_connect", None)
+        listen = options.pop("listen", self.addresses.get(name, "127.0.0.1:0"))
+        listen = self.address(listen)
+        server = kps.Server(listen, **options)
+        if script is not None:
+            server.on_connect(lambda request: decide(script, request))
+        server.on_server_message(lambda message: self.log(name, "server_message", message))
+        server.on_message_to_id(lambda message: self.log(name, "message_to_id", message))
+        for event in ("client_connected", "client_disconnected"):
+            server.on(event, lambda *args, event=event: self.log(name, event, *args))
+        await server.start()
+        self.servers[name] = self.clients[name] = server
+        self.addresses[name] = server.address
+
+    def address(self, to: Any) -> str:
+        return self.addresses[to["server"]] if isinstance(to, dict) else to
+
+    async def stop_server(self, step: Step) -> None:
+        await self.servers.pop(step.get("server", "server")).close(timeout=1)
+
+    async def count(self, step: Step) -> None:
+        server = self.servers[step.get("server", "server")]
+        if "clients" in step:
+            await until(lambda: server.count_clients(), step["clients"])
+        else:
+            await until(lambda: server.count_subscribers(step["topic"]), step["subscribers"])
+
+    async def cut(self, step: Step) -> None:
+        self.links[step["client"]].cut()
+
+    async def restore(self, step: Step) -> None:
+        self.links[step["client"]].restore()
+
+    async def freeze(self, step: Step) -> None:
+        self.links[step["client"]].freeze()
+
+    async def thaw(self, step: Step) -> None:
+        self.links[step["client"]].thaw()
+
+    async def let_pass(self, step: Step) -> None:
+        await asyncio.sleep(step["time"])
+
+    # Clients.
+
+    async def connect(self, step: Step) -> None:
+        name = step["client"]
+        address = self.addresses[step.get("server", "server")]
+        link = self.links.get(name) or Link(address)
+        self.links[name] = link
+        await link.open(cut=step.get("cut", False), frozen=step.get("frozen", False))
+        options = {"id": name, "reconnect_min": 0.01, "reconnect_max": 0.05}
+        options |= step.get("options", {})
+        client = await kps.connect(step.get("url", f"ws://{link.address}"), **options)
+        self.clients[name] = client
+        for event in EVENTS:
+            client.on(event, lambda *args, event=event: self.log(name, event, *args))
+        if "direct" in step:
+            handle = self.handler(step["direct"], lambda m: self.log(name, "message_to_id", m))
+            client.on("message_to_id", handle)
+
+    def log(self, client: str, event: str, *args: Any) -> None:
+        self.events.setdefault((client, event), asyncio.Queue()).put_nowait(args)
+
+    async def event(self, step: Step) -> None:
+        queue = self.events.setdefault((step["client"], step["name"]), asyncio.Queue())
+        while True:
+            args = await asyncio.wait_for(queue.get(), PATIENCE)
+            if matches(step.get("args", []), args[: len(step.get("args", []))]):
+                return
+            assert step.get("skip"), f"{step['name']}: {args!r}"
+
+    async def on(self, step: Step) -> None:
+        self.clients[step["client"]].on(step["name"], print)
+
+    async def state(self, step: Step) -> None:
+        await until(lambda: self.clients[step["client"]].state, step["is"])
+
+    async def flush(self, step: Step) -> None:
+        await self.clients[step["client"]].flush()
+
+    async def close(self, step: Step) -> None:
+        report = await self.clients[step["client"]].close(timeout=step.get("timeout", 5.0))
+        expect(step.get("report", {}), report)
+
+    # Subscriptions.
+
+    async def subscribe(self, step: Step) -> None:
+        client, name = self.clients[step["client"]], step.get("sub", "sub")
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        handler = None
+        if "handler" in step:
+            handler = self.handler(step["handler"], queue.put_nowait)
+        self.received[name] = queue
+        self.subs[name] = await client.subscribe(step["topic"], handler, **step.get("options", {}))
+
+    def handler(self, script: Any, log: Callable[[Any], None]) -> Callable[[Any], Any]:
+        behaviours = script if isinstance(script, list) else [script]
+        calls = 0
+
+        async def handle(message: Any) -> Any:
+            nonlocal calls
+            behaviour = behaviours[min(calls, len(behaviours) - 1)]
+            calls += 1
+            log(message)
+            if behaviour == "never":
+                await asyncio.Event().wait()
+            if "hold" in behaviour:
+                await self.hold(behaviour["hold"])
+            if "raise" in behaviour:
+                raise ValueError(behaviour["raise"])
+            return decode(behaviour.get("return"))
+
+        return handle
+
+    def gate(self, name: str) -> Gate:
+        return self.gates.setdefault(name, Gate())
+
+    async def hold(self, name: str) -> None:
+        gate = self.gate(name)
+        async with gate.changed:
+            gate.held += 1
+            gate.changed.notify_all()
+        await gate.open.wait()
+
+    async def started(self, step: Step) -> None:
+        gate = self.gate(step["gate"])
+        async with gate.changed:
+            await gate.changed.wait_for(lambda: gate.held >= step.get("count", 1))
+
+    async def release(self, step: Step) -> None:
+        self.gate(step["gate"]).open.set()
+
+    async def expect(self, step: Step) -> None:
+        for expected in step["messages"]:
+            expect(expected, await self.received[step.get("sub", "sub")].get())
+
+    async def expect_last(self, step: Step) -> None:
+        """Skips messages until the last expected one; those before it may come in any number."""
+        for expected in step["messages"]:
+            while not matches(expected, await self.received[step.get("sub", "sub")].get()):
+                pass
+
+    async def expect_nothing(self, step: Step) -> None:
+        assert self.received[step["sub"]].empty()
+
+    async def expect_many(self, step: Step) -> None:
+        seen: list[int] = []
+        if "subs" not in step:
+            queue = self.received[step.get("sub", "sub")]
+            seen = [(await queue.get()).data for _ in range(step["count"])]
+            assert seen == list(range(step["count"]))
+            return
+        await until(lambda: sum(self.received[s].qsize() for s in step["subs"]), step["count"])
+        for sub in step["subs"]:
+            mine = [self.received[sub].get_nowait().data for _ in range(self.received[sub].qsize())]
+            assert mine and mine == sorted(mine), f"{sub}: {mine}"
+            seen += mine
+        assert sorted(seen) == list(range(step["count"]))
+
+    async def next(self, step: Step) -> None:
+        try:
+            item = await anext(self.subs[step.get("sub", "sub")])
+        except StopAsyncIteration:
+            assert step.get("message", 0) is None, "the iterator ended"
+            return
+        if "gap" in step:
+            assert isinstance(item, kps.Gap), repr(item)
+            expect(step["gap"], item)
+            return
+        assert isinstance(item, kps.Message), repr(item)
+        assert step.get("message", 0) is not None, f"not ended: {item!r}"
+        expect(step.get("message", {}), item)
+        then = step.get("then", {})
+        if "respond" in then:
+            item.respond(decode(then["respond"]))
+        if "fail" in then:
+            item.fail(ValueError(then["fail"]))
+
+    async def next_many(self, step: Step) -> None:
+        seen: list[int] = []
+        async for batch in self.subs[step.get("sub", "sub")].batches():
+            seen += [message.data for message in batch]
+            if len(seen) >= step["count"]:
+                break
+        assert seen == list(range(step["count"]))
+
+    async def unsubscribe(self, step: Step) -> None:
+        if "topic" in step:
+            await self.clients[step["client"]].unsubscribe(step["topic"])
+        else:
+            await self.subs[step.get("sub", "sub")].unsubscribe()
+
+    async def ledger(self, step: Step) -> None:
+        sub = self.subs[step.get("sub", "sub")]
+        await until(lambda: {key: sub.ledger()[key] for key in step["is"]}, step["is"])
+
+    # Publishing.
+
+    async def publish(self, step: Step) -> None:
+        client = self.clients[step["client"]]
+        receipt = client.publish(step["topic"], decode(step.get("data")), **step.get("options", {}))
+        await settled(receipt, step)
+
+    async def publish_many(self, step: Step) -> None:
+        for number in range(step["count"]):
+            await self.clients[step["client"]].publish(step["topic"], number)
+
+    async def publish_to_id(self, step: Step) -> None:
+        client = self.clients[step["client"]]
+        await settled(client.publish_to_id(step["to"], decode(step.get("data"))), step)
+
+    async def publish_to_server(self, step: Step) -> None:
+        client = self.clients[step["client"]]
+        receipt = client.publish_to_server(self.address(step["to"]), decode(step.get("data")))
+        await settled(receipt, step)
+
+    async def publish_with_ack(self, step: Step) -> None:
+        client = self.clients[step["client"]]
+        ack = client.publish_with_ack(step["topic"], decode(step.get("data")), **timeout(step))
+        self.acks[step.get("ack", "ack")] = ack
+
+    async def publish_to_id_with_ack(self, step: Step) -> None:
+        client = self.clients[step["client"]]
+        ack = client.publish_to_id_with_ack(step["to"], decode(step.get("data")), **timeout(step))
+        self.acks[step.get("ack", "ack")] = ack
+
+    async def request(self, step: Step) -> None:
+        client = self.clients[step["client"]]
+        answer = await client.request(step["topic"], decode(step.get("data")), **timeout(step))
+        expect(step.get("answer", {"$any": True}), answer)
+
+    # Acks.
+
+    async def wait(self, step: Step) -> None:
+        rows = await self.acks[step.get("ack", "ack")].wait()
+        if "rows" in step:
+            assert set(rows) == set(step["rows"]), rows
+            expect(step["rows"], rows)
+
+    async def wait_any(self, step: Step) -> None:
+        row = await self.acks[step.get("ack", "ack")].wait_any()
+        expect(step["row"], row)
+
+    async def next_row(self, step: Step) -> None:
+        expect(step["row"], await anext(self.acks[step.get("ack", "ack")], None))
+
+    async def status(self, step: Step) -> None:
+        ack = self.acks[step.get("ack", "ack")]
+        await until(lambda: ack.status(), step["is"])
+        if "complete" in step:
+            assert ack.is_complete() is step["complete"]
+
+    async def cancel_ack(self, step: Step) -> None:
+        self.acks[step.get("ack", "ack")].cancel()
+
+
+def timeout(step: Step) -> Step:
+    return {"timeout": step["timeout"]} if "timeout" in step else {}
+
+
+async def settled(receipt: Any, step: Step) -> None:
+    if "level" in step:
+        expect(step["level"], await receipt)
+    elif "error" in step:
+        await receipt
+
+
+def decide(script: Step, request: Any) -> Any:
+    if request.client_id in script.get("refuse", []):
+        return False
+    return script.get("grant", {}).get(request.client_id, True)
+
+
+async def until(read: Callable[[], Any], wanted: Any) -> None:
+    """Waits for a value that no event announces; fails with the last one seen."""
+    end = time.monotonic() + PATIENCE
+    while (seen := read()) != wanted:
+        assert time.monotonic() < end, f"still {seen!r}, not {wanted!r}"
+        await asyncio.sleep(0.002)
+
+
+def decode(value: Any) -> Any:
+    if isinstance(value, dict) and "$bytes" in value:
+        return base64.b64decode(value["$bytes"])
+    if isinstance(value, dict) and "$repeat" in value:
+        return value["$repeat"][0] * value["$repeat"][1]
+    return value
+
+
+def expect(expected: Any, actual: Any) -> None:
+    assert matches(expected, actual), f"{actual!r} is not {expected!r}"
+
+
+def matches(expected: Any, actual: Any) -> bool:
+    if isinstance(actual, kps.KpsError) and isinstance(expected, str):
+        return actual.code == expected
+    if isinstance(expected, dict) and "$any" in expected:
+        return True
+    expected = decode(expected)
+    if isinstance(expected, dict):
+        return actual is not None and all(
+            matches(wanted, field(actual, name)) for name, wanted in expected.items()
+        )
+    if isinstance(expected, list) and isinstance(actual, (list, tuple)):
+        return len(expected) == len(actual) and all(map(matches, expected, actual))
+    return bool(expected == actual and isinstance(expected, bool) == isinstance(actual, bool))
+
+
+MISSING = object()
+
+
+def field(actual: Any, name: str) -> Any:
+    if isinstance(actual, dict):
+        return actual.get(name, MISSING)
+    return getattr(actual, name, MISSING)
