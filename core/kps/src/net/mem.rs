@@ -2,7 +2,7 @@
 //! there is no WebSocket around them.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     fmt,
     sync::{
         Arc,
@@ -200,6 +200,59 @@ impl<F: Fn(End) -> bool + Send + Sync + 'static> Transport for MemTransport<F> {
             }
         };
         Box::pin(std::future::ready(connected))
+    }
+}
+
+/// Takes the server's end of each new pipe; says whether the server still runs.
+pub(crate) type Accept = dyn Fn(End) -> bool + Send + Sync;
+
+/// The servers of this process that `mem://name` finds.
+static NAMES: Mutex<BTreeMap<String, Arc<Accept>>> = Mutex::new(BTreeMap::new());
+
+/// Makes a server reachable as `mem://name` until the returned value is dropped.
+/// Fails with `bind_failed` if another server has the name.
+pub(crate) fn register(name: &str, accept: Arc<Accept>) -> Result<Registered> {
+    match NAMES.lock().entry(name.to_owned()) {
+        Entry::Occupied(_) => Err(Error::new(
+            ErrorKind::BindFailed,
+            format!("mem://{name} belongs to another server of this process"),
+        )),
+        Entry::Vacant(entry) => {
+            entry.insert(accept);
+            Ok(Registered(name.to_owned()))
+        }
+    }
+}
+
+/// A name under which a server is found.
+#[derive(Debug)]
+pub(crate) struct Registered(String);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        NAMES.lock().remove(&self.0);
+    }
+}
+
+/// Reaches the servers that are [registered](register).
+#[derive(Debug)]
+pub(crate) struct NamedTransport;
+
+impl Transport for NamedTransport {
+    fn connect<'a>(
+        &'a self,
+        url: &'a str,
+        tls: &'a TlsOptions,
+    ) -> BoxFuture<'a, Result<Arc<dyn Connection>>> {
+        let name = url.strip_prefix("mem://").unwrap_or(url);
+        let Some(accept) = NAMES.lock().get(name).cloned() else {
+            let sentence = format!("no server in this process is called mem://{name}");
+            return Box::pin(std::future::ready(Err(Error::new(
+                ErrorKind::ConnectFailed,
+                sentence,
+            ))));
+        };
+        Box::pin(async move { MemTransport(move |end| accept(end)).connect(url, tls).await })
     }
 }
 

@@ -1,8 +1,11 @@
 //! How a client reaches a bus: one [`Transport`] per URL scheme, one [`Connection`] per link.
 
+mod address;
 pub mod mem;
 mod tls;
+mod upgrade;
 pub mod websocket;
+mod ws;
 
 use std::{
     fmt,
@@ -14,7 +17,9 @@ use std::{
 
 use kps_proto::Result;
 
+pub use address::{Address, DEFAULT_PATH, DEFAULT_PORT};
 pub use tls::{Ca, TlsOptions};
+pub use upgrade::SUBPROTOCOL;
 
 /// A boxed future, so that transports are objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -90,4 +95,13 @@ pub struct Health {
     pub received_bytes: u64,
     /// Bytes that wait for the other side.
     pub waiting_bytes: usize,
+}
+
+/// The transport for `url`'s scheme. Fails with `invalid_argument` for an unknown scheme.
+pub(crate) fn transport(url: &str) -> Result<Arc<dyn Transport>> {
+    match url.split_once("://") {
+        Some(("mem", _)) => Ok(Arc::new(mem::NamedTransport)),
+        // Takes the address apart so that a wrong one is an error at once, not at every attempt.
+        _ => Address::parse(url).map(|_| Arc::new(ws::WebSocketTransport) as _),
+    }
 }
