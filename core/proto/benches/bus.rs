@@ -1,16 +1,21 @@
 //! The bus alone, in one thread: publish to 1, 10 and 1000 subscribers, and the ack table.
 
-use std::hint::black_box;
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kps_proto::{
     bus::{Attach, Bus, BusConfig, Output, PortId, PortKind, Principal},
     clock::Time,
     message::{ContentType, RowStatus},
-    wire::frame::{
-        AnswerFrame, Destination, Extensions, Frame, Name, Publish, REPORTS, Subscribe,
-    },
+    wire::frame::{AnswerFrame, Destination, Extensions, Frame, Name, Publish, REPORTS, Subscribe},
 };
+
+/// What the command line and both packages use.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PAYLOAD: [u8; 128] = [b'7'; 128];
 const NOW: Time = Time::from_micros(1);
@@ -100,18 +105,29 @@ fn routing(c: &mut Criterion) {
 
 fn queueing(c: &mut Criterion) {
     let mut group = c.benchmark_group("publish to one subscriber's queue");
-    let batch = 1024;
+    let batch = 128;
     group.throughput(Throughput::Elements(batch));
+    let (mut bus, publisher, subscribers) = world(1);
+    let (mut number, mut out) = (0, Vec::new());
     group.bench_function("handle", |b| {
-        b.iter_batched_ref(
-            || world(1),
-            |(bus, publisher, _)| {
-                for number in 1..=batch {
-                    bus.handle(NOW, *publisher, &publish(number, false)).expect("accepted");
+        b.iter_custom(|rounds| {
+            let mut elapsed = Duration::ZERO;
+            for _ in 0..rounds {
+                let start = Instant::now();
+                for _ in 0..batch {
+                    number += 1;
+                    bus.handle(NOW, publisher, &publish(number, false)).expect("accepted");
                 }
-            },
-            criterion::BatchSize::LargeInput,
-        );
+                elapsed += start.elapsed();
+                for port in [publisher, subscribers[0]] {
+                    bus.pull(NOW, port, usize::MAX, &mut out);
+                    out.clear();
+                }
+                let credit = Frame::Credit { sub: 1, consumed: number };
+                bus.handle(NOW, subscribers[0], &credit).expect("in bounds");
+            }
+            elapsed
+        });
     });
     group.finish();
 }

@@ -38,7 +38,7 @@ use self::{
 };
 pub use self::{
     ledger::Ledger,
-    output::{Notice, Output, Published},
+    output::{Notice, Output, Published, Publisher},
     principal::Principal,
     sessions::{Attach, Attached, PortKind},
     state::PortId,

@@ -1,6 +1,7 @@
 //! What comes out of the bus.
 
 use std::{
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -22,7 +23,7 @@ pub struct Published {
     /// Where to.
     pub topic: Arc<str>,
     /// By whom.
-    pub sender: Arc<Sender>,
+    pub sender: Arc<Publisher>,
     /// The payload.
     pub payload: Payload,
     /// The publisher's number.
@@ -39,7 +40,21 @@ pub struct Published {
     pub extras: Option<Box<Extras>>,
     /// When it is not worth delivering any more.
     pub expires: Option<Time>,
+}
+
+/// A [`Sender`], with the bus whose memory its messages are charged to.
+#[derive(Debug)]
+pub struct Publisher {
+    pub(super) sender: Sender,
+    /// Beside the sender, so that a message counts one reference, not two.
     pub(super) memory: Arc<AtomicUsize>,
+}
+
+impl Deref for Publisher {
+    type Target = Sender;
+    fn deref(&self) -> &Sender {
+        &self.sender
+    }
 }
 
 impl Published {
@@ -80,7 +95,7 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
-        self.memory.fetch_sub(self.cost(), Ordering::Relaxed);
+        self.sender.memory.fetch_sub(self.cost(), Ordering::Relaxed);
     }
 }
 

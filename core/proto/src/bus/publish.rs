@@ -305,12 +305,14 @@ impl Bus {
             maybe_duplicate: draft.maybe_duplicate,
             extras: draft.extras,
             expires: draft.expires,
-            memory: self.memory.clone(),
         });
         match draft.ack {
             None => {
-                for sub in targets {
-                    self.enqueue(now, sub, published.clone(), None, room);
+                if let Some((last, others)) = targets.split_last() {
+                    for sub in others {
+                        self.enqueue(now, *sub, published.clone(), None, room);
+                    }
+                    self.enqueue(now, *last, published, None, room);
                 }
             }
             Some(ack) => self.open_ack(now, key, ack, &published, &targets, room),

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    Bus, Notice, Output, Principal,
+    Bus, Notice, Output, Principal, Publisher,
     queue::Bounds,
     routes::Space,
     state::{Port, PortId, Reports, Session, SessionKey, Timer},
@@ -137,8 +137,8 @@ impl Bus {
         let session = &mut self.sessions[key];
         let new: Arc<str> = id.into();
         let old = std::mem::replace(&mut session.id, new.clone());
-        session.sender =
-            Arc::new(Sender { id: id.to_owned(), origin: session.sender.origin.clone() });
+        let sender = Sender { id: id.to_owned(), origin: session.sender.origin.clone() };
+        session.sender = Arc::new(Publisher { sender, memory: self.memory.clone() });
         self.spaces[space].clients.remove(&old);
         self.spaces[space].clients.insert(new, key);
         Ok(())
@@ -283,7 +283,8 @@ impl Bus {
     ) -> SessionKey {
         let limits = &self.config.limits;
         let origin: String = attach.origin.chars().take(32).collect();
-        let sender = Arc::new(Sender { id: id.to_string(), origin });
+        let sender = Sender { id: id.to_string(), origin };
+        let sender = Arc::new(Publisher { sender, memory: self.memory.clone() });
         let principal = Arc::new(attach.principal.clone());
         let bounds = Bounds {
             overflow: Overflow::Block,

@@ -8,10 +8,15 @@ use std::{
 use slotmap::new_key_type;
 
 use super::{
-    ledger::Ledger, output::Output, principal::Principal, publish::Draft, queue::Queue,
-    routes::TopicKey, sessions::PortKind,
+    ledger::Ledger,
+    output::{Output, Publisher},
+    principal::Principal,
+    publish::Draft,
+    queue::Queue,
+    routes::TopicKey,
+    sessions::PortKind,
 };
-use crate::{clock::Time, message::Sender, topic::Pattern};
+use crate::{clock::Time, topic::Pattern};
 
 new_key_type! {
     /// A connection's place at the bus.
@@ -61,7 +66,7 @@ pub(super) struct Port {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: Arc<str>,
-    pub(super) sender: Arc<Sender>,
+    pub(super) sender: Arc<Publisher>,
     pub(super) secret: [u8; 16],
     pub(super) principal: Arc<Principal>,
     pub(super) space: usize,
