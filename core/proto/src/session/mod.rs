@@ -1,1 +1,413 @@
-//! The client as a state machine.
+//! The client as a state machine: no sockets, no clock.
+//!
+//! A driver owns the transport and calls:
+//!
+//! ```text
+//! should_connect → (dial) → connected → transmit/receive/tick … → disconnected → should_connect
+//! ```
+//!
+//! [`Session::transmit`] says what to write, [`Session::receive`] takes what was read (a whole
+//! WebSocket message) and appends [`Event`]s, [`Session::deadline`] says when to call
+//! [`Session::tick`]. Hosts call the rest at any time, connected or not: subscriptions are made
+//! again and publishes wait in the outbox.
+
+mod acks;
+mod answers;
+mod closing;
+mod config;
+mod event;
+mod handshake;
+mod ledger;
+mod link;
+mod log;
+mod names;
+mod outbox;
+mod publish;
+mod random;
+mod receipts;
+mod receive;
+mod refusals;
+mod reports;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+mod timeline;
+mod topics;
+mod transmit;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use self::{
+    acks::Acks,
+    answers::Answers,
+    link::Link,
+    log::Log,
+    names::Names,
+    outbox::Outbox,
+    random::Random,
+    receipts::Receipts,
+    refusals::Refusals,
+    reports::Reports,
+    subscriptions::{Phase, Subscriptions},
+    timeline::Timeline,
+};
+pub use self::{
+    closing::CloseReport,
+    config::{Backoff, OutboxBounds, SessionConfig},
+    event::{Event, Events, Room, State, SubId, Target},
+    ledger::{Counts, Ledger, PublishCounts, SubscriptionLedger},
+    publish::{AckRequest, Destination, PublishOptions},
+    timeline::Moment,
+};
+use crate::{
+    clock::Time,
+    error::{Error, ErrorKind, Result},
+    message::{Answer, ContentType, ReceiptLevel, RowStatus},
+    options::SubscribeOptions,
+    wire::{encode, frame::Frame},
+};
+
+/// How long credit that is not urgent, and the news that reports came, may wait.
+const CREDIT_DELAY: Duration = Duration::from_secs(1);
+
+/// A client. See the [module](self) for how it is driven.
+#[derive(Debug)]
+pub struct Session {
+    config: SessionConfig,
+    random: Random,
+    link: Link,
+    /// The last time that any call named.
+    now: Time,
+    id: String,
+    /// What the server gave us to resume with; empty: nothing.
+    secret: Vec<u8>,
+    /// The origin offered in the last `HELLO`, for the case that a new session begins.
+    offered_origin: String,
+    epoch: u64,
+    time_base_ms: u64,
+    has_history: bool,
+    /// Frames that are never gated, sent before all others and not kept.
+    control: Log,
+    outbox: Outbox,
+    answers: Answers,
+    subscriptions: Subscriptions,
+    /// Unsubscribed; the server has not confirmed it yet.
+    closing: HashMap<u32, Target, ahash::RandomState>,
+    acks: Acks,
+    /// Acks to cancel once their publish is sent.
+    cancels: Vec<u64>,
+    receipts: Receipts,
+    refusals: Refusals,
+    reports: Reports,
+    names: Names,
+    /// When to give credit that is not urgent.
+    credit_at: Option<Time>,
+    /// Somebody waits for this publish to be accepted: a `PING` after it hurries the server.
+    hurry: Option<u64>,
+    abandoned: u64,
+    timeline: Timeline,
+}
+
+impl Session {
+    /// A client that has not connected yet. `seed` makes its jitter, and its origin, which must be
+    /// no other client's: take it from the system's randomness.
+    pub fn new(config: SessionConfig, seed: u64) -> Session {
+        let mut random = Random::new(seed);
+        let origin = random.name();
+        Session {
+            random,
+            link: Link::new(config.backoff),
+            now: Time::ZERO,
+            id: config.id.clone().unwrap_or_default(),
+            secret: Vec::new(),
+            offered_origin: origin.clone(),
+            epoch: 0,
+            time_base_ms: 0,
+            has_history: false,
+            control: Log::default(),
+            outbox: Outbox::new(config.outbox, origin),
+            answers: Answers::default(),
+            subscriptions: Subscriptions::new(config.target),
+            closing: HashMap::default(),
+            acks: Acks::default(),
+            cancels: Vec::new(),
+            receipts: Receipts::default(),
+            refusals: Refusals::default(),
+            reports: Reports::default(),
+            names: Names::default(),
+            credit_at: None,
+            hurry: None,
+            abandoned: 0,
+            timeline: Timeline::default(),
+            config,
+        }
+    }
+
+    /// Where the connection stands.
+    pub fn state(&self) -> State {
+        self.link.state()
+    }
+
+    /// This client's id; empty until the server has made one.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What the ids of messages published now start with. It changes when a session is lost.
+    pub fn origin(&self) -> &str {
+        self.outbox.origin()
+    }
+
+    /// The id under which subscribers see the publish with this number, unless it was given one.
+    pub fn message_id(&self, number: u64) -> String {
+        self.outbox.message_id(number)
+    }
+
+    /// Largest payload, in bytes: the server's limit, or its default before the first handshake.
+    pub fn max_payload(&self) -> usize {
+        self.outbox.max_payload()
+    }
+
+    /// The last things that happened, oldest first; at most 256.
+    pub fn timeline(&self) -> impl Iterator<Item = &Moment> {
+        self.timeline.moments()
+    }
+
+    /// The counts since the start.
+    pub fn ledger(&self) -> Ledger {
+        let total = self.outbox.last();
+        let refused = self.refusals.after(self.outbox.accepted());
+        let pending = total - self.outbox.accepted() - refused;
+        let failed = self.refusals.total();
+        Ledger {
+            totals: self.subscriptions.totals(),
+            subscriptions: self.subscriptions.ledgers(),
+            published: PublishCounts {
+                total,
+                accepted: total - failed - self.abandoned - pending,
+                failed,
+                abandoned: self.abandoned,
+                pending,
+            },
+        }
+    }
+
+    /// Subscribes to a topic or pattern. [`Event::Subscribed`] or [`Event::SubscribeFailed`]
+    /// follows, and everything of the subscription goes to `target`.
+    ///
+    /// # Errors
+    /// `InvalidTopic`, `InvalidArgument`, `Closed`.
+    pub fn subscribe(
+        &mut self,
+        target: Target,
+        pattern: &str,
+        options: SubscribeOptions,
+    ) -> Result<SubId> {
+        self.check_open()?;
+        let sub = self.subscriptions.open(target, pattern, options)?;
+        if self.link.is_ready() {
+            self.ask_for(sub.0);
+        }
+        Ok(sub)
+    }
+
+    /// Ends a subscription: nothing of it follows but [`Event::Unsubscribed`]. Messages that wait
+    /// in a mailbox count as cancelled; those among them that want an answer are to be answered
+    /// with [`Answer::NoHandler`].
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such subscription (any more), `InvalidArgument` for
+    /// [`SubId::DIRECT`].
+    pub fn unsubscribe(&mut self, sub: SubId, events: &mut Events) -> Result<()> {
+        if sub == SubId::DIRECT {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "direct messages cannot be unsubscribed; ignore them instead",
+            ));
+        }
+        let Some(entry) = self.subscriptions.close(sub.0) else {
+            return Err(Error::new(ErrorKind::NotFound, "there is no such subscription any more"));
+        };
+        let detail = entry.pattern.as_ref().map_or("", |pattern| pattern.as_str());
+        self.timeline.note(self.now, "unsubscribed", detail);
+        if self.link.is_ready() && entry.phase != Phase::Ended {
+            self.closing.insert(sub.0, entry.target);
+            self.say(&Frame::Unsubscribe { sub: sub.0 });
+        } else {
+            // The server learns it from the next HELLO, which does not list the subscription.
+            events.push((entry.target, Event::Unsubscribed { sub }));
+        }
+        Ok(())
+    }
+
+    /// The host handed `count` more messages of the subscription to its handler or iterator, and
+    /// is done with them: the server may send as many more.
+    #[inline]
+    pub fn consumed(&mut self, sub: SubId, count: u64) {
+        self.subscriptions.consume(sub.0, count);
+        if self.credit_at.is_none() && self.subscriptions.has_lazy() && self.link.is_ready() {
+            self.credit_at = Some(self.now + CREDIT_DELAY);
+        }
+    }
+
+    /// Queues a message and returns its number: 1, 2, 3, …
+    ///
+    /// # Errors
+    /// Nothing is queued on `OutboxFull`, `PayloadTooLarge`, `InvalidTopic`, `InvalidArgument`,
+    /// `ReceiptUnavailable`, `LimitExceeded` (acks) and `Closed`. A later refusal by the server
+    /// is an [`Event::PublishFailed`].
+    #[inline]
+    pub fn publish(
+        &mut self,
+        now: Time,
+        to: Destination<'_>,
+        content_type: ContentType,
+        payload: &[u8],
+        options: &PublishOptions<'_>,
+    ) -> Result<u64> {
+        self.check_open()?;
+        if let Some(level) = options.receipt {
+            self.check_level(level)?;
+        }
+        if options.ack.is_some() {
+            self.acks.check_room()?;
+        }
+        let number = self.outbox.publish(now, to, content_type, payload, options)?;
+        if let Some(ack) = &options.ack {
+            self.acks.open(number, ack.target, now + ack.timeout + acks::GRACE);
+        }
+        if let Some(level) = options.receipt.filter(|level| *level >= ReceiptLevel::Accepted) {
+            self.receipts.watch(number, level, options.target);
+        }
+        Ok(number)
+    }
+
+    /// Asks for [`Event::Receipt`] when the publish reaches `level`, or [`Event::PublishFailed`]
+    /// if it never will. True, and no event, if it is there already.
+    ///
+    /// # Errors
+    /// `ReceiptUnavailable`, or why the publish failed.
+    pub fn watch(&mut self, number: u64, level: ReceiptLevel, target: Target) -> Result<bool> {
+        self.check_level(level)?;
+        if let Some(error) = self.refusals.find(number) {
+            return Err(error.clone());
+        }
+        let reached = match level {
+            ReceiptLevel::Queued => true,
+            ReceiptLevel::Stored => number <= self.receipts.stored(),
+            _ => number <= self.outbox.accepted(),
+        };
+        if !reached {
+            self.check_open()?;
+            self.receipts.watch(number, level, target);
+            self.hurry = self.hurry.max(Some(number));
+        }
+        Ok(reached)
+    }
+
+    /// Asks for [`Event::Flushed`] when everything published so far is accepted or refused. True,
+    /// and no event, if it is already.
+    ///
+    /// # Errors
+    /// `Closed`, if it never will be.
+    pub fn flush(&mut self, target: Target) -> Result<bool> {
+        if self.outbox.is_empty() {
+            return Ok(true);
+        }
+        self.check_open()?;
+        let last = self.outbox.last();
+        self.receipts.watch_flush(last, target);
+        self.hurry = Some(last);
+        Ok(false)
+    }
+
+    /// How full the outbox is.
+    #[inline]
+    pub fn room(&self) -> Room {
+        self.outbox.room()
+    }
+
+    /// Asks for one [`Event::Room`] when the outbox is below its soft bound. True, and no event,
+    /// if it is already.
+    pub fn watch_room(&mut self, target: Target) -> bool {
+        let free = self.outbox.room() == Room::Free || self.link.is_closed();
+        if !free {
+            self.receipts.watch_room(target);
+        }
+        free
+    }
+
+    /// Which recipients a publish has and, where known, whether they acked. `None` when the ack is
+    /// over, or its recipients are not known yet.
+    pub fn ack_status(&self, number: u64) -> Option<Vec<(Arc<str>, Option<bool>)>> {
+        self.acks.status(number)
+    }
+
+    /// Acks that are not over.
+    pub fn open_acks(&self) -> usize {
+        self.acks.len()
+    }
+
+    /// Stops waiting for an ack: open rows end as cancelled, and handlers of a request are told.
+    /// Nothing happens if it is over.
+    pub fn cancel_ack(&mut self, number: u64, events: &mut Events) {
+        let error = Error::new(ErrorKind::Cancelled, "the publisher cancelled");
+        if self.acks.end(number, RowStatus::Cancelled, &error, events) {
+            self.cancels.push(number);
+        }
+    }
+
+    /// Answers a delivery, once.
+    ///
+    /// # Errors
+    /// `NotFound` if nobody waits for it any more, `PayloadTooLarge` (the delivery stays open).
+    pub fn answer(&mut self, delivery: u64, answer: &Answer) -> Result<()> {
+        self.answers.answer(delivery, answer, self.outbox.max_payload())
+    }
+
+    /// Uses another token from now on.
+    pub fn set_token(&mut self, token: String) {
+        if self.link.is_ready() {
+            self.say(&Frame::Auth { token: &token });
+        }
+        self.config.token = Some(token);
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.link.is_closed() { Err(closed()) } else { Ok(()) }
+    }
+
+    fn check_level(&self, level: ReceiptLevel) -> Result<()> {
+        let problem = match level {
+            ReceiptLevel::Queued | ReceiptLevel::Accepted => return Ok(()),
+            ReceiptLevel::Stored if self.has_history => return Ok(()),
+            ReceiptLevel::Stored => "the server keeps no history for this topic",
+            ReceiptLevel::QueuedOnDisk => "this client's outbox is in memory",
+            ReceiptLevel::Replicated => "the server is not a cluster",
+        };
+        let message = format!("{}: {problem}", level.as_str());
+        Err(Error::new(ErrorKind::ReceiptUnavailable, message))
+    }
+
+    /// Queues a control frame.
+    fn say(&mut self, frame: &Frame<'_>) {
+        self.control.append(CONTROL, |out| encode(frame, out));
+    }
+
+    /// Queues the `SUB` of a subscription.
+    fn ask_for(&mut self, sub: u32) {
+        if let Some(entry) = self.subscriptions.find(sub)
+            && let Some(frame) = entry.frame(sub)
+        {
+            self.control.append(CONTROL, |out| encode(&Frame::Subscribe(frame), out));
+        }
+    }
+}
+
+/// About what a control frame takes, in bytes.
+const CONTROL: usize = 64;
+
+#[cold]
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the client is closed; connect a new one")
+}

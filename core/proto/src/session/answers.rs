@@ -1,0 +1,169 @@
+//! Deliveries that want an answer, and answers on their way.
+
+use std::collections::HashMap;
+
+use super::{event::SubId, log::Log};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    message::{Answer, HandlerError, RowStatus},
+    wire::{
+        encode,
+        frame::{AnswerFrame, Frame},
+    },
+};
+use bytes::BytesMut;
+
+/// Bytes of a handler error's type and of its text that travel.
+const ERROR_KIND: usize = 256;
+const ERROR_TEXT: usize = 8 << 10;
+
+/// Answers are kept, encoded once, until the server confirms them.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    open: HashMap<u64, SubId, ahash::RandomState>,
+    log: Log,
+    confirmed: u64,
+}
+
+impl Answers {
+    /// A message came that wants an answer.
+    pub(super) fn expect(&mut self, delivery: u64, sub: SubId) {
+        self.open.insert(delivery, sub);
+    }
+
+    /// The server does not want it any more. Returns whose message it was.
+    pub(super) fn cancel(&mut self, delivery: u64) -> Option<SubId> {
+        self.open.remove(&delivery)
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        delivery: u64,
+        answer: &Answer,
+        max_payload: usize,
+    ) -> Result<()> {
+        if let Answer::Acked(payload) = answer {
+            super::publish::check_payload(payload.bytes.len(), max_payload)?;
+        }
+        if self.open.remove(&delivery).is_none() {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "nobody waits for this answer any more: it was given, cancelled, or its session was lost",
+            ));
+        }
+        self.send(delivery, answer);
+        Ok(())
+    }
+
+    /// Answers a delivery that never was open.
+    pub(super) fn refuse(&mut self, delivery: u64) {
+        self.send(delivery, &Answer::NoHandler);
+    }
+
+    fn send(&mut self, delivery: u64, answer: &Answer) {
+        let number = self.confirmed + self.log.len() as u64 + 1;
+        let (status, error, data) = match answer {
+            Answer::Acked(payload) => {
+                (RowStatus::Acked, None, Some((payload.content_type, &payload.bytes[..])))
+            }
+            Answer::Failed(HandlerError { kind, text }) => {
+                let error = (shorten(kind, ERROR_KIND), shorten(text, ERROR_TEXT));
+                (RowStatus::Failed, Some(error), None)
+            }
+            Answer::NoHandler => (RowStatus::NoHandler, None, None),
+        };
+        let hint = 64 + data.map_or(0, |(_, bytes)| bytes.len());
+        let frame = AnswerFrame { number, delivery, more: false, status, error, data };
+        self.log.append(hint, |out| encode(&Frame::Answer(frame), out));
+    }
+
+    pub(super) fn has_output(&self) -> bool {
+        self.log.unsent() > 0
+    }
+
+    /// As [`send_some`].
+    pub(super) fn transmit(&mut self, start: usize, max: usize, out: &mut BytesMut) {
+        send_some(&mut self.log, start, max, out);
+    }
+
+    /// The server has everything up to this number.
+    pub(super) fn confirm(&mut self, number: u64) -> Result<()> {
+        if number > self.confirmed + self.log.ever_sent() as u64 {
+            return Err(Error::new(
+                ErrorKind::Protocol,
+                "the server confirmed an answer that was never sent",
+            ));
+        }
+        if let Some(count) = number.checked_sub(self.confirmed) {
+            self.log.release(usize::try_from(count).unwrap_or(usize::MAX));
+            self.confirmed = number;
+        }
+        Ok(())
+    }
+
+    /// A new connection in the same session: what is not confirmed is sent again.
+    pub(super) fn resume(&mut self, answered: u64) -> Result<()> {
+        self.confirm(answered)?;
+        self.log.rewind();
+        Ok(())
+    }
+
+    /// The session is lost, and with it everybody who waited.
+    pub(super) fn clear(&mut self) {
+        *self = Answers::default();
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.log.len() == 0
+    }
+}
+
+/// Appends what fits into `max` bytes after `start`; one frame of any size if it is the first.
+pub(super) fn send_some(log: &mut Log, start: usize, max: usize, out: &mut BytesMut) {
+    log.send(max.saturating_sub(out.len() - start), usize::MAX, out);
+    if out.len() == start {
+        log.send(usize::MAX, 1, out);
+    }
+}
+
+fn shorten(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{message::Payload, wire::Frames};
+
+    #[test]
+    fn an_answer_is_given_once_and_kept_until_confirmed() {
+        let mut answers = Answers::default();
+        answers.expect(7, SubId(1));
+        let acked = Answer::Acked(Payload::json("1"));
+        assert!(answers.answer(7, &acked, 10).is_ok());
+        assert_eq!(answers.answer(7, &acked, 10).unwrap_err().kind(), ErrorKind::NotFound);
+        let mut out = BytesMut::new();
+        answers.transmit(0, 1, &mut out);
+        let Some(Ok(Frame::Answer(frame))) = Frames::new(&out).next() else { panic!() };
+        assert_eq!((frame.number, frame.delivery), (1, 7));
+        assert!(answers.resume(0).is_ok() && answers.has_output());
+        assert!(answers.confirm(2).is_err());
+        assert!(answers.confirm(1).is_ok() && answers.is_empty());
+    }
+
+    #[test]
+    fn too_large_an_answer_leaves_the_delivery_open() {
+        let mut answers = Answers::default();
+        answers.expect(7, SubId(1));
+        let acked = Answer::Acked(Payload::json("12345"));
+        assert_eq!(answers.answer(7, &acked, 4).unwrap_err().kind(), ErrorKind::PayloadTooLarge);
+        assert!(answers.answer(7, &Answer::NoHandler, 4).is_ok());
+    }
+
+    #[test]
+    fn long_errors_are_cut_between_characters() {
+        assert_eq!(shorten("aé", 2), "a");
+        assert_eq!(shorten("aé", 3), "aé");
+    }
+}

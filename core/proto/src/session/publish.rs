@@ -1,0 +1,119 @@
+//! What may be published, and how it is asked for.
+
+use std::time::Duration;
+
+use super::event::Target;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    message::{Extras, ReceiptLevel},
+    options::Limits,
+    wire::frame::Extensions,
+};
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination<'a> {
+    /// To the subscribers of this topic.
+    Topic(&'a str),
+    /// To the client with this id.
+    Client(&'a str),
+    /// To another server, by address.
+    Server(&'a str),
+}
+
+/// What `publish` may be told beside destination and payload.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PublishOptions<'a> {
+    /// Headers, id, time to live.
+    pub extras: Option<&'a Extras>,
+    /// Report this level to `target`, as [`Session::watch`](super::Session::watch) does.
+    pub receipt: Option<ReceiptLevel>,
+    /// Where the receipt goes.
+    pub target: Target,
+    /// Ask the recipients for an answer.
+    pub ack: Option<AckRequest>,
+}
+
+/// How an acknowledged publish is followed.
+#[derive(Clone, Copy, Debug)]
+pub struct AckRequest {
+    /// How long rows are awaited, from now.
+    pub timeout: Duration,
+    /// A request: not handed over after its timeout.
+    pub request: bool,
+    /// Where recipients and rows go.
+    pub target: Target,
+}
+
+/// The payload against the limit the server named.
+#[inline]
+pub(super) fn check_payload(length: usize, limit: usize) -> Result<()> {
+    if length <= limit { Ok(()) } else { Err(too_large(length, limit)) }
+}
+
+#[cold]
+fn too_large(length: usize, limit: usize) -> Error {
+    Error::new(
+        ErrorKind::PayloadTooLarge,
+        format!(
+            "the payload is {length} bytes; the limit is {limit}: send less, or raise the server's limit"
+        ),
+    )
+}
+
+/// A client id or address to publish to.
+pub(super) fn check_id(what: &str, id: &str) -> Result<()> {
+    let limit = Limits::default().id;
+    if !id.is_empty() && id.len() <= limit {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidArgument,
+        format!("{what} is {} bytes long; it must have 1 to {limit}", id.len()),
+    ))
+}
+
+pub(super) fn check_extras(extras: &Extras) -> Result<()> {
+    if let Some(id) = &extras.id {
+        check_id("the message's id", id)?;
+    }
+    let bytes: usize = extras.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let limit = Limits::default().headers;
+    if bytes > limit {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!(
+                "the headers are {bytes} bytes; the limit is {limit}: send less, or use the payload"
+            ),
+        ));
+    }
+    if extras.headers.iter().any(|(name, _)| name.is_empty()) {
+        return Err(Error::new(ErrorKind::InvalidArgument, "a header's name must not be empty"));
+    }
+    Ok(())
+}
+
+/// What travels of `extras` and the ack's timeout; `None` for most messages.
+#[inline]
+pub(super) fn extensions<'a>(
+    extras: Option<&'a Extras>,
+    ack: Option<&AckRequest>,
+) -> Option<Box<Extensions<'a>>> {
+    if extras.is_none_or(Extras::is_empty) && ack.is_none() {
+        return None;
+    }
+    let mut extensions =
+        Extensions { ack_timeout_ms: ack.map(|ack| millis(ack.timeout)), ..Extensions::default() };
+    if let Some(extras) = extras {
+        extensions.headers =
+            extras.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        extensions.id = extras.id.as_deref();
+        extensions.ttl_ms = extras.ttl.map(millis);
+    }
+    Some(Box::new(extensions))
+}
+
+/// Whole milliseconds, rounded up so that something short is not nothing; saturates.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,131 @@
+//! Who waits for how far a publish has come, or for the outbox to empty.
+
+use std::collections::BTreeMap;
+
+use smallvec::SmallVec;
+
+use super::event::{Event, Events, Target};
+use crate::{error::Error, message::ReceiptLevel};
+
+#[derive(Debug, Default)]
+pub(super) struct Receipts {
+    watched: BTreeMap<u64, SmallVec<[(ReceiptLevel, Target); 1]>>,
+    /// Waits for everything up to the number.
+    flushes: Vec<(u64, Target)>,
+    room: Vec<Target>,
+    stored: u64,
+}
+
+impl Receipts {
+    pub(super) fn watch(&mut self, number: u64, level: ReceiptLevel, target: Target) {
+        self.watched.entry(number).or_default().push((level, target));
+    }
+
+    pub(super) fn watch_flush(&mut self, number: u64, target: Target) {
+        self.flushes.push((number, target));
+    }
+
+    pub(super) fn watch_room(&mut self, target: Target) {
+        if !self.room.contains(&target) {
+            self.room.push(target);
+        }
+    }
+
+    pub(super) fn stored(&self) -> u64 {
+        self.stored
+    }
+
+    /// Everything up to `number` is accepted or refused.
+    pub(super) fn accepted(&mut self, number: u64, events: &mut Events) {
+        self.reach(number, ReceiptLevel::Accepted, events);
+        self.flushes.retain(|(until, target)| {
+            let done = *until <= number;
+            if done {
+                events.push((*target, Event::Flushed { error: None }));
+            }
+            !done
+        });
+    }
+
+    /// Everything up to `number` whose topic has history is stored.
+    pub(super) fn reach_stored(&mut self, number: u64, events: &mut Events) {
+        self.stored = self.stored.max(number);
+        self.reach(number, ReceiptLevel::Stored, events);
+    }
+
+    fn reach(&mut self, number: u64, reached: ReceiptLevel, events: &mut Events) {
+        let mut later = Vec::new();
+        while let Some(entry) = self.watched.first_entry()
+            && *entry.key() <= number
+        {
+            let (number, mut watchers) = entry.remove_entry();
+            watchers.retain(|(level, target)| {
+                let here = *level <= reached;
+                if here {
+                    events.push((*target, Event::Receipt { number, level: *level }));
+                }
+                !here
+            });
+            if !watchers.is_empty() {
+                later.push((number, watchers));
+            }
+        }
+        self.watched.extend(later);
+    }
+
+    /// The publish failed: who watched it, each once.
+    pub(super) fn fail(&mut self, number: u64) -> SmallVec<[Target; 1]> {
+        let mut targets: SmallVec<[Target; 1]> = SmallVec::new();
+        for (_, target) in self.watched.remove(&number).unwrap_or_default() {
+            if !targets.contains(&target) {
+                targets.push(target);
+            }
+        }
+        targets
+    }
+
+    /// All numbers still watched, oldest first.
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        self.watched.keys().copied().collect()
+    }
+
+    pub(super) fn waits_for_room(&self) -> bool {
+        !self.room.is_empty()
+    }
+
+    /// There is room again.
+    pub(super) fn has_room(&mut self, events: &mut Events) {
+        events.extend(self.room.drain(..).map(|target| (target, Event::Room)));
+    }
+
+    /// The session is over: who waits is told so, in place of what will not come.
+    pub(super) fn close(&mut self, error: &Error, events: &mut Events) {
+        for (_, target) in self.flushes.drain(..) {
+            events.push((target, Event::Flushed { error: Some(error.clone()) }));
+        }
+        self.has_room(events);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_level_is_told_once_and_a_failure_goes_to_each_watcher() {
+        let mut receipts = Receipts::default();
+        let mut events = Events::new();
+        receipts.watch(1, ReceiptLevel::Accepted, Target(1));
+        receipts.watch(1, ReceiptLevel::Stored, Target(2));
+        receipts.watch(2, ReceiptLevel::Accepted, Target(3));
+        receipts.watch(2, ReceiptLevel::Stored, Target(3));
+        receipts.watch_flush(1, Target(4));
+        receipts.accepted(1, &mut events);
+        receipts.accepted(1, &mut events);
+        assert_eq!(events.iter().map(|(target, _)| target.0).collect::<Vec<_>>(), [1, 4]);
+        assert_eq!(receipts.fail(2).as_slice(), [Target(3)]);
+        receipts.reach_stored(1, &mut events);
+        assert_eq!(events.last().map(|(target, _)| target.0), Some(2));
+        assert!(receipts.numbers().is_empty());
+    }
+}

@@ -1,0 +1,323 @@
+//! What comes in: each frame checked, counted, and turned into events.
+
+use bytes::Bytes;
+
+use super::{CREDIT_DELAY, Event, Events, Phase, Room, Session, SubId, Subscriptions};
+use crate::{
+    clock::Time,
+    error::{Error, ErrorKind, Result},
+    message::{Extras, Gap, Message, Payload},
+    wire::{
+        Frames,
+        frame::{ErrorFrame, Extensions, Frame, GapFrame, MessageFrame, Reference},
+    },
+};
+
+impl Session {
+    /// Takes a whole WebSocket message. An error means: close the connection, then
+    /// [`Session::disconnected`]. Payloads are copied.
+    pub fn receive(&mut self, now: Time, bytes: &[u8], events: &mut Events) -> Result<()> {
+        self.receive_frames(now, bytes, None, events)
+    }
+
+    /// As [`Session::receive`], but a payload that makes up much of `bytes` shares its memory
+    /// instead of being copied.
+    pub fn receive_shared(&mut self, now: Time, bytes: &Bytes, events: &mut Events) -> Result<()> {
+        self.receive_frames(now, bytes, Some(bytes), events)
+    }
+
+    fn receive_frames(
+        &mut self,
+        now: Time,
+        bytes: &[u8],
+        shared: Option<&Bytes>,
+        events: &mut Events,
+    ) -> Result<()> {
+        self.now = now;
+        self.link.note_received(now);
+        for frame in Frames::new(bytes) {
+            let taken = frame.and_then(|frame| match frame {
+                Frame::Message(message) if self.link.is_ready() => {
+                    self.message(&message, shared, events)
+                }
+                frame => self.control_frame(now, &frame, events),
+            });
+            if let Err(error) = taken {
+                return Err(self.link.fail(error));
+            }
+        }
+        if self.credit_at.is_none() && self.link.is_ready() {
+            self.credit_at = Some(now + CREDIT_DELAY);
+        }
+        Ok(())
+    }
+
+    /// When to call [`Session::tick`], or [`Session::should_connect`].
+    pub fn deadline(&self) -> Option<Time> {
+        [self.link.deadline(), self.credit_at, self.acks.deadline()].into_iter().flatten().min()
+    }
+
+    /// Does what is due at `now`. An error means: close the connection, then
+    /// [`Session::disconnected`].
+    pub fn tick(&mut self, now: Time, events: &mut Events) -> Result<()> {
+        self.now = now;
+        self.acks.expire(now, events);
+        if self.credit_at.is_some_and(|at| at <= now) {
+            self.credit_at = None;
+            self.subscriptions.hasten();
+            self.reports.hasten();
+        }
+        self.link.check_alive(now)?;
+        if self.link.should_ping(now) {
+            self.say(&Frame::Ping { nonce: 0 });
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn message(
+        &mut self,
+        frame: &MessageFrame<'_>,
+        shared: Option<&Bytes>,
+        events: &mut Events,
+    ) -> Result<()> {
+        let topic = self.names.topic(frame.topic)?;
+        let sender = self.names.sender(frame.sender)?;
+        let entry = match self.subscriptions.find(frame.sub) {
+            Some(entry) if entry.phase != Phase::Ended => entry,
+            // Unsubscribed meanwhile.
+            _ => {
+                if let Some(delivery) = frame.delivery {
+                    self.answers.refuse(delivery);
+                }
+                return Ok(());
+            }
+        };
+        Subscriptions::receive(entry, frame.payload.len())?;
+        let sub = SubId(frame.sub);
+        if let Some(delivery) = frame.delivery {
+            self.answers.expect(delivery, sub);
+        }
+        let message = Message {
+            topic,
+            payload: Payload {
+                content_type: frame.content_type,
+                bytes: payload_bytes(frame.payload, shared),
+            },
+            sender,
+            number: frame.number,
+            seq: frame.seq,
+            epoch: self.epoch,
+            time_ms: self.time_base_ms.saturating_add(frame.time),
+            attempt: frame.attempt,
+            maybe_duplicate: frame.maybe_duplicate,
+            extras: frame.extensions.as_deref().map(extras),
+        };
+        let event =
+            Event::Message { sub, message, delivery: frame.delivery, request: frame.request };
+        events.push((entry.target, event));
+        Ok(())
+    }
+
+    fn control_frame(&mut self, now: Time, frame: &Frame<'_>, events: &mut Events) -> Result<()> {
+        match frame {
+            Frame::Ping { nonce } => {
+                if self.link.is_ready() {
+                    self.say(&Frame::Pong { nonce: *nonce });
+                }
+            }
+            Frame::Pong { .. } => {}
+            Frame::Goaway { delay_ms, reason } => {
+                self.link.stay_away(*delay_ms);
+                self.timeline.note(now, "goaway", *reason);
+                let reason = (*reason).to_owned();
+                events.push((self.config.target, Event::Goaway { reason }));
+            }
+            Frame::Error(error) if error.fatal => {
+                return Err(Error::new(error.kind, error.message.to_owned()));
+            }
+            Frame::Welcome(welcome) if self.link.is_shaking_hands() => {
+                return self.welcome(now, welcome, events);
+            }
+            _ if !self.link.is_ready() => {
+                return Err(Error::new(ErrorKind::Protocol, "the server spoke before WELCOME"));
+            }
+            Frame::Accepted { published, answered } => {
+                self.answers.confirm(*answered)?;
+                let released = self.outbox.accept(*published)?;
+                self.settle(released, events);
+            }
+            Frame::Recipients { number, clients } => {
+                self.reports.note();
+                if let Some(number) = self.outbox.reported(*number) {
+                    self.acks.recipients(number, clients, events);
+                }
+            }
+            Frame::Row(row) => {
+                self.reports.note();
+                if let Some(number) = self.outbox.reported(row.number) {
+                    self.acks.row(number, row, events);
+                }
+            }
+            Frame::Error(error) => self.error(now, error, events),
+            Frame::Subscribed { sub } => self.subscribed(now, *sub, events),
+            Frame::Unsubscribed { sub } => {
+                if let Some(target) = self.closing.remove(sub) {
+                    events.push((target, Event::Unsubscribed { sub: SubId(*sub) }));
+                }
+            }
+            Frame::Gap(gap) => self.gap(now, gap, events),
+            Frame::Resumed { sub, replayed } => {
+                if let Some(entry) = self.subscriptions.find(*sub) {
+                    let event = Event::Resumed { sub: SubId(*sub), replayed: *replayed };
+                    events.push((entry.target, event));
+                }
+            }
+            Frame::Cancel { number } => {
+                if let Some(sub) = self.answers.cancel(*number)
+                    && let Some(entry) = self.subscriptions.find(sub.0)
+                {
+                    let event = Event::CancelDelivery { sub, delivery: *number };
+                    events.push((entry.target, event));
+                }
+            }
+            Frame::Stored { published } => {
+                if let Some(number) = self.outbox.reported(*published) {
+                    self.receipts.reach_stored(number, events);
+                }
+            }
+            Frame::Alias { number, name } => self.names.set(*number, name)?,
+            Frame::Unalias { number } => self.names.unset(*number),
+            Frame::Welcome(_)
+            | Frame::Hello(_)
+            | Frame::Auth { .. }
+            | Frame::Subscribe(_)
+            | Frame::Unsubscribe { .. }
+            | Frame::Publish(_)
+            | Frame::Message(_)
+            | Frame::Credit { .. }
+            | Frame::Answer(_) => {
+                return Err(Error::new(
+                    ErrorKind::Protocol,
+                    "the server sent a frame that is not a server's to send now",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// So many more publishes are accepted or refused.
+    pub(super) fn settle(&mut self, released: u64, events: &mut Events) {
+        if released == 0 {
+            return;
+        }
+        self.receipts.accepted(self.outbox.accepted(), events);
+        if self.receipts.waits_for_room() && self.outbox.room() == Room::Free {
+            self.receipts.has_room(events);
+        }
+    }
+
+    fn subscribed(&mut self, now: Time, sub: u32, events: &mut Events) {
+        let Some(entry) = self.subscriptions.find(sub) else { return };
+        let before = std::mem::replace(&mut entry.phase, Phase::Active);
+        if before == Phase::Requested {
+            let pattern = entry.pattern.as_ref().map_or("", |pattern| pattern.as_str());
+            self.timeline.note(now, "subscribed", pattern);
+            events.push((entry.target, Event::Subscribed { sub: SubId(sub) }));
+        }
+    }
+
+    fn gap(&mut self, now: Time, frame: &GapFrame<'_>, events: &mut Events) {
+        let Some(entry) = self.subscriptions.find(frame.sub) else { return };
+        let gap = Gap {
+            topic: frame.topic.into(),
+            count: frame.count,
+            first: frame.range.map(|(first, _)| first),
+            last: frame.range.map(|(_, last)| last),
+            reason: frame.reason,
+        };
+        let count = gap.count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
+        let detail = format!("{}: {count} ({})", frame.topic, frame.reason.as_str());
+        self.timeline.note(now, "gap", detail);
+        let target = entry.target;
+        self.subscriptions.receive_gap(frame.sub, &gap);
+        events.push((target, Event::Gap { sub: SubId(frame.sub), gap }));
+    }
+
+    /// Something was refused, or a subscription closed; the connection goes on.
+    fn error(&mut self, now: Time, frame: &ErrorFrame<'_>, events: &mut Events) {
+        let error = Error::new(frame.kind, frame.message.to_owned());
+        match frame.reference {
+            Reference::Publish(wire) => {
+                self.reports.note();
+                if let Some(number) = self.outbox.reported(wire) {
+                    self.publish_failed(now, number, error, events);
+                }
+            }
+            Reference::Subscription(sub) => self.subscription_failed(now, sub, error, events),
+            Reference::Delivery(delivery) => {
+                self.answers.cancel(delivery);
+                self.timeline.note(now, "answer_refused", error.to_string());
+            }
+            Reference::Connection => self.timeline.note(now, "error", error.to_string()),
+        }
+    }
+
+    fn publish_failed(&mut self, now: Time, number: u64, error: Error, events: &mut Events) {
+        if !self.refusals.note(number, error.clone(), self.outbox.accepted()) {
+            return;
+        }
+        let id = self.outbox.id_of(number);
+        self.timeline.note(now, "publish_failed", format!("{id}: {error}"));
+        let mut targets = self.receipts.fail(number);
+        if targets.is_empty() {
+            targets.push(self.config.target);
+        }
+        for target in targets {
+            let (id, error) = (id.clone(), error.clone());
+            events.push((target, Event::PublishFailed { number, id, error }));
+        }
+        self.acks.end(number, crate::message::RowStatus::Failed, &error, events);
+    }
+
+    fn subscription_failed(&mut self, now: Time, sub: u32, error: Error, events: &mut Events) {
+        let Some(entry) = self.subscriptions.find(sub) else { return };
+        let (id, target) = (SubId(sub), entry.target);
+        let pattern = entry.pattern.as_ref().map_or("", |pattern| pattern.as_str());
+        let detail = format!("{pattern}: {error}");
+        match entry.phase {
+            Phase::Requested => {
+                self.timeline.note(now, "subscribe_failed", detail);
+                self.subscriptions.close(sub);
+                events.push((target, Event::SubscribeFailed { sub: id, error }));
+            }
+            Phase::Active | Phase::Again => {
+                self.timeline.note(now, "subscription_closed", detail);
+                self.subscriptions.end(sub);
+                events.push((target, Event::SubscriptionClosed { sub: id, error }));
+            }
+            Phase::Ended => {}
+        }
+    }
+}
+
+/// Shares when that pins at most four times the payload's size, else copies.
+#[inline]
+fn payload_bytes(payload: &[u8], shared: Option<&Bytes>) -> Bytes {
+    match shared {
+        Some(bytes) if payload.len() >= bytes.len() / 4 => bytes.slice_ref(payload),
+        _ => Bytes::copy_from_slice(payload),
+    }
+}
+
+fn extras(extensions: &Extensions<'_>) -> Box<Extras> {
+    Box::new(Extras {
+        headers: extensions
+            .headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        id: extensions.id.map(str::to_owned),
+        ttl: extensions.ttl_ms.map(std::time::Duration::from_millis),
+    })
+}
