@@ -38,6 +38,6 @@ mod tests {
     fn high_bytes_reach_the_last_digits() {
         let mut out = String::new();
         super::encode(&[0xff, 0xef, 0xbe, 0xfb, 0xff], &mut out);
-        assert_eq!(out, "/+++8=");
+        assert_eq!(out, "/++++/8=");
     }
 }

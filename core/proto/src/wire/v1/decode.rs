@@ -6,7 +6,7 @@ use super::{
     subscribe, types, welcome,
 };
 use crate::{
-    error::{ErrorKind, Result as KpsResult},
+    error::{Error, ErrorKind, Result as KpsResult},
     message::{ContentType, GapReason, RowStatus},
     options::Overflow,
     wire::frame::{
@@ -19,6 +19,9 @@ use crate::{
 ///
 /// Frames of unknown types are skipped. The first malformed one is the last item: an error of
 /// kind [`ErrorKind::Protocol`], after which the connection cannot go on.
+///
+/// Where it counts, look at the item where it is made: `while let Some(item) = &frames.next()`. To
+/// move a frame (150 bytes) right after it was written takes as long as to decode it.
 #[derive(Clone, Debug)]
 pub struct Frames<'a> {
     rest: &'a [u8],
@@ -30,6 +33,12 @@ impl<'a> Frames<'a> {
     pub fn new(message: &'a [u8]) -> Self {
         Frames { rest: message }
     }
+
+    /// The bytes not read yet.
+    #[inline]
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
 }
 
 impl<'a> Iterator for Frames<'a> {
@@ -39,15 +48,26 @@ impl<'a> Iterator for Frames<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         while let Some((&kind, rest)) = self.rest.split_first() {
             let mut reader = Reader(rest);
-            let frame = reader.bytes("length").and_then(|body| decode(kind, body));
+            let body = match reader.bytes("length") {
+                Ok(body) => Reader(body),
+                Err(fault) => return Some(Err(self.fail(kind, fault))),
+            };
             self.rest = reader.0;
-            match frame {
-                Ok(None) => continue,
-                Ok(Some(frame)) => return Some(Ok(frame)),
-                Err(fault) => {
-                    self.rest = &[];
-                    return Some(Err(fault.in_frame(types::name(kind))));
-                }
+            // Each arm returns by itself: where they met, the frame would be moved once more.
+            match kind {
+                types::PUB => match publish(body) {
+                    Ok(frame) => return Some(Ok(Frame::Publish(frame))),
+                    Err(fault) => return Some(Err(self.fail(kind, fault))),
+                },
+                types::MSG => match message(body) {
+                    Ok(frame) => return Some(Ok(Frame::Message(frame))),
+                    Err(fault) => return Some(Err(self.fail(kind, fault))),
+                },
+                _ => match control(kind, body) {
+                    Ok(None) => {}
+                    Ok(Some(frame)) => return Some(Ok(frame)),
+                    Err(fault) => return Some(Err(self.fail(kind, fault))),
+                },
             }
         }
         None
@@ -56,18 +76,17 @@ impl<'a> Iterator for Frames<'a> {
 
 impl std::iter::FusedIterator for Frames<'_> {}
 
-#[inline]
-fn decode(kind: u8, body: &[u8]) -> Result<Option<Frame<'_>>, Fault> {
-    let body = Reader(body);
-    match kind {
-        types::PUB => publish(body).map(Some),
-        types::MSG => message(body).map(Some),
-        _ => control(kind, body),
+impl Frames<'_> {
+    /// Ends the iteration.
+    #[cold]
+    fn fail(&mut self, kind: u8, fault: Fault) -> Error {
+        self.rest = &[];
+        fault.in_frame(types::name(kind))
     }
 }
 
-#[inline]
-fn publish(mut body: Reader<'_>) -> Result<Frame<'_>, Fault> {
+#[inline(always)]
+fn publish(mut body: Reader<'_>) -> Result<Publish<'_>, Fault> {
     let number = body.int("number")?;
     let flags = body.byte("flags")?;
     if flags & publish::COMPRESSED != 0 {
@@ -80,7 +99,7 @@ fn publish(mut body: Reader<'_>) -> Result<Frame<'_>, Fault> {
         publish::TO_CLIENT => Destination::Client(body.str("client id")?),
         _ => Destination::Server(body.str("server address")?),
     };
-    Ok(Frame::Publish(Publish {
+    Ok(Publish {
         number,
         to,
         ack: flags & publish::ACK != 0,
@@ -90,11 +109,11 @@ fn publish(mut body: Reader<'_>) -> Result<Frame<'_>, Fault> {
         content_type,
         extensions: extensions(flags & publish::EXTENSIONS != 0, &mut body)?,
         payload: body.0,
-    }))
+    })
 }
 
-#[inline]
-fn message(mut body: Reader<'_>) -> Result<Frame<'_>, Fault> {
+#[inline(always)]
+fn message(mut body: Reader<'_>) -> Result<MessageFrame<'_>, Fault> {
     let sub = body.u32("subscription")?;
     let flags = body.byte("flags")?;
     if flags & message::COMPRESSED != 0 {
@@ -108,7 +127,7 @@ fn message(mut body: Reader<'_>) -> Result<Frame<'_>, Fault> {
     let time = body.int("time")?;
     let delivery = if flags & message::DELIVERY != 0 { Some(body.int("delivery")?) } else { None };
     let attempt = if flags & message::ATTEMPT != 0 { body.u32("attempt")? } else { 1 };
-    Ok(Frame::Message(MessageFrame {
+    Ok(MessageFrame {
         sub,
         topic,
         sender,
@@ -122,10 +141,10 @@ fn message(mut body: Reader<'_>) -> Result<Frame<'_>, Fault> {
         content_type,
         extensions: extensions(flags & message::EXTENSIONS != 0, &mut body)?,
         payload: body.0,
-    }))
+    })
 }
 
-#[inline]
+#[inline(always)]
 fn name<'a>(inline: bool, field: &'static str, body: &mut Reader<'a>) -> Result<Name<'a>, Fault> {
     if inline { body.str(field).map(Name::Inline) } else { body.u32(field).map(Name::Alias) }
 }
