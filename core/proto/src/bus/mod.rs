@@ -26,7 +26,10 @@ mod tests;
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use slotmap::SlotMap;
@@ -78,8 +81,9 @@ pub struct Bus {
     timers: BTreeSet<(Time, Timer)>,
     ready: Vec<PortId>,
     notices: VecDeque<Notice>,
-    /// Bytes of all messages alive, wherever they are.
-    memory: Arc<AtomicUsize>,
+    /// Bytes of all messages ever, and of those that are gone, wherever they were dropped.
+    charged: u64,
+    released: Arc<AtomicU64>,
     closed: Ledger,
 }
 
@@ -96,7 +100,8 @@ impl Bus {
             timers: BTreeSet::new(),
             ready: Vec::new(),
             notices: VecDeque::new(),
-            memory: Arc::default(),
+            charged: 0,
+            released: Arc::default(),
             closed: Ledger::default(),
         }
     }
@@ -192,7 +197,8 @@ impl Bus {
 
     /// Bytes of all messages the bus holds, with their records.
     pub fn memory(&self) -> usize {
-        self.memory.load(std::sync::atomic::Ordering::Relaxed)
+        let bytes = self.charged - self.released.load(Ordering::Relaxed);
+        usize::try_from(bytes).expect("it is in memory")
     }
 
     /// The sum over all subscriptions, closed ones included.

@@ -4,7 +4,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -47,7 +47,7 @@ pub struct Published {
 pub struct Publisher {
     pub(super) sender: Sender,
     /// Beside the sender, so that a message counts one reference, not two.
-    pub(super) memory: Arc<AtomicUsize>,
+    pub(super) released: Arc<AtomicU64>,
 }
 
 impl Deref for Publisher {
@@ -95,7 +95,7 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
-        self.sender.memory.fetch_sub(self.cost(), Ordering::Relaxed);
+        self.sender.released.fetch_add(self.cost() as u64, Ordering::Relaxed);
     }
 }
 

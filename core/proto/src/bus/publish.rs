@@ -1,9 +1,6 @@
 //! A message's way in: checked, perhaps parked, accepted, routed.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -54,12 +51,6 @@ pub(super) enum To {
 
 type Targets = SmallVec<[SubKey; 8]>;
 
-/// A draft and the full `block` subscriptions it must wait for.
-struct Wait {
-    draft: Draft,
-    full: Targets,
-}
-
 impl Bus {
     pub(super) fn publish(
         &mut self,
@@ -96,9 +87,9 @@ impl Bus {
             Ok(draft) if waiting => {
                 self.sessions[key].parked.push_back(Parked::Message(Box::new(draft)));
             }
-            Ok(draft) => {
-                if let Err(wait) = self.accept(now, key, draft) {
-                    self.park(now, key, *wait);
+            Ok(mut draft) => {
+                if let Err(full) = self.accept(now, key, &mut draft) {
+                    self.park(now, key, Box::new(draft), &full);
                 }
             }
             Err(error) => {
@@ -232,11 +223,12 @@ impl Bus {
         Ok(topic)
     }
 
-    /// Routes `draft`, or returns it if it must wait.
-    fn accept(&mut self, now: Time, key: SessionKey, draft: Draft) -> Result<(), Box<Wait>> {
+    /// Routes `draft` and takes its payload, or says which full `block` subscriptions it must
+    /// wait for.
+    fn accept(&mut self, now: Time, key: SessionKey, draft: &mut Draft) -> Result<(), Targets> {
         let mut targets = Targets::new();
         let cost = draft.payload.bytes.len() + OVERHEAD;
-        let room = self.memory.load(Ordering::Relaxed) + cost <= self.config.limits.server_bytes;
+        let room = self.memory() + cost <= self.config.limits.server_bytes;
         let session = &mut self.sessions[key];
         let (topic, seq) = match &draft.to {
             To::Topic(topic) => {
@@ -258,9 +250,10 @@ impl Bus {
                         (room && sub.queue.has_room(cost), connected, sub.queue.messages())
                     }));
                 }
-                let full = blocking(&self.subscriptions, &targets, &topic.groups, room, cost);
-                if !full.is_empty() {
-                    return Err(Box::new(Wait { draft, full }));
+                if let Some(full) =
+                    blocking(&self.subscriptions, &targets, &topic.groups, room, cost)
+                {
+                    return Err(full);
                 }
                 topic.seq += 1;
                 (topic.name.clone(), topic.seq)
@@ -268,14 +261,13 @@ impl Bus {
             To::Client(id) => {
                 let space = &self.spaces[session.space];
                 let Some(recipient) = space.clients.get(&**id).copied() else {
-                    self.unknown_client(now, key, &draft);
+                    self.unknown_client(now, key, draft);
                     return Ok(());
                 };
                 let recipient = &mut self.sessions[recipient];
                 targets.push(recipient.direct);
-                let full = blocking(&self.subscriptions, &targets, &[], room, cost);
-                if !full.is_empty() {
-                    return Err(Box::new(Wait { draft, full }));
+                if let Some(full) = blocking(&self.subscriptions, &targets, &[], room, cost) {
+                    return Err(full);
                 }
                 recipient.direct_seq += 1;
                 let sub = &self.subscriptions[recipient.direct];
@@ -286,24 +278,24 @@ impl Bus {
                     self.notices.push_back(Notice::PublishToServer {
                         port,
                         address: address.to_string(),
-                        payload: draft.payload,
+                        payload: std::mem::take(&mut draft.payload),
                     });
                 }
                 self.dealt_with(now, key, draft.number, cost, draft.prompt);
                 return Ok(());
             }
         };
-        self.memory.fetch_add(cost, Ordering::Relaxed);
+        self.charged += cost as u64;
         let published = Arc::new(Published {
             topic,
             sender: self.sessions[key].sender.clone(),
-            payload: draft.payload,
+            payload: std::mem::take(&mut draft.payload),
             number: draft.number,
             seq,
             time: now,
             request: draft.ack.is_some_and(|ack| ack.request),
             maybe_duplicate: draft.maybe_duplicate,
-            extras: draft.extras,
+            extras: draft.extras.take(),
             expires: draft.expires,
         });
         match draft.ack {
@@ -373,10 +365,10 @@ impl Bus {
     }
 
     /// Makes the publisher wait.
-    fn park(&mut self, now: Time, key: SessionKey, Wait { draft, full }: Wait) {
+    fn park(&mut self, now: Time, key: SessionKey, draft: Box<Draft>, full: &[SubKey]) {
         let timings = &self.config.timings;
         let mut own_since = None;
-        for target in &full {
+        for target in full {
             let sub = &mut self.subscriptions[*target];
             let since = *sub.stalled_since.get_or_insert_with(|| {
                 self.timers.insert((now + timings.stall_timeout, Timer::Stall(*target)));
@@ -398,7 +390,7 @@ impl Bus {
         }
         let session = &mut self.sessions[key];
         session.parked_on = full.first().copied();
-        session.parked.push_front(Parked::Message(Box::new(draft)));
+        session.parked.push_front(Parked::Message(draft));
     }
 
     /// Goes on with what a publisher has parked, until it must wait again.
@@ -419,9 +411,9 @@ impl Bus {
                     return;
                 }
                 Some(Parked::Refused(number)) => self.dealt_with(now, key, number, 0, true),
-                Some(Parked::Message(draft)) => {
-                    if let Err(wait) = self.accept(now, key, *draft) {
-                        self.park(now, key, *wait);
+                Some(Parked::Message(mut draft)) => {
+                    if let Err(full) = self.accept(now, key, &mut draft) {
+                        self.park(now, key, draft, &full);
                     }
                 }
             }
@@ -528,22 +520,23 @@ fn blocking(
     groups: &[Group],
     room: bool,
     cost: usize,
-) -> Targets {
+) -> Option<Targets> {
     let is_full = |key: &SubKey| {
         let queue = &subscriptions[*key].queue;
         queue.overflow() == Overflow::Block
             && !(room && queue.has_room(cost))
             && queue.messages() > 0
     };
+    if !targets.iter().any(is_full) {
+        return None;
+    }
     let mut full: Targets = targets.iter().copied().filter(is_full).collect();
-    if !full.is_empty() {
-        for group in groups {
-            if group.members.iter().any(|member| full.contains(member)) {
-                full.extend(group.members.iter().copied().filter(is_full));
-            }
+    for group in groups {
+        if group.members.iter().any(|member| full.contains(member)) {
+            full.extend(group.members.iter().copied().filter(is_full));
         }
     }
-    full
+    Some(full)
 }
 
 fn extras(extensions: &Extensions<'_>, limit: usize) -> Result<Option<Box<Extras>>> {

@@ -138,7 +138,7 @@ impl Bus {
         let new: Arc<str> = id.into();
         let old = std::mem::replace(&mut session.id, new.clone());
         let sender = Sender { id: id.to_owned(), origin: session.sender.origin.clone() };
-        session.sender = Arc::new(Publisher { sender, memory: self.memory.clone() });
+        session.sender = Arc::new(Publisher { sender, released: self.released.clone() });
         self.spaces[space].clients.remove(&old);
         self.spaces[space].clients.insert(new, key);
         Ok(())
@@ -284,7 +284,7 @@ impl Bus {
         let limits = &self.config.limits;
         let origin: String = attach.origin.chars().take(32).collect();
         let sender = Sender { id: id.to_string(), origin };
-        let sender = Arc::new(Publisher { sender, memory: self.memory.clone() });
+        let sender = Arc::new(Publisher { sender, released: self.released.clone() });
         let principal = Arc::new(attach.principal.clone());
         let bounds = Bounds {
             overflow: Overflow::Block,
