@@ -10,12 +10,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := build
 
 PYTHON ?= python3
-VENV := $(CURDIR)/.venv
-BIN := $(VENV)/bin
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
 NODE_DIR := bindings-node
 NODE_BIN := $(CURDIR)/$(NODE_DIR)/node_modules/.bin
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
-export VIRTUAL_ENV := $(VENV)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PATH := $(BIN):$(PATH)
 
 .PHONY: build python node demo test test-rust test-python test-node bench lint lint-rust lint-python lint-node \

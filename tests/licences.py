@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> int:
     if shutil.which("cargo-deny"):
-        return subprocess.run(["cargo", "deny", "check", "licenses", "bans", "sources"], cwd=ROOT, check=False).returncode
+        return subprocess.run(
+            ["cargo", "deny", "check", "licenses", "bans", "sources"], cwd=ROOT, check=False
+        ).returncode
     text = re.sub(r"#.*", "", (ROOT / "deny.toml").read_text())
     allowed = set(re.findall(r'"([^"]+)"', re.search(r"allow = \[(.*?)\]", text, re.DOTALL)[1]))
     banned = set(re.findall(r'crate = "([^"]+)"', text))

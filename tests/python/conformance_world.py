@@ -178,7 +178,7 @@ class World:
         if "handler" in step:
             handler = self.handler(step["handler"], queue.put_nowait)
         self.received[name] = queue
-        self.subs[name] = await client.subscribe(step["topic"], handler, **step.get("options", {}))
+        self.subs[name] = await client.subscribe(decode(step["topic"]), handler, **step.get("options", {}))
 
     def handler(self, script: Any, log: Callable[[Any], None]) -> Callable[[Any], Any]:
         behaviours = script if isinstance(script, list) else [script]
@@ -285,7 +285,7 @@ class World:
 
     async def publish(self, step: Step) -> None:
         client = self.clients[step["client"]]
-        receipt = client.publish(step["topic"], decode(step.get("data")), **step.get("options", {}))
+        receipt = client.publish(decode(step["topic"]), decode(step.get("data")), **step.get("options", {}))
         await settled(receipt, step)
 
     async def publish_many(self, step: Step) -> None:
@@ -303,7 +303,7 @@ class World:
 
     async def publish_with_ack(self, step: Step) -> None:
         client = self.clients[step["client"]]
-        ack = client.publish_with_ack(step["topic"], decode(step.get("data")), **timeout(step))
+        ack = client.publish_with_ack(decode(step["topic"]), decode(step.get("data")), **timeout(step))
         self.acks[step.get("ack", "ack")] = ack
 
     async def publish_to_id_with_ack(self, step: Step) -> None:
@@ -313,7 +313,7 @@ class World:
 
     async def request(self, step: Step) -> None:
         client = self.clients[step["client"]]
-        answer = await client.request(step["topic"], decode(step.get("data")), **timeout(step))
+        answer = await client.request(decode(step["topic"]), decode(step.get("data")), **timeout(step))
         expect(step.get("answer", {"$any": True}), answer)
 
     # Acks.
@@ -385,9 +385,7 @@ def matches(expected: Any, actual: Any) -> bool:
         return True
     expected = decode(expected)
     if isinstance(expected, dict):
-        return actual is not None and all(
-            matches(wanted, field(actual, name)) for name, wanted in expected.items()
-        )
+        return actual is not None and all(matches(wanted, field(actual, name)) for name, wanted in expected.items())
     if isinstance(expected, list) and isinstance(actual, (list, tuple)):
         return len(expected) == len(actual) and all(map(matches, expected, actual))
     return bool(expected == actual and isinstance(expected, bool) == isinstance(actual, bool))
