@@ -35,10 +35,37 @@ pub(super) struct Acks {
 #[derive(Debug)]
 struct Ack {
     target: Target,
+    /// Set for a request, which tells its outcome and no rows.
+    request: Option<Request>,
     recipients: Option<Arc<[Arc<str>]>>,
     /// By recipient: whether it acked.
     rows: Vec<Option<bool>>,
     missing: usize,
+}
+
+/// What is remembered of a request's unsuccessful rows: a failing handler's if there is one, for it
+/// says the most.
+#[derive(Debug, Default)]
+struct Request {
+    failure: Option<(RowStatus, Error)>,
+}
+
+impl Request {
+    fn note(&mut self, row: &AckRow) {
+        let known = self.failure.as_ref().map(|(status, _)| *status);
+        if let Some(error) = row.to_error()
+            && (known.is_none() || row.status == RowStatus::Failed && known != Some(row.status))
+        {
+            self.failure = Some((row.status, error));
+        }
+    }
+
+    fn into_error(self) -> Error {
+        self.failure.map_or_else(
+            || Error::new(ErrorKind::NoResponders, "nobody subscribes to the request's topic"),
+            |(_, error)| error,
+        )
+    }
 }
 
 impl Acks {
@@ -53,8 +80,9 @@ impl Acks {
         ))
     }
 
-    pub(super) fn open(&mut self, number: u64, target: Target, deadline: Time) {
-        let ack = Ack { target, recipients: None, rows: Vec::new(), missing: 0 };
+    pub(super) fn open(&mut self, number: u64, target: Target, deadline: Time, request: bool) {
+        let request = request.then(Request::default);
+        let ack = Ack { target, request, recipients: None, rows: Vec::new(), missing: 0 };
         self.table.insert(number, ack);
         self.deadlines.push(Reverse((deadline, number)));
         if self.deadlines.len() > 2 * self.table.len() + 64 {
@@ -77,18 +105,21 @@ impl Acks {
         ack.rows = vec![None; list.len()];
         ack.missing = list.len();
         ack.recipients = Some(list.clone());
-        events.push((ack.target, Event::Recipients { ack: number, clients: list }));
+        if ack.request.is_none() {
+            events.push((ack.target, Event::Recipients { ack: number, clients: list }));
+        }
         self.finish_if_complete(number, events);
     }
 
-    pub(super) fn row(&mut self, number: u64, row: &Row<'_>, events: &mut Events) {
-        let Some(ack) = self.table.get_mut(&number) else { return };
-        let Some(list) = &ack.recipients else { return };
+    /// True if the other recipients need not answer any more: tell them.
+    pub(super) fn row(&mut self, number: u64, row: &Row<'_>, events: &mut Events) -> bool {
+        let Some(ack) = self.table.get_mut(&number) else { return false };
+        let Some(list) = &ack.recipients else { return false };
         let at = row.recipient as usize;
-        let Some(slot @ None) = ack.rows.get_mut(at) else { return };
+        let Some(slot @ None) = ack.rows.get_mut(at) else { return false };
         // Streamed rows were not offered in the handshake.
         if row.more {
-            return;
+            return false;
         }
         *slot = Some(row.status == RowStatus::Acked);
         ack.missing -= 1;
@@ -104,16 +135,31 @@ impl Acks {
             }),
             latency: Duration::from_micros(row.latency_us),
         };
-        events.push((ack.target, Event::Row { ack: number, row }));
+        match &mut ack.request {
+            None => events.push((ack.target, Event::Row { ack: number, row })),
+            Some(request) if !row.success() => request.note(&row),
+            Some(_) => {
+                let others = ack.missing > 0;
+                events.push((ack.target, Event::RequestDone { ack: number, result: Ok(row) }));
+                self.table.remove(&number);
+                return others;
+            }
+        }
         self.finish_if_complete(number, events);
+        false
     }
 
     fn finish_if_complete(&mut self, number: u64, events: &mut Events) {
-        if let Some(ack) = self.table.get(&number)
-            && ack.missing == 0
+        if self.table.get(&number).is_some_and(|ack| ack.missing == 0)
+            && let Some(ack) = self.table.remove(&number)
         {
-            events.push((ack.target, Event::AckDone { ack: number, error: None }));
-            self.table.remove(&number);
+            let event = match ack.request {
+                None => Event::AckDone { ack: number, error: None },
+                Some(request) => {
+                    Event::RequestDone { ack: number, result: Err(request.into_error()) }
+                }
+            };
+            events.push((ack.target, event));
         }
     }
 
@@ -126,6 +172,11 @@ impl Acks {
         events: &mut Events,
     ) -> bool {
         let Some(ack) = self.table.remove(&number) else { return false };
+        if ack.request.is_some() {
+            let event = Event::RequestDone { ack: number, result: Err(error.clone()) };
+            events.push((ack.target, event));
+            return true;
+        }
         let rows = ack.recipients.iter().flat_map(|list| list.iter()).zip(&ack.rows);
         for (client_id, _) in rows.filter(|(_, row)| row.is_none()) {
             let error = HandlerError { kind: error.code().into(), text: error.message().into() };
@@ -198,7 +249,7 @@ mod tests {
 
     fn opened() -> (Acks, Events) {
         let mut acks = Acks::default();
-        acks.open(1, Target(3), Time::from_micros(100));
+        acks.open(1, Target(3), Time::from_micros(100), false);
         (acks, Events::new())
     }
 
@@ -252,7 +303,7 @@ mod tests {
     #[test]
     fn a_deadline_gives_missing_rows_their_end_or_says_that_recipients_never_were_known() {
         let (mut acks, mut events) = opened();
-        acks.open(2, Target(3), Time::from_micros(200));
+        acks.open(2, Target(3), Time::from_micros(200), false);
         acks.recipients(1, &["a", "b"], &mut events);
         acks.row(1, &row(0), &mut events);
         acks.expire(Time::from_micros(99), &mut events);
@@ -262,12 +313,61 @@ mod tests {
         assert_eq!((acks.len(), acks.deadline()), (0, None));
     }
 
+    /// What a request to `recipients` tells after `statuses` came in; and whether others were to
+    /// be cancelled.
+    fn requested(
+        recipients: &[&str],
+        statuses: &[RowStatus],
+    ) -> (Vec<Result<String, ErrorKind>>, bool) {
+        let (mut acks, mut events, mut cancel) = (Acks::default(), Events::new(), false);
+        acks.open(1, Target(3), Time::from_micros(100), true);
+        acks.recipients(1, recipients, &mut events);
+        for (at, status) in statuses.iter().enumerate() {
+            cancel |= acks.row(1, &Row { status: *status, ..row(at as u32) }, &mut events);
+        }
+        let outcomes = events.into_iter().map(|(_, event)| match event {
+            Event::RequestDone { ack: 1, result } => {
+                result.map(|row| row.client_id.to_string()).map_err(|error| error.kind())
+            }
+            other => panic!("{other:?}"),
+        });
+        (outcomes.collect(), cancel)
+    }
+
+    #[test]
+    fn a_request_tells_the_first_success_or_why_there_can_be_none() {
+        use RowStatus::{Acked, Disconnected, Failed, NoHandler};
+        let failed = vec![Err(ErrorKind::HandlerFailed)];
+        let nobody = vec![Err(ErrorKind::NoResponders)];
+        assert_eq!(requested(&[], &[]), (nobody.clone(), false));
+        assert_eq!(requested(&["a"], &[NoHandler]), (nobody, false));
+        assert_eq!(requested(&["a"], &[Acked]), (vec![Ok("a".into())], false));
+        assert_eq!(requested(&["a", "b", "c"], &[Failed, Acked]), (vec![Ok("b".into())], true));
+        assert_eq!(requested(&["a", "b"], &[Failed]), (vec![], false));
+        assert_eq!(
+            requested(&["a", "b", "c"], &[NoHandler, Failed, Disconnected]),
+            (failed, false)
+        );
+    }
+
+    #[test]
+    fn a_request_that_times_out_tells_that_alone() {
+        let (mut acks, mut events) = (Acks::default(), Events::new());
+        acks.open(1, Target(3), Time::from_micros(100), true);
+        acks.recipients(1, &["a"], &mut events);
+        acks.expire(Time::from_micros(100), &mut events);
+        let [(Target(3), Event::RequestDone { result: Err(error), .. })] = &*events else {
+            panic!("{events:?}")
+        };
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+    }
+
     #[test]
     fn finished_acks_do_not_pile_up_deadlines() {
         let mut acks = Acks::default();
         let mut events = Events::new();
         for number in 0..10_000 {
-            acks.open(number, Target(0), Time::from_micros(1_000_000));
+            acks.open(number, Target(0), Time::from_micros(1_000_000), false);
             acks.recipients(number, &[], &mut events);
         }
         assert!(acks.deadlines.len() <= 66);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    error::Error,
+    error::{Error, Result},
     message::{AckRow, Gap, Message, ReceiptLevel},
 };
 
@@ -172,6 +172,13 @@ pub enum Event {
         ack: u64,
         /// Set if its recipients never became known: refused, lost or timed out on the way.
         error: Option<Error>,
+    },
+    /// A request's outcome, all that is told of it: the first successful row, or why there is none.
+    RequestDone {
+        /// What `publish` returned.
+        ack: u64,
+        /// The outcome.
+        result: Result<AckRow>,
     },
     /// The server will close the connection; the session reconnects.
     Goaway {

@@ -176,8 +176,7 @@ impl Session {
     /// The counts since the start.
     pub fn ledger(&self) -> Ledger {
         let total = self.outbox.last();
-        let refused = self.refusals.after(self.outbox.accepted());
-        let pending = total - self.outbox.accepted() - refused;
+        let pending = total - self.outbox.accepted();
         let failed = self.refusals.total();
         Ledger {
             totals: self.subscriptions.totals(),
@@ -274,7 +273,8 @@ impl Session {
         }
         let number = self.outbox.publish(now, to, content_type, payload, options)?;
         if let Some(ack) = &options.ack {
-            self.acks.open(number, ack.target, now + ack.timeout + acks::GRACE);
+            let deadline = now + ack.timeout + acks::GRACE;
+            self.acks.open(number, ack.target, deadline, ack.request);
         }
         if let Some(level) = options.receipt.filter(|level| *level >= ReceiptLevel::Accepted) {
             self.receipts.watch(number, level, options.target);

@@ -38,7 +38,7 @@ pub(super) struct Outbox {
     limits: Window,
     /// Everything up to this number is accepted or refused.
     accepted: u64,
-    /// Reports prove that the server handled everything up to this number.
+    /// Recipients and rows prove that the server handled everything up to this number.
     handled: u64,
     /// Who numbered what; the last one numbers now.
     generations: VecDeque<Generation>,
@@ -285,15 +285,16 @@ impl Outbox {
         count
     }
 
-    /// The number behind a wire number that the server mentions in a report, which proves that it
-    /// handled it; `None` if it was never sent.
-    pub(super) fn reported(&mut self, wire: u64) -> Option<u64> {
+    /// The number behind a wire number that the server mentions; `None` if it was never sent.
+    pub(super) fn number(&self, wire: u64) -> Option<u64> {
         let number = wire.checked_add(self.generation().offset)?;
-        if wire == 0 || number > self.accepted + self.log.ever_sent() as u64 {
-            return None;
-        }
+        let known = wire > 0 && number <= self.accepted + self.log.ever_sent() as u64;
+        known.then_some(number)
+    }
+
+    /// The server said something that proves that it handled everything up to this number.
+    pub(super) fn mark_handled(&mut self, number: u64) {
         self.handled = self.handled.max(number);
-        Some(number)
     }
 
     /// The wire number of a publish of the server's current session.
@@ -390,11 +391,12 @@ impl Outbox {
         own.unwrap_or_else(|| self.message_id(number))
     }
 
-    /// All kept messages with their ids, oldest first.
-    pub(super) fn ids(&self) -> impl Iterator<Item = (u64, String)> {
-        (self.accepted + 1..).zip(self.log.frames()).map(|(number, frame)| {
-            (number, own_id(frame).unwrap_or_else(|| self.message_id(number)))
-        })
+    /// The ids of all kept messages, oldest first.
+    pub(super) fn ids(&self) -> Vec<String> {
+        (self.accepted + 1..)
+            .zip(self.log.frames())
+            .map(|(number, frame)| own_id(frame).unwrap_or_else(|| self.message_id(number)))
+            .collect()
     }
 
     /// Forgets all kept messages.

@@ -39,9 +39,11 @@ pub struct PublishOptions<'a> {
 pub struct AckRequest {
     /// How long rows are awaited, from now.
     pub timeout: Duration,
-    /// A request: not handed over after its timeout.
+    /// A request: not handed over after its timeout, and told by [`Event::RequestDone`] alone.
+    ///
+    /// [`Event::RequestDone`]: super::Event::RequestDone
     pub request: bool,
-    /// Where recipients and rows go.
+    /// Where recipients and rows, or the outcome, go.
     pub target: Target,
 }
 

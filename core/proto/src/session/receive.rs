@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 
-use super::{CREDIT_DELAY, Event, Events, Phase, Room, Session, SubId, Subscriptions};
+use super::{
+    CREDIT_DELAY, Event, Events, Phase, Room, Session, SubId, Subscriptions, refusals::Refusal,
+};
 use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
-    message::{Extras, Gap, Message, Payload},
+    message::{Extras, Gap, Message, Payload, RowStatus},
     wire::{
         Frames,
         frame::{ErrorFrame, Extensions, Frame, GapFrame, MessageFrame, Reference},
@@ -149,14 +151,18 @@ impl Session {
             }
             Frame::Recipients { number, clients } => {
                 self.reports.note();
-                if let Some(number) = self.outbox.reported(*number) {
+                if let Some(number) = self.outbox.number(*number) {
+                    self.outbox.mark_handled(number);
                     self.acks.recipients(number, clients, events);
                 }
             }
             Frame::Row(row) => {
                 self.reports.note();
-                if let Some(number) = self.outbox.reported(row.number) {
-                    self.acks.row(number, row, events);
+                if let Some(number) = self.outbox.number(row.number) {
+                    self.outbox.mark_handled(number);
+                    if self.acks.row(number, row, events) {
+                        self.cancels.push(number);
+                    }
                 }
             }
             Frame::Error(error) => self.error(now, error, events),
@@ -182,7 +188,7 @@ impl Session {
                 }
             }
             Frame::Stored { published } => {
-                if let Some(number) = self.outbox.reported(*published) {
+                if let Some(number) = self.outbox.number(*published) {
                     self.receipts.reach_stored(number, events);
                 }
             }
@@ -210,6 +216,9 @@ impl Session {
     pub(super) fn settle(&mut self, released: u64, events: &mut Events) {
         if released == 0 {
             return;
+        }
+        while let Some((number, refusal)) = self.refusals.next(self.outbox.accepted()) {
+            self.publish_failed(number, refusal, events);
         }
         self.receipts.accepted(self.outbox.accepted(), events);
         if self.receipts.waits_for_room() && self.outbox.room() == Room::Free {
@@ -250,8 +259,9 @@ impl Session {
         match frame.reference {
             Reference::Publish(wire) => {
                 self.reports.note();
-                if let Some(number) = self.outbox.reported(wire) {
-                    self.publish_failed(now, number, error, events);
+                let number = self.outbox.number(wire);
+                if let Some(number) = number.filter(|number| *number > self.outbox.accepted()) {
+                    self.refusals.note(number, Refusal { id: self.outbox.id_of(number), error });
                 }
             }
             Reference::Subscription(sub) => self.subscription_failed(now, sub, error, events),
@@ -263,12 +273,9 @@ impl Session {
         }
     }
 
-    fn publish_failed(&mut self, now: Time, number: u64, error: Error, events: &mut Events) {
-        if !self.refusals.note(number, error.clone(), self.outbox.accepted()) {
-            return;
-        }
-        let id = self.outbox.id_of(number);
-        self.timeline.note(now, "publish_failed", format!("{id}: {error}"));
+    fn publish_failed(&mut self, number: u64, refusal: Refusal, events: &mut Events) {
+        let Refusal { id, error } = refusal;
+        self.timeline.note(self.now, "publish_failed", format!("{id}: {error}"));
         let mut targets = self.receipts.fail(number);
         if targets.is_empty() {
             targets.push(self.config.target);
@@ -277,7 +284,7 @@ impl Session {
             let (id, error) = (id.clone(), error.clone());
             events.push((target, Event::PublishFailed { number, id, error }));
         }
-        self.acks.end(number, crate::message::RowStatus::Failed, &error, events);
+        self.acks.end(number, RowStatus::Failed, &error, events);
     }
 
     fn subscription_failed(&mut self, now: Time, sub: u32, error: Error, events: &mut Events) {
