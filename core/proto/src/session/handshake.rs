@@ -114,16 +114,16 @@ impl Session {
         }
         self.names.connect(welcome.aliases);
         let same_epoch = welcome.epoch == self.epoch;
-        let released = if welcome.resumed {
+        if welcome.resumed {
             self.answers.resume(welcome.answered)?;
             self.subscriptions.resume();
-            self.outbox.resume(welcome)?
+            let released = self.outbox.resume(welcome)?;
+            self.settle(released, events);
         } else if known {
-            self.restart(welcome, same_epoch, events)
+            self.restart(welcome, same_epoch, events);
         } else {
             self.outbox.connect(welcome);
-            0
-        };
+        }
         self.link.welcomed(now, welcome.heartbeat_ms);
         self.id = welcome.client_id.to_owned();
         self.secret = welcome.session.to_vec();
@@ -135,7 +135,6 @@ impl Session {
         let resumed = welcome.resumed;
         let event = Event::State { state: State::Connected, error: None, resumed };
         events.push((self.config.target, event));
-        self.settle(released, events);
 
         let wanted: Vec<u32> = self
             .subscriptions
@@ -150,12 +149,13 @@ impl Session {
         Ok(())
     }
 
-    /// The server knows nothing of the session we had. Returns how many publishes that session
-    /// had confirmed.
-    fn restart(&mut self, welcome: &Welcome<'_>, same_epoch: bool, events: &mut Events) -> u64 {
+    /// The server knows nothing of the session we had.
+    fn restart(&mut self, welcome: &Welcome<'_>, same_epoch: bool, events: &mut Events) {
         let origin = std::mem::take(&mut self.offered_origin);
         let released = self.outbox.restart(welcome, origin);
+        self.settle(released, events);
         let accepted = self.outbox.accepted();
+        self.refusals.restart();
         self.answers.clear();
         self.reports.restart();
         self.subscriptions.restart();
@@ -175,6 +175,5 @@ impl Session {
             direct.counts.note(&gap);
             events.push((direct.target, Event::Gap { sub: SubId::DIRECT, gap }));
         }
-        released
     }
 }

@@ -138,10 +138,20 @@ impl Log {
 
     /// The next frame to send.
     pub(super) fn peek(&self) -> Option<&[u8]> {
-        let length = self.next_length()?;
-        let chunk = self.chunks.partition_point(|chunk| chunk.end() <= self.sent_end);
+        Some(self.slice(self.sent_end, self.next_length()?))
+    }
+
+    /// The frame with this many before it.
+    pub(super) fn frame(&self, at: usize) -> Option<&[u8]> {
+        let length = *self.lengths.get(at)? as usize;
+        let before: u64 = self.lengths.range(..at).map(|length| u64::from(*length)).sum();
+        Some(self.slice(self.front + before, length))
+    }
+
+    fn slice(&self, from: u64, length: usize) -> &[u8] {
+        let chunk = self.chunks.partition_point(|chunk| chunk.end() <= from);
         let Chunk { start, data } = &self.chunks[chunk];
-        Some(&data[(self.sent_end - start) as usize..][..length])
+        &data[(from - start) as usize..][..length]
     }
 
     /// The next frame counts as sent, by other means than [`Log::send`].
@@ -284,6 +294,7 @@ mod tests {
                 prop_assert_eq!(log.len(), model.len());
                 prop_assert_eq!(log.bytes(), model.iter().map(Vec::len).sum::<usize>());
                 prop_assert_eq!(log.sent_bytes(), model.iter().take(sent).map(Vec::len).sum::<usize>());
+                prop_assert_eq!(log.frame(3), model.get(3).map(|frame| &frame[..]));
                 prop_assert!(log.frames().eq(model.iter().map(|frame| &frame[..])));
             }
         }

@@ -387,7 +387,7 @@ impl Outbox {
     /// The id of a message, its own one if it is still kept.
     pub(super) fn id_of(&self, number: u64) -> String {
         let at = number.checked_sub(self.accepted + 1).and_then(|at| usize::try_from(at).ok());
-        let own = at.and_then(|at| self.log.frames().nth(at)).and_then(own_id);
+        let own = at.and_then(|at| self.log.frame(at)).and_then(own_id);
         own.unwrap_or_else(|| self.message_id(number))
     }
 
