@@ -1,10 +1,15 @@
 //! One vocabulary of events: what a client's session tells, and what a server tells its host.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use kps_proto::{
-    Error,
-    message::{AckRow, Extras, Gap, Message, ReceiptLevel},
+    Error, Result,
+    message::{AckRow, Gap, Message, Payload, ReceiptLevel},
+    session,
+};
+
+pub use kps_proto::session::{
+    AckRequest, Destination as To, PublishOptions, Room, State as ClientState, SubId, Target,
 };
 
 /// A client's number in this process, to tell the events of several clients in one mailbox apart.
@@ -12,7 +17,7 @@ use kps_proto::{
 pub struct ClientKey(pub u32);
 
 /// What a mailbox carries.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Item {
     /// Whose event.
     pub client: ClientKey,
@@ -26,103 +31,37 @@ pub type HostMailbox = crate::mailbox::Mailbox<Item>;
 /// A shared [`HostMailbox`].
 pub type MailboxRef = Arc<HostMailbox>;
 
-/// Which mailbox an event goes to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Target(pub u32);
-
-/// The number a client gave a subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SubId(pub u32);
-
-/// A client's connection as its user sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ClientState {
-    /// The first attempt is under way.
-    Connecting,
-    /// Connected and welcomed.
-    Connected,
-    /// Lost; trying again.
-    Reconnecting,
-    /// Over.
-    Closed,
-}
-
-impl ClientState {
-    /// The state as every language spells it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Connected => "connected",
-            Self::Reconnecting => "reconnecting",
-            Self::Closed => "closed",
-        }
-    }
-}
-
-/// Whether more may be published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
-    /// Below the soft bound.
-    Free,
-    /// Above it: await receipts before publishing more.
-    Soft,
-    /// At the hard bound: `publish` fails with `outbox_full`.
-    Hard,
-}
-
-/// What an acknowledged publish wants.
-#[derive(Clone, Copy, Debug)]
-pub struct AckRequest {
-    /// How long rows are awaited.
-    pub timeout: Duration,
-    /// A request: the first success is enough.
-    pub request: bool,
-}
-
-/// How to publish.
-#[derive(Clone, Debug, Default)]
-pub struct PublishOptions<'a> {
-    /// Headers, own id, time to live.
-    pub extras: Option<&'a Extras>,
-    /// Fail at once if this level cannot be reached.
-    pub receipt: Option<ReceiptLevel>,
-    /// Wait for rows.
-    pub ack: Option<AckRequest>,
-    /// Where this publish's events go.
-    pub target: Target,
-    /// Whether an [`Event::Receipt`] is wanted.
-    pub watch: bool,
-}
-
-/// What happened at a client.
-#[derive(Debug)]
+/// What happened at a client, or at the server whose own client it is.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// The connection's state changed.
     State {
         /// The new state.
         state: ClientState,
-        /// Why, if there is a reason.
+        /// Why, unless all is well.
         error: Option<Error>,
+        /// With `Connected`: the server still knew the session.
+        resumed: bool,
     },
-    /// The broker confirmed the subscription.
+    /// The server confirmed the subscription.
     Subscribed {
         /// Which.
         sub: SubId,
     },
-    /// The broker refused it.
+    /// The server refused it; it is gone.
     SubscribeFailed {
         /// Which.
         sub: SubId,
         /// Why.
         error: Error,
     },
-    /// It has ended; nothing more follows for it.
+    /// It ended as asked; nothing more follows for it.
     Unsubscribed {
         /// Which.
         sub: SubId,
     },
-    /// The broker closed it.
+    /// The server, or the end of the client, closed it. What came before is still to be handled.
     SubscriptionClosed {
         /// Which.
         sub: SubId,
@@ -131,13 +70,13 @@ pub enum Event {
     },
     /// A message.
     Message {
-        /// The subscription; 0: a direct message.
+        /// The subscription; [`SubId::DIRECT`]: sent to this client's id.
         sub: SubId,
         /// The message.
         message: Message,
         /// If set, an answer with this number is awaited.
         delivery: Option<u64>,
-        /// A request.
+        /// Whether the publisher waits for the first answer only.
         request: bool,
     },
     /// Messages are missing here.
@@ -154,7 +93,7 @@ pub enum Event {
         /// How many messages follow that were sent meanwhile.
         replayed: u64,
     },
-    /// The publisher does not wait any more.
+    /// Nobody waits for this delivery's answer any more.
     CancelDelivery {
         /// The subscription.
         sub: SubId,
@@ -168,21 +107,23 @@ pub enum Event {
         /// The level.
         level: ReceiptLevel,
     },
-    /// A publish was refused.
+    /// A publish was refused, or abandoned with the client. Told in every attached mailbox.
     PublishFailed {
         /// The publish.
         number: u64,
+        /// The message's id.
+        id: String,
         /// Why.
         error: Error,
     },
-    /// There is room again below the soft bound.
+    /// The outbox fell below its soft bound.
     Room,
-    /// The recipients of an acknowledged publish are known.
+    /// The recipients of an acknowledged publish, frozen.
     Recipients {
         /// The publish.
         ack: u64,
         /// Their ids.
-        clients: Vec<Arc<str>>,
+        clients: Arc<[Arc<str>]>,
     },
     /// A row is final.
     Row {
@@ -191,22 +132,88 @@ pub enum Event {
         /// The row.
         row: AckRow,
     },
-    /// All rows are final.
+    /// The ack is over.
     AckDone {
         /// The publish.
         ack: u64,
+        /// Set if its recipients never became known: refused, lost or timed out on the way.
+        error: Option<Error>,
     },
-    /// A request is answered, or cannot be any more.
+    /// A request's outcome, all that is told of it.
     RequestDone {
         /// The publish.
         ack: u64,
         /// The first successful row, or why there is none.
-        result: Result<AckRow, Error>,
+        result: Result<AckRow>,
     },
-    /// What [`flush_event`](crate::Bridge::flush_event) asked for: everything published before it
-    /// was accepted or refused.
+    /// What [`Bridge::flush_event`](crate::Bridge::flush_event) asked for: everything published
+    /// before it was accepted or refused, or never will be.
     Flushed {
         /// The number that `flush_event` returned.
         token: u64,
+        /// Set if the client was closed first.
+        error: Option<Error>,
     },
+    /// The server will close the connection; the client reconnects.
+    Goaway {
+        /// For people.
+        reason: String,
+    },
+    /// At a server: a client connected.
+    ClientConnected {
+        /// Its id.
+        id: Arc<str>,
+    },
+    /// At a server: a client is gone for good, or its resume window passed.
+    ClientDisconnected {
+        /// Its id.
+        id: Arc<str>,
+    },
+    /// At a server: somebody sent a message to a client's id.
+    MessageToId {
+        /// Who sent it.
+        from: Arc<str>,
+        /// To whom.
+        to: Arc<str>,
+        /// What.
+        payload: Payload,
+    },
+    /// At a server: another server, or a client, sent this to the server itself.
+    ServerMessage {
+        /// Who sent it.
+        from: Arc<str>,
+        /// What.
+        payload: Payload,
+    },
+}
+
+impl From<session::Event> for Event {
+    #[inline]
+    fn from(event: session::Event) -> Self {
+        use session::Event as From;
+        match event {
+            From::Message { sub, message, delivery, request } => {
+                Event::Message { sub, message, delivery, request }
+            }
+            From::State { state, error, resumed } => Event::State { state, error, resumed },
+            From::Subscribed { sub } => Event::Subscribed { sub },
+            From::SubscribeFailed { sub, error } => Event::SubscribeFailed { sub, error },
+            From::Unsubscribed { sub } => Event::Unsubscribed { sub },
+            From::SubscriptionClosed { sub, error } => Event::SubscriptionClosed { sub, error },
+            From::Gap { sub, gap } => Event::Gap { sub, gap },
+            From::Resumed { sub, replayed } => Event::Resumed { sub, replayed },
+            From::CancelDelivery { sub, delivery } => Event::CancelDelivery { sub, delivery },
+            From::Receipt { number, level } => Event::Receipt { number, level },
+            From::PublishFailed { number, id, error } => {
+                Event::PublishFailed { number, id, error }
+            }
+            From::Room => Event::Room,
+            From::Recipients { ack, clients } => Event::Recipients { ack, clients },
+            From::Row { ack, row } => Event::Row { ack, row },
+            From::AckDone { ack, error } => Event::AckDone { ack, error },
+            From::RequestDone { ack, result } => Event::RequestDone { ack, result },
+            From::Goaway { reason } => Event::Goaway { reason },
+            From::Flushed => Event::Flushed { token: 0, error: None },
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! How a client reaches a bus: one [`Transport`] per URL scheme, one [`Connection`] per link.
 
 mod address;
+pub mod identity;
+pub(crate) mod listener;
 pub mod mem;
 mod tls;
-mod upgrade;
+pub(crate) mod upgrade;
 pub mod websocket;
 mod ws;
 

@@ -13,18 +13,28 @@ pub const SUBPROTOCOL: &str = "kps.v1";
 /// A longer answer is not one.
 const MAX_HEAD: usize = 16 << 10;
 
-/// Upgrades `stream`; returns it with the bytes that came after the answer's head.
+/// Upgrades `stream` to kps.v1; returns it with the bytes that came after the answer's head.
 pub(super) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    address: &Address,
+) -> Result<(S, BytesMut)> {
+    upgrade_to(Some(SUBPROTOCOL), stream, address).await
+}
+
+/// Upgrades `stream` to `subprotocol`, or without one to KPS JSON.
+pub(crate) async fn upgrade_to<S: AsyncRead + AsyncWrite + Unpin>(
+    subprotocol: Option<&str>,
     mut stream: S,
     address: &Address,
 ) -> Result<(S, BytesMut)> {
     let key = generate_key();
+    let offer = subprotocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\
-         Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n",
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{}\r\n",
         address.path,
         address.authority(),
+        offer.unwrap_or_default(),
     );
     let lost = |error: std::io::Error| failed(address, &format!("the connection broke: {error}"));
     stream.write_all(request.as_bytes()).await.map_err(lost)?;
@@ -35,7 +45,7 @@ pub(super) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
         if stream.read_buf(&mut bytes).await.map_err(lost)? == 0 {
             return Err(failed(address, "it closed the connection without an answer"));
         }
-        if let Some(end) = check(&bytes, &key, address)? {
+        if let Some(end) = check(&bytes, &key, subprotocol, address)? {
             bytes.advance(end);
             return Ok((stream, bytes));
         }
@@ -46,7 +56,12 @@ pub(super) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// The length of the answer's head if it is complete and agrees to the upgrade.
-fn check(bytes: &[u8], key: &str, address: &Address) -> Result<Option<usize>> {
+fn check(
+    bytes: &[u8],
+    key: &str,
+    subprotocol: Option<&str>,
+    address: &Address,
+) -> Result<Option<usize>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     let end = match response.parse(bytes) {
@@ -73,12 +88,12 @@ fn check(bytes: &[u8], key: &str, address: &Address) -> Result<Option<usize>> {
     {
         return Err(failed(address, "its answer is no WebSocket upgrade"));
     }
-    match header("sec-websocket-protocol") {
-        Some(SUBPROTOCOL) => Ok(Some(end)),
-        _ => Err(Error::new(
+    match subprotocol {
+        Some(wanted) if header("sec-websocket-protocol") != Some(wanted) => Err(Error::new(
             ErrorKind::Unsupported,
-            format!("{} does not speak {SUBPROTOCOL}: it is no kps server", address.authority()),
+            format!("{} does not speak {wanted}: it is no kps server", address.authority()),
         )),
+        _ => Ok(Some(end)),
     }
 }
 

@@ -1,0 +1,153 @@
+//! Which `Origin`s and `Host`s may come in: a hostile web page must not reach a local bus.
+//!
+//! A browser lets any page open a WebSocket to `127.0.0.1`, but says in `Origin` whose page it
+//! is. And a page whose own name is made to resolve to `127.0.0.1` (DNS rebinding) still says its
+//! name in `Host`. So both are compared with what the server was told to expect.
+
+use std::net::{IpAddr, SocketAddr};
+
+use kps_proto::{Error, ErrorKind, Result};
+
+/// The names a server answers to, and whose pages it lets in.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gate {
+    origins: Vec<String>,
+    hosts: Vec<String>,
+}
+
+impl Gate {
+    /// `origins` as browsers write them (`https://app.example.org`), `hosts` without port; a
+    /// `"*"` in either admits all.
+    pub(super) fn new(origins: &[String], hosts: &[String]) -> Gate {
+        let normal = |name: &String| name.trim().trim_end_matches('/').to_ascii_lowercase();
+        Gate {
+            origins: origins.iter().map(normal).collect(),
+            hosts: hosts.iter().map(|host| name_of(&normal(host)).to_owned()).collect(),
+        }
+    }
+
+    /// Checks a request that arrived at `local`. Fails with `forbidden_origin`.
+    pub(super) fn check(
+        &self,
+        host: Option<&str>,
+        origin: Option<&str>,
+        local: Option<SocketAddr>,
+    ) -> Result<()> {
+        let Some(host) = host else {
+            return forbidden("the request has no Host header".into());
+        };
+        let host = name_of(&host.to_ascii_lowercase()).to_owned();
+        if !self.admits_host(&host, local) {
+            return forbidden(format!(
+                "this server does not answer to the name {host:?}; start it with --allow-host {host}"
+            ));
+        }
+        match origin {
+            Some(origin) if !self.admits_origin(&origin.to_ascii_lowercase(), &host) => {
+                forbidden(format!(
+                    "pages of {origin} may not use this server; start it with --allow-origin {origin}"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn admits_host(&self, host: &str, local: Option<SocketAddr>) -> bool {
+        is_loopback(host)
+            || local.is_some_and(|local| {
+                host.parse::<IpAddr>().is_ok_and(|ip| ip == local.ip().to_canonical())
+            })
+            || self.hosts.iter().any(|allowed| allowed == "*" || allowed == host)
+    }
+
+    fn admits_origin(&self, origin: &str, host: &str) -> bool {
+        if self.origins.iter().any(|allowed| allowed == "*" || allowed == origin) {
+            return true;
+        }
+        // Same host, whatever the port: the page came from the machine it now talks to.
+        let name = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        name.map(name_of).is_some_and(|name| {
+            name == host || (is_loopback(name) && is_loopback(host))
+        })
+    }
+}
+
+fn forbidden(sentence: String) -> Result<()> {
+    Err(Error::new(ErrorKind::ForbiddenOrigin, sentence))
+}
+
+fn is_loopback(name: &str) -> bool {
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// `host:port` or `[v6]:port` without the port and the brackets.
+fn name_of(authority: &str) -> &str {
+    if let Some(rest) = authority.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or(rest);
+    }
+    match authority.rsplit_once(':') {
+        // More than one colon: a bare IPv6 address.
+        Some((name, _)) if !name.contains(':') => name,
+        _ => authority,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local() -> Option<SocketAddr> {
+        Some("192.168.1.7:9313".parse().unwrap())
+    }
+
+    #[test]
+    fn loopback_names_and_the_listening_address_are_hosts() {
+        let gate = Gate::new(&[], &["Bus.example.org:443".into()]);
+        for host in [
+            "localhost:9313", "LOCALHOST", "127.0.0.1:1", "[::1]:9313", "192.168.1.7:9313",
+            "bus.example.org",
+        ] {
+            assert!(gate.check(Some(host), None, local()).is_ok(), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_or_missing_host_is_refused() {
+        let gate = Gate::default();
+        for host in ["evil.example", "127.0.0.1.evil.example", "192.168.1.8", "", "localhost.", "[", "::"] {
+            assert!(gate.check(Some(host), None, local()).is_err(), "{host}");
+        }
+        assert!(gate.check(None, None, local()).is_err());
+    }
+
+    #[test]
+    fn only_pages_of_the_same_host_or_of_the_list_come_in() {
+        let gate = Gate::new(&["https://app.example.org".into()], &["bus.example.org".into()]);
+        let check = |host, origin| gate.check(Some(host), Some(origin), local());
+        for (host, origin) in [
+            ("localhost:9313", "http://localhost:3000"),
+            ("localhost:9313", "http://127.0.0.1:9313"),
+            ("bus.example.org", "https://bus.example.org"),
+            ("bus.example.org", "https://app.example.org"),
+        ] {
+            assert!(check(host, origin).is_ok(), "{host} {origin}");
+        }
+        for (host, origin) in [
+            ("localhost:9313", "http://evil.example"),
+            ("localhost:9313", "http://localhost.evil.example"),
+            ("localhost:9313", "http://localhost@evil.example"),
+            ("localhost:9313", "null"),
+            ("localhost:9313", "file://localhost"),
+            ("localhost:9313", "https://app.example.org.evil.example"),
+            ("bus.example.org", "http://localhost"),
+        ] {
+            assert!(check(host, origin).is_err(), "{host} {origin}");
+        }
+    }
+
+    #[test]
+    fn a_star_admits_all() {
+        let gate = Gate::new(&["*".into()], &["*".into()]);
+        assert!(gate.check(Some("a"), Some("http://b"), None).is_ok());
+    }
+}

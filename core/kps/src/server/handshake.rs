@@ -1,0 +1,248 @@
+//! A connection before it has a place at the bus: bounded in time and memory.
+
+use std::{collections::VecDeque, future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
+
+use bytes::Bytes;
+use kps_proto::{
+    Error, ErrorKind, Result,
+    bus::{PortId, Principal},
+};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    connection::{Connection, Dialect, close, close_code},
+    egress::{Backlog, Egress},
+    http::Introduction,
+    hub::Hub,
+    kps_json, native,
+    socket::{Chunk, Socket},
+};
+use crate::{
+    auth::ConnectRequest,
+    net::websocket::{Decoder, Opcode, Received, Role, Violation},
+};
+
+/// How long a refused connection may take to read why.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A message that came before the connection has its place.
+#[derive(Debug)]
+pub(super) enum Early {
+    Binary(Bytes),
+    Text(String),
+}
+
+/// A connection that asks for its place.
+pub(super) struct Guest {
+    pub(super) hub: Arc<Hub>,
+    pub(super) introduction: Introduction,
+    remote: Option<SocketAddr>,
+    /// Taken when it gets its place.
+    socket: Option<Socket>,
+    decoder: Decoder,
+    early: VecDeque<Early>,
+    deadline: Instant,
+}
+
+impl Guest {
+    /// `read`: what was read from the socket already.
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        socket: Socket,
+        read: &Bytes,
+        introduction: Introduction,
+        remote: Option<SocketAddr>,
+    ) -> Option<Self> {
+        let deadline = Instant::now() + hub.options.handshake_timeout;
+        // An oversized payload is to be refused by name, not by closing, unless it is absurd.
+        let largest = hub.options.limits.payload.saturating_mul(4).saturating_add(64 << 10);
+        let mut guest = Guest {
+            hub,
+            introduction,
+            remote,
+            socket: Some(socket),
+            decoder: Decoder::new(Role::Server, largest),
+            early: VecDeque::new(),
+            deadline,
+        };
+        guest.take(&mut read.to_vec()).ok()?;
+        Some(guest)
+    }
+
+    /// The next message; `None` if the guest left, broke the protocol, or took too long.
+    pub(super) async fn next(&mut self) -> Option<Early> {
+        let deadline = self.deadline;
+        match timeout_at(deadline, self.read()).await {
+            Ok(Ok(early)) => early,
+            Ok(Err(violation)) => {
+                self.farewell(|egress| egress.close(violation.code, violation.reason)).await;
+                None
+            }
+            Err(_) => {
+                let reason = "the handshake took too long";
+                self.farewell(|egress| egress.close(close::POLICY, reason)).await;
+                None
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<Option<Early>, Violation> {
+        let mut buffer = Vec::new();
+        loop {
+            if let Some(early) = self.early.pop_front() {
+                return Ok(Some(early));
+            }
+            buffer.resize(4096, 0);
+            let socket = self.socket.as_ref().expect("it has its place only once");
+            match poll_fn(|cx| socket.poll_read(cx, &mut buffer)).await {
+                Err(_) | Ok(Chunk::Bytes(0)) => return Ok(None),
+                Ok(Chunk::Bytes(count)) => {
+                    if !self.take(&mut buffer[..count])? {
+                        return Ok(None);
+                    }
+                }
+                Ok(Chunk::Message(message)) => self.early.push_back(Early::Binary(message)),
+            }
+        }
+    }
+
+    /// False once the peer has closed.
+    fn take(&mut self, bytes: &mut [u8]) -> Result<bool, Violation> {
+        let (early, mut open) = (&mut self.early, true);
+        self.decoder.feed(bytes, &mut |received| {
+            match received {
+                Received::Binary(bytes) => early.push_back(Early::Binary(Bytes::copy_from_slice(bytes))),
+                Received::Text(text) => early.push_back(Early::Text(text.to_owned())),
+                Received::Close { .. } => open = false,
+                Received::Ping(_) | Received::Pong(_) => {}
+            }
+            Ok::<(), Violation>(())
+        })?;
+        Ok(open)
+    }
+
+    /// Who this is: by its token, the namespace it wants, and the hook.
+    pub(super) async fn authorize(
+        &self,
+        token: &str,
+        namespace: &str,
+        client_id: &str,
+    ) -> Result<Principal> {
+        if self.remote.is_none() {
+            // The program that runs the server.
+            return Ok(Principal { name: Some("server".into()), ..Principal::default() });
+        }
+        let mut principal = self.hub.tokens.principal(token)?;
+        if !namespace.is_empty() && namespace != principal.namespace {
+            if principal.name.is_some() {
+                return Err(Error::new(
+                    ErrorKind::Unauthorized,
+                    format!("the token does not reach the namespace {namespace:?}"),
+                ));
+            }
+            if namespace.len() > self.hub.options.limits.id {
+                return Err(Error::new(ErrorKind::InvalidArgument, "the namespace is too long"));
+            }
+            namespace.clone_into(&mut principal.namespace);
+        }
+        let Some(hook) = &self.hub.options.on_connect else { return Ok(principal) };
+        let request = ConnectRequest {
+            client_id: client_id.to_owned(),
+            principal,
+            remote: self.remote,
+            headers: self.introduction.headers.clone(),
+            path: self.introduction.path.clone(),
+        };
+        let patience = Instant::now() + self.hub.options.handshake_timeout;
+        timeout_at(patience, hook(request)).await.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, "on_connect took too long to decide"))
+        })
+    }
+
+    /// Gives the connection its place: from now on it is written to, and read by
+    /// [`Connection::run`].
+    pub(super) fn become_link(&mut self, port: PortId, dialect: Dialect) -> Arc<Connection> {
+        let socket = self.socket.take().expect("it gets its place only once");
+        let link = Arc::new(Connection::new(port, socket, dialect, self.hub.now()));
+        self.hub.link(port, link.clone());
+        link
+    }
+
+    pub(super) async fn refuse_native<T>(mut self, error: &Error) -> Option<T> {
+        tracing::info!(%error, "refused a client");
+        self.farewell(|egress| {
+            native::put_fatal(error, egress);
+            egress.end(Opcode::Binary);
+            egress.close(close_code(error), error.code());
+        })
+        .await;
+        None
+    }
+
+    /// Says what `fill` puts, and waits a little for it to leave.
+    pub(super) async fn farewell(&mut self, fill: impl FnOnce(&mut Egress)) {
+        self.say(fill).await;
+        if let Some(socket) = self.socket.take() {
+            socket.say_closed();
+        }
+    }
+
+    /// Says what `fill` puts; gives up on a guest that does not read.
+    pub(super) async fn say(&mut self, fill: impl FnOnce(&mut Egress)) -> bool {
+        let Some(socket) = &self.socket else { return false };
+        let (mut egress, mut backlog) = (Egress::default(), Backlog::default());
+        egress.reset(socket.carries_messages());
+        fill(&mut egress);
+        if egress.write(&mut backlog, |slices| socket.try_write(slices)).is_err() {
+            return false;
+        }
+        let leaving = poll_fn(|cx| {
+            loop {
+                let done = backlog.write(|slices| socket.try_write(slices)).and_then(|done| {
+                    socket.flush()?;
+                    Ok(done && socket.has_room())
+                });
+                match done {
+                    Ok(false) => match socket.poll_writable(cx) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(_)) => return Poll::Ready(false),
+                    },
+                    done => return Poll::Ready(done.is_ok()),
+                }
+            }
+        });
+        tokio::time::timeout(FAREWELL, leaving).await.unwrap_or(false)
+    }
+
+    /// What came in the same read as the handshake goes to its place, then the connection runs
+    /// until it ends.
+    pub(super) async fn run(self, link: Arc<Connection>) {
+        let Guest { hub, decoder, early, .. } = self;
+        hub.wake_clock();
+        for early in early {
+            match early {
+                Early::Binary(message) if link.is_native() => {
+                    if let Err(error) = native::receive(&hub, &link, &message) {
+                        link.fatal(&hub, error);
+                    }
+                }
+                Early::Text(text) if !link.is_native() => kps_json::receive(&hub, &link, &text),
+                _ => link.fatal(&hub, Error::new(ErrorKind::Protocol, "text and binary are mixed")),
+            }
+        }
+        hub.send_ready();
+        if hub.is_closing() {
+            link.close_for_shutdown(&hub);
+        }
+        let end = link.run(&hub, decoder).await;
+        hub.unlink(link.port, end == super::connection::End::Lost);
+    }
+}
+
+/// Bytes nobody can guess.
+pub(super) fn entropy() -> [u8; 24] {
+    let mut bytes = [0; 24];
+    getrandom::fill(&mut bytes).expect("the system has randomness");
+    bytes
+}

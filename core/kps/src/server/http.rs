@@ -1,0 +1,250 @@
+//! The HTTP side of the listener: checks a request and upgrades `/ws/bus` to a WebSocket.
+
+use std::{convert::Infallible, future::ready, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode, Version,
+    header::{self, HeaderName, HeaderValue},
+    service::service_fn,
+    upgrade::OnUpgrade,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tungstenite::handshake::derive_accept_key;
+
+use super::gate::Gate;
+
+/// Where the bus is.
+pub(super) const PATH: &str = "/ws/bus";
+
+/// The subprotocol of kps' own protocol.
+const SUBPROTOCOL: &str = "kps.v1";
+
+/// Bytes of a request's head. A browser sends about 1 KiB, cookies aside.
+const MAX_HEAD: usize = 16 << 10;
+
+/// Header lines of a request.
+const MAX_HEADERS: usize = 64;
+
+type Reply = Response<Full<Bytes>>;
+
+/// What a WebSocket will speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Native,
+    KpsJson,
+}
+
+/// What a request for an upgrade said about itself.
+#[derive(Debug)]
+pub(super) struct Introduction {
+    pub(super) dialect: Dialect,
+    /// From `Authorization: Bearer` or `?token=`; empty: none.
+    pub(super) token: String,
+    /// Path and query, the token left out.
+    pub(super) path: String,
+    /// Names in lower case, secrets left out.
+    pub(super) headers: Vec<(String, String)>,
+}
+
+/// A connection that became a WebSocket.
+pub(super) struct Upgraded<I> {
+    pub(super) io: I,
+    /// What the client sent already.
+    pub(super) read: Bytes,
+    pub(super) introduction: Introduction,
+}
+
+/// Serves one connection until it is upgraded; `None` if it was not, within `patience`.
+///
+/// One request per connection: that keeps slow and idle ones bounded by a single timeout.
+pub(super) async fn serve<I>(
+    io: I,
+    gate: Arc<Gate>,
+    local: Option<SocketAddr>,
+    patience: Duration,
+) -> Option<Upgraded<I>>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let accepted = Mutex::new(None);
+    let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
+        let (reply, introduction) = respond(&gate, &request, local);
+        if let Some(introduction) = introduction {
+            *accepted.lock() = Some((hyper::upgrade::on(&mut request), introduction));
+        }
+        ready(Ok::<_, Infallible>(reply))
+    });
+    let serving = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience)
+        .keep_alive(false)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    match tokio::time::timeout(patience, serving).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a request failed"),
+        Err(_) => tracing::debug!("a request took too long"),
+    }
+    let (upgrade, introduction): (OnUpgrade, _) = accepted.into_inner()?;
+    let parts = upgrade.await.ok()?.downcast::<TokioIo<I>>().ok()?;
+    Some(Upgraded { io: parts.io.into_inner(), read: parts.read_buf, introduction })
+}
+
+/// The answer to a request, and what it said about itself if the connection is to be upgraded.
+fn respond<B>(
+    gate: &Gate,
+    request: &Request<B>,
+    local: Option<SocketAddr>,
+) -> (Reply, Option<Introduction>) {
+    let headers = request.headers();
+    let host = text(headers, header::HOST).or(request.uri().host());
+    if let Err(error) = gate.check(host, text(headers, header::ORIGIN), local) {
+        tracing::info!(%error, "refused a request");
+        return (plain(StatusCode::FORBIDDEN, error.to_string()), None);
+    }
+    match request.uri().path() {
+        PATH => match upgrade(request) {
+            Ok((reply, introduction)) => (reply, Some(introduction)),
+            Err(reply) => (*reply, None),
+        },
+        _ if !matches!(*request.method(), Method::GET | Method::HEAD) => {
+            (plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here"), None)
+        }
+        "/" => {
+            let sentence = concat!(
+                "kps ", env!("CARGO_PKG_VERSION"), " listens here: connect a WebSocket to /ws/bus.",
+            );
+            (plain(StatusCode::OK, sentence), None)
+        }
+        "/healthz" => (plain(StatusCode::OK, "ok"), None),
+        _ => (plain(StatusCode::NOT_FOUND, "nothing is here; the bus is at /ws/bus"), None),
+    }
+}
+
+fn upgrade<B>(request: &Request<B>) -> Result<(Reply, Introduction), Box<Reply>> {
+    let headers = request.headers();
+    let refuse = |sentence| Err(Box::new(plain(StatusCode::BAD_REQUEST, sentence)));
+    if request.method() != Method::GET || request.version() != Version::HTTP_11 {
+        return refuse("a WebSocket starts with a GET of HTTP/1.1");
+    }
+    if !lists(headers, header::CONNECTION, "upgrade") || !lists(headers, header::UPGRADE, "websocket")
+    {
+        let mut reply = plain(StatusCode::UPGRADE_REQUIRED, "the bus speaks WebSocket: upgrade");
+        reply.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        return Err(Box::new(reply));
+    }
+    if text(headers, header::SEC_WEBSOCKET_VERSION) != Some("13") {
+        let mut reply = plain(StatusCode::UPGRADE_REQUIRED, "the bus speaks WebSocket version 13");
+        reply.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        return Err(Box::new(reply));
+    }
+    // 16 bytes in base64.
+    let key = match text(headers, header::SEC_WEBSOCKET_KEY) {
+        Some(key) if key.len() == 24 && key.ends_with("==") => key,
+        _ => return refuse("Sec-WebSocket-Key is missing or is not 16 bytes in base64"),
+    };
+    let offers = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
+    let dialect = match lists(headers, header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+        true => Dialect::Native,
+        false if !offers => Dialect::KpsJson,
+        false => {
+            return refuse(
+                "none of the WebSocket subprotocols offered is known here: \
+                 offer kps.v1, or none for KPS JSON",
+            );
+        }
+    };
+    let (path, query_token) = split_token(request.uri().path(), request.uri().query());
+    let bearer = text(headers, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    let introduction = Introduction {
+        dialect,
+        token: bearer.map(str::to_owned).or(query_token).unwrap_or_default(),
+        path,
+        headers: public(headers),
+    };
+    let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()))
+        .expect("base64 is a valid header value");
+    let mut reply = Response::new(Full::default());
+    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let out = reply.headers_mut();
+    out.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    out.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    out.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    if dialect == Dialect::Native {
+        out.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
+    Ok((reply, introduction))
+}
+
+fn plain(status: StatusCode, sentence: impl Into<String>) -> Reply {
+    let mut reply = Response::new(Full::from(sentence.into() + "\n"));
+    *reply.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    reply.headers_mut().insert(header::CONTENT_TYPE, kind);
+    reply
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Whether `wanted` is among the comma-separated values of all headers called `name`.
+fn lists(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|value| value.trim().eq_ignore_ascii_case(wanted))
+}
+
+/// Browsers cannot set headers on a WebSocket, so a token may come in the query; it is taken out
+/// before anything else sees the path.
+fn split_token(path: &str, query: Option<&str>) -> (String, Option<String>) {
+    let mut rest = path.to_owned();
+    let mut token = None;
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        match pair.strip_prefix("token=") {
+            Some(value) => token = Some(percent_decode(value)),
+            None => {
+                rest.push(if rest.len() == path.len() { '?' } else { '&' });
+                rest.push_str(pair);
+            }
+        }
+    }
+    (rest, token)
+}
+
+fn percent_decode(value: &str) -> String {
+    let hex = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        match (*first, tail) {
+            (b'%', [high, low, tail @ ..]) if hex(*high).is_some() && hex(*low).is_some() => {
+                bytes.extend(hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low));
+                rest = tail;
+            }
+            (byte, _) => bytes.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The headers a hook may see: all but secrets.
+fn public(headers: &HeaderMap) -> Vec<(String, String)> {
+    let secret = [header::AUTHORIZATION, header::COOKIE, header::SEC_WEBSOCKET_KEY];
+    let visible = headers.iter().filter(|(name, _)| !secret.contains(name));
+    visible
+        .map(|(name, value)| {
+            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        })
+        .collect()
+}

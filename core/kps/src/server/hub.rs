@@ -1,0 +1,323 @@
+//! The bus with its connections: every turn locks the bus once, and what became ready leaves at
+//! once, by whichever task caused it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use kps_proto::{
+    bus::{Bus, BusConfig, Notice, Output, PortId},
+    clock::Time,
+};
+use parking_lot::{Mutex, MutexGuard};
+use slotmap::SecondaryMap;
+use tokio::sync::Notify;
+
+use super::{
+    connection::Connection, egress::Egress, events::Listeners, options::ServerOptions, relay,
+};
+use crate::auth::Tokens;
+
+/// Bytes pulled for one connection at once, and so about what it may have unsent beyond the
+/// bus' bounded queues.
+const PULL: usize = 256 << 10;
+
+/// How long the clock sleeps when nothing is due.
+const IDLE: Duration = Duration::from_secs(3600);
+
+pub(super) struct Hub {
+    pub(super) options: ServerOptions,
+    pub(super) tokens: Tokens,
+    pub(super) listeners: Listeners,
+    start: Instant,
+    state: Mutex<State>,
+    work: Mutex<Work>,
+    /// When the clock wakes next, microseconds.
+    armed: AtomicU64,
+    rearm: Notify,
+    /// Sockets open, registered or not.
+    sockets: AtomicUsize,
+    /// The ids of this process' own clients.
+    locals: Mutex<Vec<Arc<str>>>,
+    closing: AtomicBool,
+    /// Says that `closing` was set.
+    pub(super) stop: Notify,
+    /// Says that `sockets` became 0.
+    empty: Notify,
+}
+
+/// What the lock guards.
+struct State {
+    bus: Bus,
+    links: SecondaryMap<PortId, Arc<Connection>>,
+}
+
+/// What turns share so that none allocates. Only the server's thread takes it.
+#[derive(Default)]
+struct Work {
+    ports: Vec<PortId>,
+    outputs: Vec<Output>,
+    batches: Vec<Batch>,
+    notices: Vec<Notice>,
+    egress: Egress,
+}
+
+struct Batch {
+    link: Arc<Connection>,
+    count: usize,
+    more: bool,
+}
+
+impl Hub {
+    pub(super) fn new(options: ServerOptions) -> Arc<Hub> {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let wall_ms = u64::try_from(wall.as_millis()).unwrap_or(0);
+        let bus = Bus::new(BusConfig {
+            limits: options.limits.clone(),
+            timings: options.timings.clone(),
+            forbid_block: options.forbid_block,
+            epoch: wall_ms,
+            time_base_ms: wall_ms,
+        });
+        Arc::new(Hub {
+            tokens: Tokens::new(options.tokens.clone()),
+            options,
+            listeners: Listeners::default(),
+            start: Instant::now(),
+            state: Mutex::new(State { bus, links: SecondaryMap::new() }),
+            work: Mutex::default(),
+            armed: AtomicU64::new(u64::MAX),
+            rearm: Notify::new(),
+            sockets: AtomicUsize::new(0),
+            locals: Mutex::default(),
+            closing: AtomicBool::new(false),
+            stop: Notify::new(),
+            empty: Notify::new(),
+        })
+    }
+
+    /// The bus' clock.
+    pub(super) fn now(&self) -> Time {
+        Time::from_micros(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Looks at the bus without giving it anything to do.
+    pub(super) fn with_bus<R>(&self, look: impl FnOnce(&mut Bus, Time) -> R) -> R {
+        look(&mut self.state.lock().bus, self.now())
+    }
+
+    /// Lets `act` work on the bus and sends what it made ready. On the server's thread only.
+    pub(super) fn turn<R>(self: &Arc<Self>, act: impl FnOnce(&mut Bus, Time) -> R) -> R {
+        let now = self.now();
+        let work = self.work.lock();
+        let mut state = self.state.lock();
+        let result = act(&mut state.bus, now);
+        self.settle(work, state, now);
+        result
+    }
+
+    /// Sends what earlier calls of [`Hub::with_bus`] made ready.
+    pub(super) fn send_ready(self: &Arc<Self>) {
+        self.turn(|_, _| ());
+    }
+
+    fn settle(
+        self: &Arc<Self>,
+        mut work: MutexGuard<'_, Work>,
+        mut state: MutexGuard<'_, State>,
+        now: Time,
+    ) {
+        let Work { ports, outputs, batches, notices, egress } = &mut *work;
+        let State { bus, links } = &mut *state;
+        bus.take_ready(ports);
+        for port in ports.drain(..) {
+            let Some(link) = links.get(port) else { continue };
+            if link.is_paused() && !bus.is_paused(port) {
+                link.resume_reading();
+            }
+            if link.accepts() {
+                let before = outputs.len();
+                let more = bus.pull(now, port, PULL, outputs);
+                batches.push(Batch { link: link.clone(), count: outputs.len() - before, more });
+            } else {
+                link.set_hungry();
+            }
+        }
+        notices.extend(bus.take_notices());
+        let deadline = bus.deadline();
+        drop(state);
+        let mut outputs = outputs.drain(..);
+        for batch in batches.drain(..) {
+            let outputs = outputs.by_ref().take(batch.count);
+            batch.link.send(now, outputs, batch.more, egress);
+        }
+        drop(outputs);
+        let notices: Vec<_> = notices.drain(..).collect();
+        drop(work);
+        if let Some(deadline) = deadline {
+            self.wake_clock_by(deadline);
+        }
+        for notice in notices {
+            self.notice(notice);
+        }
+    }
+
+    /// Sends to `link` what the bus has for it, as long as its socket takes it. For the
+    /// connection's own task.
+    pub(super) fn pump(&self, port: PortId, link: &Connection) -> bool {
+        let mut work = self.work.lock();
+        let Work { outputs, egress, .. } = &mut *work;
+        let now = self.now();
+        let more = self.state.lock().bus.pull(now, port, PULL, outputs);
+        link.send(now, outputs.drain(..), more, egress);
+        more
+    }
+
+    /// Lends the buffers to a connection that has something of its own to say.
+    pub(super) fn with_egress<R>(&self, write: impl FnOnce(&mut Egress) -> R) -> R {
+        write(&mut self.work.lock().egress)
+    }
+
+    /// Makes a connection reachable.
+    pub(super) fn link(&self, port: PortId, link: Arc<Connection>) {
+        self.state.lock().links.insert(port, link);
+    }
+
+    /// Forgets a connection; with `keep` its session may be resumed.
+    pub(super) fn unlink(self: &Arc<Self>, port: PortId, keep: bool) {
+        self.state.lock().links.remove(port);
+        self.turn(|bus, now| bus.detach(now, port, keep));
+    }
+
+    pub(super) fn links(&self) -> Vec<Arc<Connection>> {
+        self.state.lock().links.values().cloned().collect()
+    }
+
+    fn notice(self: &Arc<Self>, notice: Notice) {
+        match notice {
+            Notice::Connected { port, client_id, .. } => {
+                if self.state.lock().links.get(port).is_some_and(|link| link.is_local()) {
+                    self.locals.lock().push(client_id);
+                } else {
+                    self.listeners.client_connected(client_id);
+                }
+            }
+            Notice::Disconnected { client_id, .. } => {
+                let mut locals = self.locals.lock();
+                match locals.iter().position(|local| *local == client_id) {
+                    Some(place) => {
+                        locals.swap_remove(place);
+                    }
+                    None => self.listeners.client_disconnected(client_id),
+                }
+            }
+            Notice::PublishToServer { address, payload, .. } => {
+                let hub = self.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = relay::send(&hub, &address, false, &payload).await {
+                        tracing::warn!(%error, "a message for another server was not passed on");
+                    }
+                });
+            }
+        }
+    }
+
+    /// Connected clients of a namespace, this process' own left out.
+    pub(super) fn count_clients(&self, namespace: &str) -> usize {
+        let locals = if namespace.is_empty() { self.locals.lock().len() } else { 0 };
+        self.with_bus(|bus, _| bus.count_clients(namespace)).saturating_sub(locals)
+    }
+
+    /// Counts a socket until the guard is dropped; `None` if there are too many.
+    pub(super) fn admit(self: &Arc<Self>) -> Option<Admission> {
+        let before = self.sockets.fetch_add(1, Ordering::Relaxed);
+        let admission = Admission(self.clone());
+        (before < self.options.max_connections && !self.is_closing()).then_some(admission)
+    }
+
+    /// Waits until the last socket is closed.
+    pub(super) async fn wait_until_empty(&self) {
+        loop {
+            let empty = self.empty.notified();
+            if self.sockets() == 0 {
+                return;
+            }
+            empty.await;
+        }
+    }
+
+    fn sockets(&self) -> usize {
+        self.sockets.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Takes no more connections and tells those there are.
+    pub(super) fn start_closing(self: &Arc<Self>) {
+        if !self.closing.swap(true, Ordering::Relaxed) {
+            self.stop.notify_waiters();
+            for link in self.links() {
+                link.close_for_shutdown(self);
+            }
+        }
+    }
+
+    fn wake_clock_by(&self, deadline: Time) {
+        // Only ever earlier: the clock looks again by itself whenever it wakes.
+        let before = self.armed.fetch_min(deadline.as_micros(), Ordering::Relaxed);
+        if deadline.as_micros() < before {
+            self.rearm.notify_one();
+        }
+    }
+
+    /// Drives what is due by time: the bus' timers and heartbeats. Ends when the server closes.
+    pub(super) async fn run_clock(self: Arc<Self>) {
+        let timings = &self.options.timings;
+        let sweep = (timings.heartbeat / 4).min(Duration::from_secs(1));
+        let mut next_sweep = self.now() + sweep;
+        while !(self.is_closing() && self.sockets() == 0) {
+            let due = self.with_bus(|bus, _| bus.deadline());
+            let has_links = !self.state.lock().links.is_empty();
+            let due = due.into_iter().chain(has_links.then_some(next_sweep)).min();
+            self.armed.store(due.map_or(u64::MAX, Time::as_micros), Ordering::Relaxed);
+            let sleep = due.map_or(IDLE, |due| due.since(self.now()));
+            tokio::select! {
+                () = tokio::time::sleep(sleep) => {}
+                () = self.rearm.notified() => continue,
+                () = self.empty.notified() => continue,
+            }
+            let now = self.now();
+            if self.with_bus(|bus, _| bus.deadline().is_some_and(|due| due <= now)) {
+                self.turn(|bus, now| bus.tick(now));
+            }
+            if now >= next_sweep {
+                next_sweep = now + sweep;
+                for link in self.links() {
+                    link.check_heartbeat(&self, now, sweep);
+                }
+            }
+        }
+    }
+
+    /// Tells the clock that there may be heartbeats to check.
+    pub(super) fn wake_clock(&self) {
+        self.rearm.notify_one();
+    }
+}
+
+/// One open socket.
+pub(super) struct Admission(Arc<Hub>);
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if self.0.sockets.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.empty.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! The server: a bus with a listener.
+//!
+//! One HTTP listener takes every connection; [`http`] checks it and upgrades it, [`handshake`]
+//! finds out who it is, and from then on a [`connection`] carries frames ([`native`]) or actions
+//! ([`kps_json`]) to the bus that the [`hub`] guards. Everything runs on the runtime's thread.
+
+mod connection;
+mod dialogue;
+mod egress;
+mod events;
+mod gate;
+mod handshake;
+mod http;
+mod hub;
+mod kps_json;
+mod native;
+mod options;
+mod relay;
+mod socket;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use kps_proto::{Error, ErrorKind, Result, bus::Ledger};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+
+pub use self::options::{DEFAULT_PORT, ServerOptions};
+use self::{
+    gate::Gate,
+    handshake::Guest,
+    http::{Dialect, Introduction, Upgraded},
+    hub::Hub,
+    socket::Socket,
+};
+use crate::{
+    client::{Bridge, ConnectOptions},
+    events::MailboxRef,
+    net::{
+        BoxFuture, listener,
+        mem::{self, MemTransport},
+    },
+    runtime::{self, Exit, OwnedByProcess},
+};
+
+/// A running server. Dropping the last handle closes it without waiting for anybody.
+#[derive(Clone)]
+pub struct Server(Arc<Running>);
+
+struct Running {
+    hub: Arc<Hub>,
+    address: Option<SocketAddr>,
+    secure: bool,
+    own: OnceLock<Bridge>,
+    _name: Option<mem::Registered>,
+    closed: AtomicBool,
+}
+
+impl Server {
+    /// Binds and starts serving. Besides `host:port`, `mem://name` listens inside the process
+    /// alone.
+    ///
+    /// Fails with `bind_failed` when the address cannot be used, and with `invalid_argument` when
+    /// it is reachable from other machines and nobody is kept out.
+    pub fn start(options: ServerOptions) -> Result<Server> {
+        let hub = Hub::new(options);
+        let options = &hub.options;
+        let secure = options.tls.is_some();
+        let (mut address, mut name) = (None, None);
+        if let Some(wanted) = options.listen.strip_prefix("mem://") {
+            let hub = Arc::downgrade(&hub);
+            name = Some(mem::register(wanted, Arc::new(move |end| attach(&hub, end)))?);
+        } else {
+            let resolved = listener::resolve(&options.listen)?;
+            options.check_exposure(resolved)?;
+            let runtime = runtime::handle();
+            let listener = {
+                let _context = runtime.enter();
+                listener::bind(resolved)?
+            };
+            let bound = listener.local_addr().map_err(|error| {
+                Error::new(ErrorKind::BindFailed, format!("cannot listen on {resolved}: {error}"))
+            })?;
+            address = Some(bound);
+            runtime.spawn(listen(hub.clone(), listener));
+        }
+        runtime::spawn(hub.clone().run_clock());
+        let running = Arc::new(Running {
+            hub,
+            address,
+            secure,
+            own: OnceLock::new(),
+            _name: name,
+            closed: AtomicBool::new(false),
+        });
+        let exit: Weak<Running> = Arc::downgrade(&running);
+        runtime::close_at_exit(exit);
+        Ok(Server(running))
+    }
+
+    /// `host:port` as bound, or `mem://name`.
+    pub fn address(&self) -> String {
+        match self.0.address {
+            Some(address) => address.to_string(),
+            None => self.0.hub.options.listen.clone(),
+        }
+    }
+
+    /// The URL under which clients of this machine reach it.
+    pub fn url(&self) -> String {
+        match self.0.address {
+            None => self.address(),
+            Some(mut address) => {
+                if address.ip().is_unspecified() {
+                    address.set_ip(match address {
+                        SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                        SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+                    });
+                }
+                format!("{}://{address}", if self.0.secure { "wss" } else { "ws" })
+            }
+        }
+    }
+
+    /// The server's own client: every client method works on the server itself. It is made at the
+    /// first call, has the id [`ServerOptions::id`], and needs no token.
+    pub fn bridge(&self) -> Result<&Bridge> {
+        if let Some(own) = self.0.own.get() {
+            return Ok(own);
+        }
+        let options = ConnectOptions { id: self.0.hub.options.id.clone(), ..Default::default() };
+        let bridge = self.connect(options)?;
+        Ok(self.0.own.get_or_init(|| bridge))
+    }
+
+    /// Another client inside the process, without any socket. `url` and `transport` of `options`
+    /// are not looked at.
+    pub fn connect(&self, options: ConnectOptions) -> Result<Bridge> {
+        let hub = Arc::downgrade(&self.0.hub);
+        Bridge::start(ConnectOptions {
+            url: "mem://server".into(),
+            transport: Some(Arc::new(MemTransport(move |end| attach(&hub, end)))),
+            ..options
+        })
+    }
+
+    /// From now on `mailbox` gets the server's events ([`Event::ClientConnected`],
+    /// [`Event::ClientDisconnected`], [`Event::ServerMessage`]) under the number of the server's
+    /// own client.
+    ///
+    /// [`Event::ClientConnected`]: crate::Event::ClientConnected
+    /// [`Event::ClientDisconnected`]: crate::Event::ClientDisconnected
+    /// [`Event::ServerMessage`]: crate::Event::ServerMessage
+    pub fn listen_to_events(&self, mailbox: &MailboxRef) -> Result<()> {
+        let key = self.bridge()?.key();
+        self.0.hub.listeners.add(mailbox.clone(), key);
+        Ok(())
+    }
+
+    /// Clients connected to the default namespace, this process' own left out.
+    pub fn count_clients(&self) -> usize {
+        self.0.hub.count_clients("")
+    }
+
+    /// Subscriptions in the default namespace that a message on `topic` would reach.
+    pub fn count_subscribers(&self, topic: &str) -> usize {
+        self.0.hub.with_bus(|bus, _| bus.count_subscribers("", topic))
+    }
+
+    /// The sum over all subscriptions there ever were.
+    pub fn ledger(&self) -> Ledger {
+        self.0.hub.with_bus(|bus, _| bus.ledger())
+    }
+
+    /// Bytes of all messages that wait in the server.
+    pub fn memory(&self) -> usize {
+        self.0.hub.with_bus(|bus, _| bus.memory())
+    }
+
+    /// Takes no more connections, tells clients to come back later, and returns when all have
+    /// gone, at most after `timeout`.
+    pub async fn close(&self, timeout: Duration) {
+        Running::close(&self.0, timeout).await;
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("address", &self.address()).finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    async fn close(&self, timeout: Duration) {
+        if self.closed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let deadline = std::time::Instant::now() + timeout;
+        if let Some(own) = self.own.get() {
+            own.close(timeout / 2).await;
+        }
+        let hub = self.hub.clone();
+        // Connections are touched on the runtime's thread only.
+        let closing = runtime::spawn(async move {
+            hub.start_closing();
+            let rest = deadline.saturating_duration_since(std::time::Instant::now());
+            let _ = tokio::time::timeout(rest, hub.wait_until_empty()).await;
+            hub.links().iter().for_each(|link| link.abandon());
+        });
+        // An error means that the runtime was shut down: then everything is closed.
+        let _ = closing.await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !*self.closed.get_mut() {
+            let hub = self.hub.clone();
+            runtime::spawn(async move { hub.start_closing() });
+        }
+    }
+}
+
+impl Exit for Running {
+    fn close(self: Arc<Self>, timeout: Duration) -> BoxFuture<'static, usize> {
+        Box::pin(async move {
+            Running::close(&self, timeout).await;
+            0
+        })
+    }
+}
+
+async fn listen(hub: Arc<Hub>, listener: TcpListener) {
+    let _owned = OwnedByProcess::new(&listener);
+    let gate = Arc::new(Gate::new(&hub.options.allowed_origins, &hub.options.allowed_hosts));
+    while !hub.is_closing() {
+        let (stream, remote) = tokio::select! {
+            accepted = listener::accept(&listener) => accepted,
+            () = hub.stop.notified() => break,
+        };
+        match hub.admit() {
+            Some(admission) => {
+                let (hub, gate) = (hub.clone(), gate.clone());
+                tokio::spawn(async move {
+                    let upgraded = welcome(&hub, gate, stream, remote);
+                    let upgraded = tokio::select! {
+                        upgraded = upgraded => upgraded,
+                        () = hub.stop.notified() => None,
+                    };
+                    // A task of its own: what the handshake needed is freed.
+                    if let Some(upgraded) = upgraded {
+                        tokio::spawn(async move {
+                            serve(&hub, upgraded, Some(remote)).await;
+                            drop(admission);
+                        });
+                    }
+                });
+            }
+            None => turn_away(&stream),
+        }
+    }
+}
+
+/// TLS and HTTP, up to the upgrade.
+async fn welcome(
+    hub: &Hub,
+    gate: Arc<Gate>,
+    stream: TcpStream,
+    remote: SocketAddr,
+) -> Option<Upgraded<Socket>> {
+    let local = stream.local_addr().ok();
+    let patience = hub.options.handshake_timeout;
+    let Some(tls) = &hub.options.tls else {
+        return upgrade(stream, gate, local, patience).await;
+    };
+    match tokio::time::timeout(patience, tls.acceptor().accept(stream)).await {
+        Ok(Ok(stream)) => upgrade(stream, gate, local, patience).await,
+        Ok(Err(error)) => {
+            tracing::info!(%error, %remote, "a TLS handshake failed");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+async fn upgrade<I>(
+    stream: I,
+    gate: Arc<Gate>,
+    local: Option<SocketAddr>,
+    patience: Duration,
+) -> Option<Upgraded<Socket>>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    Socket: From<I>,
+{
+    let Upgraded { io, read, introduction } = http::serve(stream, gate, local, patience).await?;
+    Some(Upgraded { io: io.into(), read, introduction })
+}
+
+async fn serve(hub: &Arc<Hub>, upgraded: Upgraded<Socket>, remote: Option<SocketAddr>) {
+    let Upgraded { io, read, introduction } = upgraded;
+    let dialect = introduction.dialect;
+    let Some(guest) = Guest::new(hub.clone(), io, &read, introduction, remote) else { return };
+    // Boxed: its memory is not kept while the connection runs.
+    let greeted = match dialect {
+        Dialect::Native => Box::pin(native::greet(guest)).await,
+        Dialect::KpsJson => Box::pin(kps_json::greet(guest)).await,
+    };
+    if let Some((link, guest)) = greeted {
+        guest.run(link).await;
+    }
+}
+
+/// One connection too many.
+fn turn_away(stream: &TcpStream) {
+    tracing::warn!("the limit of connections is reached; turned one away");
+    let answer = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
+        Content-Type: text/plain\r\nContent-Length: 32\r\n\r\nthis server has no room for more";
+    // If even this does not fit, closing says it.
+    let _ = stream.try_write(answer);
+}
+
+/// A client of this process brings its pipe.
+fn attach(hub: &Weak<Hub>, end: mem::End) -> bool {
+    let Some(hub) = hub.upgrade() else { return false };
+    let Some(admission) = hub.admit() else { return false };
+    runtime::spawn(async move {
+        let introduction = Introduction {
+            dialect: Dialect::Native,
+            token: String::new(),
+            path: String::new(),
+            headers: Vec::new(),
+        };
+        let upgraded = Upgraded { io: Socket::Memory(end), read: Bytes::new(), introduction };
+        serve(&hub, upgraded, None).await;
+        drop(admission);
+    });
+    true
+}
