@@ -138,6 +138,11 @@ impl Bus {
                 self.unalias(port, *number);
                 Ok(())
             }
+            // The driver answers it; whoever asks gets with the answer what was held back.
+            Frame::Ping { .. } => {
+                self.say_now(port);
+                Ok(())
+            }
             Frame::Hello(_) => {
                 Err(Error::new(ErrorKind::Protocol, "HELLO came twice; it opens a connection once"))
             }

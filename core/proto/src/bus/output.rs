@@ -224,6 +224,14 @@ impl Output {
         })
     }
 
+    /// The number of the publish that it refuses.
+    pub(super) fn refused(&self) -> Option<u64> {
+        match self {
+            Output::Error { reference: Reference::Publish(number), .. } => Some(*number),
+            _ => None,
+        }
+    }
+
     /// Roughly what it takes on the wire, to keep a pull within its budget.
     pub(super) fn size(&self) -> usize {
         match self {

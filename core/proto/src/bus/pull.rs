@@ -47,7 +47,11 @@ impl Bus {
                 reports.release(reports.received + 1);
             }
         }
-        if record.told_published < session.published || record.told_answered < session.answered {
+        // After the reports: a refusal must be known before its number is confirmed.
+        let reported = session.reports.sent == session.reports.log.len();
+        let news =
+            record.told_published < session.published || record.told_answered < session.answered;
+        if reported && news {
             record.told_published = session.published;
             record.told_answered = session.answered;
             record.untold_bytes = 0;
@@ -148,6 +152,12 @@ impl Bus {
     pub(super) fn lazy_due(&mut self, id: PortId) {
         let Some(port) = self.ports.get_mut(id) else { return };
         port.lazy = false;
+        self.say_now(id);
+    }
+
+    /// What was held back travels now.
+    pub(super) fn say_now(&mut self, id: PortId) {
+        let Some(port) = self.ports.get(id) else { return };
         let Some(session) = self.sessions.get(port.session) else { return };
         if port.told_published < session.published
             || port.told_answered < session.answered

@@ -192,8 +192,12 @@ impl Bus {
         session.reports.sent = 0;
         let has_reports = !session.reports.log.is_empty();
         let record = &mut self.ports[port];
-        // Parked publishes are not confirmed yet; sent again, they are ignored as repeats.
-        let (published, answered) = (session.published, session.answered);
+        // Parked publishes are not confirmed yet, nor are those whose refusal is still to be told;
+        // sent again, they are ignored as repeats.
+        let refused = session.reports.log.iter().find_map(Output::refused);
+        let published =
+            refused.map_or(session.published, |number| session.published.min(number - 1));
+        let answered = session.answered;
         record.told_published = published;
         record.told_answered = answered;
         let (session_id, secret) = (session.id.clone(), session.secret);

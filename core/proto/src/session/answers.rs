@@ -128,7 +128,11 @@ pub(super) fn send_some(log: &mut Log, start: usize, max: usize, out: &mut Bytes
 }
 
 fn shorten(text: &str, limit: usize) -> &str {
-    &text[..text.floor_char_boundary(limit)]
+    let mut end = limit.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 #[cfg(test)]
