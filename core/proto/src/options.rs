@@ -95,7 +95,7 @@ impl Default for Limits {
             topic: 1024,
             id: 256,
             headers: 64 << 10,
-            subscriptions: 100_000,
+            subscriptions: 10_000,
             aliases: 4096,
             acks: 1 << 20,
             queue_bytes: 32 << 20,

@@ -1,12 +1,13 @@
 //! Acks: a table with one row per recipient, frozen at publish time.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use slotmap::SlotMap;
 use smallvec::{SmallVec, smallvec};
 
 use super::{
-    Bus, Output, Published,
+    Bus, MAX_CONTROLS, Output, Published,
     publish::AckRequest,
     state::{AckKey, Awaited, PortId, SessionKey, SubKey, Timer},
 };
@@ -16,6 +17,9 @@ use crate::{
     message::{HandlerError, Payload, RowStatus},
     wire::frame::{AnswerFrame, Reference},
 };
+
+/// Entries a table may keep room for when it is empty.
+const WORTH_SHRINKING: usize = 4096;
 
 /// An ack with rows still open.
 #[derive(Debug)]
@@ -135,7 +139,9 @@ impl Bus {
     /// A report to a publisher; it reaches it in this session, over whatever connection.
     fn report(&mut self, now: Time, key: SessionKey, report: Output, at_once: bool) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        session.reports.log.push_back(report);
+        if session.reports.push(report) > self.config.limits.queue_bytes {
+            self.overrun.push(key);
+        }
         if let Some(port) = session.port {
             if at_once {
                 self.mark_ready(port);
@@ -221,7 +227,9 @@ impl Bus {
         data: Option<Payload>,
     ) {
         // Unknown: answered already, timed out, cancelled, or made up.
-        let Some(awaited) = self.sessions[client].deliveries.remove(&delivery) else { return };
+        let deliveries = &mut self.sessions[client].deliveries;
+        let Some(awaited) = deliveries.remove(&delivery) else { return };
+        shrink(deliveries);
         let number = self.subscriptions.get(awaited.sub).map_or(u32::MAX, |sub| sub.number);
         let Some(entry) = self.acks.get_mut(awaited.ack) else { return };
         let row = &mut entry.rows[awaited.row as usize];
@@ -265,6 +273,7 @@ impl Bus {
         for delivery in row.awaited.drain(..) {
             if let Some(session) = self.sessions.get_mut(row.client) {
                 session.deliveries.remove(&delivery);
+                shrink(&mut session.deliveries);
             }
         }
         let latency: Duration = now.since(entry.started);
@@ -272,13 +281,22 @@ impl Bus {
         entry.open -= 1;
         if entry.open == 0 {
             self.timers.remove(&(entry.deadline, Timer::Ack(key)));
-            self.acks.remove(key);
-            if let Some(session) = self.sessions.get_mut(publisher) {
-                session.acks.remove(&number);
-            }
+            self.remove_ack(key, publisher, number);
         }
         let row = Output::Row { number, recipient, status, latency, error, data };
         self.report(now, publisher, row, true);
+    }
+
+    fn remove_ack(&mut self, key: AckKey, publisher: SessionKey, number: u64) {
+        self.acks.remove(key);
+        if self.acks.is_empty() && self.acks.capacity() > WORTH_SHRINKING {
+            // No key of the old map is left anywhere: not in timers, sessions or deliveries.
+            self.acks = SlotMap::with_key();
+        }
+        if let Some(session) = self.sessions.get_mut(publisher) {
+            session.acks.remove(&number);
+            shrink(&mut session.acks);
+        }
     }
 
     /// Ends every open row of an ack with `status`; with `cancel`, handlers at work are told.
@@ -304,8 +322,12 @@ impl Bus {
         let Some(port) = self.sessions.get(client).and_then(|session| session.port) else {
             return;
         };
-        self.ports[port].controls.push_back(Output::Cancel { delivery });
-        self.mark_ready(port);
+        let controls = &mut self.ports[port].controls;
+        // One that does not read is not helped by more to read.
+        if controls.len() < MAX_CONTROLS {
+            controls.push_back(Output::Cancel { delivery });
+            self.mark_ready(port);
+        }
     }
 
     pub(super) fn cancel_ack(&mut self, now: Time, key: SessionKey, number: u64) {
@@ -332,6 +354,13 @@ impl Bus {
             Some((client.id.clone(), row.done))
         });
         Some(rows.collect())
+    }
+}
+
+/// A million acks that timed out must not leave their tables' memory behind.
+fn shrink<T>(map: &mut HashMap<u64, T, ahash::RandomState>) {
+    if map.is_empty() && map.capacity() > WORTH_SHRINKING {
+        *map = HashMap::default();
     }
 }
 

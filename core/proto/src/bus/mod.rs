@@ -53,6 +53,9 @@ use crate::{
     wire::frame::Frame,
 };
 
+/// Answers that may wait for a connection which does not read.
+const MAX_CONTROLS: usize = 1 << 16;
+
 /// What a bus is made with.
 #[derive(Clone, Debug, Default)]
 pub struct BusConfig {
@@ -81,6 +84,8 @@ pub struct Bus {
     timers: BTreeSet<(Time, Timer)>,
     ready: Vec<PortId>,
     notices: VecDeque<Notice>,
+    /// Clients that take none of the reports they cause; they end with the current call.
+    overrun: Vec<SessionKey>,
     /// Bytes of all messages ever, and of those that are gone, wherever they were dropped.
     charged: u64,
     released: Arc<AtomicU64>,
@@ -100,6 +105,7 @@ impl Bus {
             timers: BTreeSet::new(),
             ready: Vec::new(),
             notices: VecDeque::new(),
+            overrun: Vec::new(),
             charged: 0,
             released: Arc::default(),
             closed: Ledger::default(),
@@ -114,9 +120,29 @@ impl Bus {
     /// Takes one frame of a connection. An error is fatal: send it, close the connection and
     /// [`Bus::detach`] it. Anything less is answered with an `ERROR` among the outputs.
     pub fn handle(&mut self, now: Time, port: PortId, frame: &Frame<'_>) -> Result<()> {
-        let Some(session) = self.ports.get(port).map(|port| port.session) else {
+        let record = self.ports.get(port).filter(|port| self.sessions.contains_key(port.session));
+        let Some(record) = record else {
             return Err(Error::new(ErrorKind::Closed, "the connection was closed by the server"));
         };
+        if record.controls.len() > MAX_CONTROLS {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                "the client sends but does not read what it is answered",
+            ));
+        }
+        let session = record.session;
+        let result = self.handle_frame(now, port, session, frame);
+        self.end_overrun(now);
+        result
+    }
+
+    fn handle_frame(
+        &mut self,
+        now: Time,
+        port: PortId,
+        session: SessionKey,
+        frame: &Frame<'_>,
+    ) -> Result<()> {
         match frame {
             Frame::Publish(publish) => self.publish(now, port, session, publish),
             Frame::Credit { sub, consumed } => {
@@ -182,6 +208,17 @@ impl Bus {
                 Timer::SelfStall(session) => self.check_self_stall(now, session),
                 Timer::Expiry(session) => self.session_expired(now, session),
             }
+        }
+        self.end_overrun(now);
+    }
+
+    fn end_overrun(&mut self, now: Time) {
+        while let Some(session) = self.overrun.pop() {
+            let error = Error::new(
+                ErrorKind::SlowConsumer,
+                "the client does not read the reports to its own publishes",
+            );
+            self.end_session(now, session, Some(error));
         }
     }
 

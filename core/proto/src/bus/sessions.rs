@@ -359,7 +359,7 @@ impl Bus {
     }
 
     /// Forgets a client. If it is connected, `told` is what its connection is closed with.
-    fn end_session(&mut self, now: Time, key: SessionKey, told: Option<Error>) {
+    pub(super) fn end_session(&mut self, now: Time, key: SessionKey, told: Option<Error>) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         if let Some(expires) = session.expires.take() {
             self.timers.remove(&(expires, Timer::Expiry(key)));

@@ -115,13 +115,22 @@ pub(super) struct Reports {
     pub(super) log: VecDeque<Output>,
     pub(super) sent: usize,
     pub(super) received: u64,
+    bytes: usize,
 }
 
 impl Reports {
+    /// Adds one; returns the bytes that are kept now.
+    pub(super) fn push(&mut self, report: Output) -> usize {
+        self.bytes += report.size();
+        self.log.push_back(report);
+        self.bytes
+    }
+
     /// The client has the first `received` reports.
     pub(super) fn release(&mut self, received: u64) {
         while self.received < received && self.sent > 0 {
-            self.log.pop_front();
+            let Some(report) = self.log.pop_front() else { break };
+            self.bytes -= report.size();
             self.sent -= 1;
             self.received += 1;
         }

@@ -571,3 +571,31 @@ fn a_client_that_leaves_takes_everything_with_it() {
     assert_eq!(world.bus.memory(), 0);
     assert!(world.bus.ledger().is_balanced());
 }
+
+#[test]
+fn a_publisher_that_never_takes_its_reports_ends_instead_of_growing() {
+    let mut world = World::new(small());
+    let a = world.connect("a");
+    let refused = (1..).find(|number| {
+        let frame = Frame::Publish(publish(*number, "kps.reserved", b"1"));
+        world.bus.handle(world.now, a.port, &frame).is_err()
+    });
+    assert!(refused.is_some_and(|number| number < 200), "{refused:?}");
+    assert!(world.bus.sessions.is_empty());
+}
+
+#[test]
+fn a_million_acks_leave_no_tables_behind() {
+    let mut world = World::new(BusConfig::default());
+    let (a, b) = (world.connect("a"), world.connect("b"));
+    world.subscribe(b, 1, "t");
+    for number in 1..=100_000 {
+        world.publish_ack(a, number, "t", 100);
+    }
+    world.advance(Duration::from_millis(200));
+    assert_eq!(world.rows(a).len(), 100_000);
+    assert!(world.bus.acks.is_empty() && world.bus.acks.capacity() < 5000);
+    for session in world.bus.sessions.values() {
+        assert!(session.acks.capacity() < 5000 && session.deliveries.capacity() < 5000);
+    }
+}
