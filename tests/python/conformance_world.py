@@ -8,8 +8,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-import kps
 from link import Link
+
+import kps
 
 PATIENCE = 10.0
 EVENTS = [

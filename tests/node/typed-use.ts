@@ -1,0 +1,95 @@
+// Every name of the API used with its types. Checked by `tsc --strict`; never run.
+import {
+  type AckRow, type Client, type CloseReport, type ConnectRequest, type ContentType, type ErrorCode, type GapReason,
+  type ReceiptLevel, type RowStatus, type State, Ack, Gap, KpsError, Message, Receipt, Server, Subscription, connect,
+} from "kps";
+import * as kps from "kps";
+
+export async function connecting(): Promise<void> {
+  const client: Client = await connect("ws://127.0.0.1:9313", {
+    id: "a", token: "t", namespace: "n", timeout: 1000, wait: true, reconnect: true, reconnectMin: 100,
+    reconnectMax: 5000, outboxSoft: 1, outboxHard: 2, ca: "ca.pem", bigints: true,
+  });
+  const state: State = client.state;
+  console.log(state, client.id, client.url);
+  await using other = await connect();
+  other.unref();
+}
+
+export async function subscribing(client: Client): Promise<void> {
+  const subscription: Subscription = await client.subscribe("t.*", async (message) => ({ n: message.raw.length }), {
+    group: "g", concurrency: 2, overflow: "drop_oldest", capacity: 10, start: "new",
+  });
+  for await (const item of subscription) {
+    if (item instanceof Gap) {
+      const reason: GapReason = item.reason;
+      const count: number | null = item.count;
+      console.log(reason, count, item.topic, item.first, item.last);
+    } else {
+      const type: ContentType = item.contentType;
+      const headers: Readonly<Record<string, string>> = item.headers;
+      console.log(type, headers, item.id, item.sender, item.seq, item.epoch, item.time, item.attempt, item.maybeDuplicate);
+      item.respond({ ok: true });
+      item.fail(new Error("no"));
+    }
+  }
+  for await (const batch of subscription.batches()) console.log(batch.length);
+  console.log(subscription.topic, subscription.ledger().delivered);
+  subscription.unref();
+  await subscription.unsubscribe();
+  await client.unsubscribe("t");
+}
+
+export async function publishing(client: Client): Promise<void> {
+  const receipt: Receipt = client.publish("t", { n: 1 }, { headers: { a: "b" }, id: "x", ttl: 1500, receipt: "accepted" });
+  const level: ReceiptLevel = await receipt;
+  console.log(level, receipt.id);
+  await client.publishToId("b", new Uint8Array(3));
+  await client.publishToServer("127.0.0.1:9313", "text", { secure: false });
+  const ack: Ack = client.publishWithAck("t", null, 1000);
+  const rows: Record<string, AckRow> = await ack.wait();
+  const first: AckRow | null = await ack.waitAny();
+  const status: Record<string, boolean> = ack.status();
+  const complete: boolean = ack.isComplete();
+  for await (const row of ack) {
+    const how: RowStatus = row.status;
+    console.log(how, row.success, row.latency, row.data, row.error?.type, row.error?.text, row.clientId);
+  }
+  ack.cancel();
+  ack.unref();
+  console.log(rows, first, status, complete, client.publishToIdWithAck("b", 1), await client.request("t", [1, 2], 500));
+}
+
+export async function ending(client: Client): Promise<void> {
+  const remove = client.on("publish_failed", (id, error) => console.log(id, error.code));
+  client.on("message_to_id", (message: Message) => message.data);
+  remove();
+  console.log(client.ledger().published, client.timeline()[0]?.event);
+  await client.flush();
+  const report: CloseReport = await client.close(1000);
+  console.log(report.flushed, report.kept, report.abandoned);
+}
+
+export async function serving(): Promise<void> {
+  await using server = await Server.start({ listen: "127.0.0.1:0", id: "hub", token: "t", stallTimeout: 1000 });
+  server.onConnect((request: ConnectRequest) => request.clientId !== "mallory");
+  server.onMessageToId((message) => message.data);
+  server.onServerMessage((message) => console.log(message.data));
+  console.log(server.address, server.countClients(), server.countSubscribers("t"));
+}
+
+export async function asKps(): Promise<void> {
+  const client = await kps.Client.NewClient({ Id: "a", Address: "localhost:9313" });
+  const unsubscribe = client.Subscribe("t", (data) => console.log(data));
+  client.Publish("t", 1);
+  const ack = client.PublishWithAck("t", 1, 5000);
+  const { response, success } = await ack.WaitAny();
+  console.log(await ack.Wait(), response, success, await ack.GetStatus(), await ack.IsComplete());
+  ack.Cancel();
+  unsubscribe();
+  await client.Close();
+}
+
+export function failing(error: unknown): ErrorCode | undefined {
+  return error instanceof KpsError ? error.code : undefined;
+}
