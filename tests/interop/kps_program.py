@@ -1,4 +1,4 @@
-"""A program written for KPS, in the way its documentation shows. It runs on `ksps` and, with only the import changed, on `kps`.
+"""A program written for KPS, in the way its documentation shows, that runs on `ksps` and on `kps`.
 
 The test gives it `Client`; nothing else in it knows which package that is.
 """
