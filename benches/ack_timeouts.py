@@ -13,8 +13,9 @@ import socket
 import sys
 import threading
 
-import kps
 from processes import Broker, program, resident_bytes
+
+import kps
 
 WAVE = 50_000
 TIMEOUT = 0.5  # seconds
@@ -29,9 +30,8 @@ def main():
         silent_recipient(serve.url)
         growth = asyncio.run(publish(serve, acks // WAVE))
     for whose, (first, last) in growth.items():
-        print(
-            f"{whose}: {first / 1e6:.1f} MB after {WAVE:,} acks, {last / 1e6:.1f} MB after {acks:,}: {last / first - 1:+.1%}"
-        )
+        before, after = f"{first / 1e6:.1f} MB after {WAVE:,} acks", f"{last / 1e6:.1f} MB after {acks:,}"
+        print(f"{whose}: {before}, {after}: {last / first - 1:+.1%}")
     sys.exit(any(last > first * 1.05 for first, last in growth.values()))
 
 

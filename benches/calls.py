@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 
-import kps
 from processes import Broker, program
+
+import kps
 
 sys.path.append(str(pathlib.Path(__file__).parent / "peers/python"))
 from payload import PAYLOAD

@@ -13,8 +13,9 @@ import signal
 import sys
 import time
 
-import kps
 from processes import Broker, Worker, program
+
+import kps
 
 MESSAGES = 100_000
 CAPACITY = 1_000  # of the dropping policies

@@ -15,8 +15,9 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-import kps
 from data import departures
+
+import kps
 
 HERE = pathlib.Path(__file__).parent
 IN_FLIGHT = 1024  # publishes that wait for their acks at any time

@@ -1,7 +1,8 @@
 """kps: a handler that reads `message.data`; now and then a receipt is awaited, for back-pressure."""
 
-import kps
 from payload import PAYLOAD
+
+import kps
 
 
 class Peer:
