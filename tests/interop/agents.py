@@ -17,14 +17,9 @@ class Agent:
     """A process that reads commands and writes `{"result"}` for each, and `{"event"}` when something comes."""
 
     command: tuple[str | Path, ...]
-    answers_with_data = True
+    gives_data = True  # its answers carry what its handler returned
+    sees_data = True  # it sees what others' answers carry
     hears_directs = True
-    sends_directs = True
-
-    @property
-    def sender(self) -> str:
-        """What the broker calls it."""
-        return self.name
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -36,10 +31,10 @@ class Agent:
         self.process = await asyncio.create_subprocess_exec(
             *map(str, self.command), url, self.name, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
         )
-        self.reader = asyncio.create_task(self.read())
+        self.reader = asyncio.create_task(self.listen())
         assert "ready" in await self.result()
 
-    async def read(self) -> None:
+    async def listen(self) -> None:
         async for line in self.process.stdout:
             if not line.startswith(b"{"):
                 continue  # some clients greet
@@ -78,10 +73,52 @@ class Node(Agent):
 
 class Ksps(Agent):
     command = (sys.executable, HERE / "ksps_agent.py")
-    answers_with_data = False
+    gives_data = sees_data = False
 
 
-AGENTS = {"python": Python, "node": Node, "ksps": Ksps}
+class Cli(Agent):
+    """The Rust program: one `kps` process for each command, and one that goes on for the subscription."""
+
+    gives_data = hears_directs = False
+
+    async def start(self, url: str) -> None:
+        self.url = url
+        self.subscription: asyncio.subprocess.Process | None = None
+
+    def kps(self, *words: str, **pipes: int) -> Any:
+        return asyncio.create_subprocess_exec(
+            KPS, *words, "--url", self.url, "--id", self.name, stdout=asyncio.subprocess.PIPE, **pipes
+        )
+
+    async def do(self, what: str, topic: str = "", data: Any = None, to: str = "", answer: Any = None) -> Any:
+        if what == "subscribe":
+            return await self.subscribe(topic)
+        words = {"publish": [topic], "ack": [topic, "--ack", "--json"], "direct": [to, "--to-id"]}[what]
+        process = await self.kps("pub", *words, json.dumps(data))
+        said, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
+        assert process.returncode == 0
+        rows = [json.loads(line) for line in said.splitlines()]
+        return {row["client_id"]: {"success": row["status"] == "acked", "data": row["data"]} for row in rows}
+
+    async def subscribe(self, topic: str) -> None:
+        await self.stop()
+        self.subscription = await self.kps("sub", topic, "--json", stderr=asyncio.subprocess.PIPE)
+        while b"subscribed" not in (line := await self.subscription.stderr.readline()):
+            assert line, "kps sub ended"
+        self.reader = asyncio.create_task(self.read(self.subscription))
+
+    async def read(self, process: asyncio.subprocess.Process) -> None:
+        async for line in process.stdout:
+            self.messages.put_nowait(json.loads(line))
+
+    async def stop(self) -> None:
+        if self.subscription is not None:
+            self.subscription.terminate()
+            await asyncio.wait_for(self.subscription.wait(), PATIENCE)
+            self.subscription = None
+
+
+AGENTS = {"python": Python, "node": Node, "ksps": Ksps, "cli": Cli}
 
 
 class Serve:

@@ -1,0 +1,190 @@
+"""Breaks core in one place at a time and says whether some test noticed: `make mutations`.
+
+Works on a copy, with build output of its own. Each mutation is judged twice: by the conformance cases, which speak for
+users, and by kps-proto's own tests (state machines, simulation). One that neither catches is a hole in the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SUITES = {
+    "conformance": ["cargo", "test", "--quiet", "-p", "kps", "--test", "conformance"],
+    "proto": ["cargo", "test", "--quiet", "-p", "kps-proto"],
+}
+LONGEST = 900  # seconds; a mutation may make a test wait for ever
+
+
+@dataclass
+class Mutation:
+    what: str
+    file: str
+    before: str
+    after: str
+
+
+PROTO = "core/proto/src/"
+MUTATIONS = [
+    Mutation(
+        "a repeated publish is routed again",
+        PROTO + "bus/publish.rs",
+        "if frame.number <= session.arrived {\n            return Ok(());\n        }\n        if frame.number != session.arrived + 1 {",
+        "if frame.number > session.arrived + 1 {",
+    ),
+    Mutation(
+        "payloads over the limit are taken",
+        PROTO + "bus/publish.rs",
+        "if frame.payload.len() > limits.payload {",
+        "if frame.payload.len() > usize::MAX - limits.payload {",
+    ),
+    Mutation(
+        "permissions to publish are not asked for",
+        PROTO + "bus/principal.rs",
+        "!allowed.iter().any(|pattern| pattern.matches(topic))",
+        "allowed.len() > 1_000_000 && topic.is_empty()",
+    ),
+    Mutation(
+        "a group's message goes to its first member always",
+        PROTO + "bus/publish.rs",
+        "let better = (fit.0, fit.1).cmp(&(best_fit.0, best_fit.1));\n            if better.then(best_fit.2.cmp(&fit.2)).is_gt() {",
+        "if candidate == self.members[0] {",
+    ),
+    Mutation(
+        "in a client's row success outweighs failure",
+        PROTO + "bus/acks.rs",
+        "RowStatus::Acked => 1,",
+        "RowStatus::Acked => 4,",
+    ),
+    Mutation(
+        "a client's row carries the newest subscription's data",
+        PROTO + "bus/acks.rs",
+        "std::cmp::Ordering::Equal if new.oldest < old.oldest => new,",
+        "std::cmp::Ordering::Equal if new.oldest > old.oldest => new,",
+    ),
+    Mutation(
+        "a lost connection leaves its rows open",
+        PROTO + "bus/sessions.rs",
+        "for delivery in deliveries {\n            self.settle_delivery(now, key, delivery, RowStatus::Disconnected);",
+        "for delivery in deliveries.into_iter().take(0) {\n            self.settle_delivery(now, key, delivery, RowStatus::Disconnected);",
+    ),
+    Mutation(
+        "an ack's timeout never comes",
+        PROTO + "bus/acks.rs",
+        "self.timers.insert((deadline, Timer::Ack(key)));",
+        "self.timers.insert((deadline + Duration::from_secs(86_400), Timer::Ack(key)));",
+    ),
+    Mutation(
+        "drop_oldest tells nobody what it dropped",
+        PROTO + "bus/queue.rs",
+        "self.forget(published.cost());\n                    self.note_front(&published, GapReason::Overflow);",
+        "self.forget(published.cost());",
+    ),
+    Mutation(
+        "latest keeps every message",
+        PROTO + "bus/queue.rs",
+        "self.places.insert(published.topic.clone(), place);",
+        "let _ = place;",
+    ),
+    Mutation(
+        "what was sent and not received is not sent again after a resume",
+        PROTO + "bus/queue.rs",
+        "while self.sent.len() > arrived {",
+        "while self.sent.len() > arrived && arrived == usize::MAX {",
+    ),
+    Mutation(
+        "messages past their time to live are delivered",
+        PROTO + "bus/pull.rs",
+        "published.is_expired(now) =>",
+        "published.is_expired(now) && published.payload.bytes.len() > 1 << 30 =>",
+    ),
+    Mutation(
+        "a stalled block subscription is never closed",
+        PROTO + "bus/publish.rs",
+        "Some(since) if waited_for && since + timeout <= now => self.close_slow(now, key),",
+        "Some(since) if waited_for && since + timeout * 100_000 <= now => self.close_slow(now, key),",
+    ),
+    Mutation(
+        "an id of another principal is taken over",
+        PROTO + "bus/sessions.rs",
+        "if self.sessions[holder].principal.name == asks.name {",
+        "if self.sessions[holder].principal.name == asks.name || !id.is_empty() {",
+    ),
+    Mutation(
+        "a silent server is not noticed",
+        PROTO + "session/link.rs",
+        "Phase::Ready if now >= self.received + self.silence() => {",
+        "Phase::Ready if now >= self.received + self.silence() * 100_000 => {",
+    ),
+    Mutation(
+        "what was not accepted is not sent again after a resume",
+        PROTO + "session/handshake.rs",
+        "let released = self.outbox.resume(welcome)?;",
+        "let released = self.outbox.resume(&Welcome { published: u64::MAX >> 12, ..welcome.clone() })?;",
+    ),
+]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="a word of the mutations to try")
+    only = parser.parse_args().only
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "mutations"
+    copy = target / "tree"
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(target / "build"), "CARGO_TERM_QUIET": "true"}
+    copy_tree(copy)
+    print("unchanged:", *(f"{suite} {verdict(suite, copy, environment)}" for suite in SUITES), flush=True)
+    survived = []
+    for mutation in MUTATIONS:
+        if only and only not in mutation.what:
+            continue
+        file = copy / mutation.file
+        text = file.read_text()
+        if text.count(mutation.before) != 1:
+            print(f"STALE     {mutation.what}: {mutation.file} does not have its text once", flush=True)
+            survived.append(mutation)
+            continue
+        file.write_text(text.replace(mutation.before, mutation.after))
+        verdicts = {suite: verdict(suite, copy, environment) for suite in SUITES}
+        file.write_text(text)
+        caught = [suite for suite, said in verdicts.items() if said == "fails"]
+        if not caught:
+            survived.append(mutation)
+        said = "survived" if not caught else f"caught by {', '.join(caught)}"
+        if "does not build" in verdicts.values():
+            said = "STALE: does not build"
+        print(f"{mutation.what:70} {said}", flush=True)
+    print(f"{len(survived)} not caught")
+    return 1 if survived else 0
+
+
+def copy_tree(copy: Path) -> None:
+    """What git knows, with what is changed in the working tree."""
+    files = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")
+    for name in filter(None, files):
+        source, destination = ROOT / name, copy / name
+        if source.is_file() and not (destination.exists() and destination.read_bytes() == source.read_bytes()):
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, destination)
+
+
+def verdict(suite: str, tree: Path, environment: dict[str, str]) -> str:
+    command = SUITES[suite]
+    build = subprocess.run([*command, "--no-run"], cwd=tree, env=environment, check=False, capture_output=True)
+    if build.returncode:
+        return "does not build"
+    try:
+        done = subprocess.run(command, cwd=tree, env=environment, check=False, capture_output=True, timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        return "fails"
+    return "fails" if done.returncode else "passes"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
