@@ -20,6 +20,7 @@ use std::{
 use kps_proto::Result;
 
 pub use address::{Address, DEFAULT_PATH, DEFAULT_PORT};
+pub(crate) use tls::handshake_error;
 pub use tls::{Ca, TlsOptions};
 pub use upgrade::SUBPROTOCOL;
 

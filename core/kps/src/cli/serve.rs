@@ -1,0 +1,138 @@
+//! `kps serve`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use kps_proto::{Error, ErrorKind, Result};
+
+use super::{bytes, duration, interrupt};
+use crate::{Server, ServerOptions, auth::Token, net::identity::TlsIdentity, runtime};
+
+/// How long closing waits for clients.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// Run a broker until Ctrl-C or SIGTERM.
+#[derive(Args)]
+pub(super) struct Serve {
+    /// host:port to listen on; port 0 takes any free one
+    #[arg(long, default_value = "127.0.0.1:9313", value_name = "HOST:PORT")]
+    listen: String,
+    /// A token that clients must show; may be repeated
+    #[arg(long, env = "KPS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Vec<String>,
+    /// A file with one token per line, which keeps them out of the list of processes
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Allow to be reached from other machines without any token
+    #[arg(long)]
+    insecure: bool,
+    /// The certificate chain for TLS, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// A web origin whose pages may connect, like https://app.example.org; may be repeated
+    #[arg(long, value_name = "ORIGIN")]
+    allow_origin: Vec<String>,
+    /// A name under which this server is reached; may be repeated
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<String>,
+    /// A server that publish_to_server may reach, besides this machine's; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]")]
+    server_address: Vec<String>,
+    /// Refuse subscriptions that would pause their publishers
+    #[arg(long)]
+    forbid_block: bool,
+    /// Connections at the same time
+    #[arg(long, default_value_t = 100_000, value_name = "COUNT")]
+    max_connections: usize,
+    /// Largest payload
+    #[arg(long, value_parser = bytes, default_value = "1M", value_name = "BYTES")]
+    max_payload: usize,
+    /// What one subscription's queue holds
+    #[arg(long, value_parser = bytes, default_value = "32M", value_name = "BYTES")]
+    queue_bytes: usize,
+    /// What all queues hold together
+    #[arg(long, value_parser = bytes, default_value = "1G", value_name = "BYTES")]
+    server_bytes: usize,
+    /// How long a lost connection's session is kept
+    #[arg(long, value_parser = duration, default_value = "30s", value_name = "TIME")]
+    resume_window: Duration,
+    /// A full subscription that takes nothing for so long is closed
+    #[arg(long, value_parser = duration, default_value = "10s", value_name = "TIME")]
+    stall_timeout: Duration,
+    /// Say on standard output what a script wants to know, one JSON object per line
+    #[arg(long)]
+    json: bool,
+    /// Log to standard error; twice: more
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Result<()> {
+        self.log();
+        let json = self.json;
+        let server = Server::start(self.options()?)?;
+        let (address, url) = (server.address(), server.url());
+        if json {
+            println!("{}", serde_json::json!({ "listening": address, "url": url }));
+        } else {
+            println!("kps {} listens on {url}", env!("CARGO_PKG_VERSION"));
+        }
+        runtime::handle().block_on(interrupt::interrupted());
+        runtime::handle().block_on(server.close(CLOSE));
+        if json {
+            let ledger = server.ledger();
+            let (accepted, delivered) = (ledger.accepted, ledger.delivered);
+            println!("{}", serde_json::json!({ "closed": { "accepted": accepted, "delivered": delivered } }));
+        }
+        // Being told to end is how a server ends.
+        interrupt::forget();
+        Ok(())
+    }
+
+    fn options(self) -> Result<ServerOptions> {
+        let mut tokens: Vec<String> = self.token;
+        if let Some(file) = &self.token_file {
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                let sentence = format!("cannot read {}: {error}", file.display());
+                Error::new(ErrorKind::InvalidArgument, sentence)
+            })?;
+            tokens.extend(text.lines().map(str::trim).map(str::to_owned));
+        }
+        tokens.retain(|token| !token.is_empty());
+        let tls = self.tls_cert.zip(self.tls_key);
+        let mut options = ServerOptions {
+            listen: self.listen,
+            tls: tls.map(|(cert, key)| TlsIdentity::from_files(cert, key)).transpose()?,
+            tokens: tokens.into_iter().map(Token::new).collect(),
+            insecure: self.insecure,
+            allowed_origins: self.allow_origin,
+            allowed_hosts: self.allow_host,
+            server_addresses: self.server_address,
+            forbid_block: self.forbid_block,
+            max_connections: self.max_connections,
+            ..ServerOptions::default()
+        };
+        options.limits.payload = self.max_payload;
+        options.limits.queue_bytes = self.queue_bytes;
+        options.limits.server_bytes = self.server_bytes;
+        options.timings.resume_window = self.resume_window;
+        options.timings.stall_timeout = self.stall_timeout;
+        Ok(options)
+    }
+
+    fn log(&self) {
+        let level = match self.verbose {
+            0 => tracing::Level::WARN,
+            1 => tracing::Level::INFO,
+            _ => tracing::Level::DEBUG,
+        };
+        let subscriber =
+            tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).finish();
+        // A host program may have its own already.
+        let _ = tracing::subscriber::set_global_default(subscriber);
+    }
+}
