@@ -204,16 +204,14 @@ impl From<session::Event> for Event {
             From::Resumed { sub, replayed } => Event::Resumed { sub, replayed },
             From::CancelDelivery { sub, delivery } => Event::CancelDelivery { sub, delivery },
             From::Receipt { number, level } => Event::Receipt { number, level },
-            From::PublishFailed { number, id, error } => {
-                Event::PublishFailed { number, id, error }
-            }
+            From::PublishFailed { number, id, error } => Event::PublishFailed { number, id, error },
             From::Room => Event::Room,
             From::Recipients { ack, clients } => Event::Recipients { ack, clients },
             From::Row { ack, row } => Event::Row { ack, row },
             From::AckDone { ack, error } => Event::AckDone { ack, error },
             From::RequestDone { ack, result } => Event::RequestDone { ack, result },
             From::Goaway { reason } => Event::Goaway { reason },
-            From::Flushed => Event::Flushed { token: 0, error: None },
+            From::Flushed { error } => Event::Flushed { token: 0, error },
         }
     }
 }

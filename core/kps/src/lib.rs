@@ -10,10 +10,10 @@ pub mod net;
 pub mod runtime;
 pub mod server;
 
-pub use client::{Bridge, CloseReport, ConnectOptions, FlushHint, To};
+pub use client::{Bridge, CloseReport, ConnectOptions, FlushHint};
 pub use events::{
     AckRequest, ClientKey, ClientState, Event, HostMailbox, Item, MailboxRef, PublishOptions, Room,
-    SubId, Target,
+    SubId, Target, To,
 };
 pub use server::{Server, ServerOptions};
 pub use kps_proto::{self as proto, Error, ErrorKind, Result, message, options};

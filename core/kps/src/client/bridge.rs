@@ -1,29 +1,35 @@
 //! The face for host loops: synchronous, non-blocking, callable from any thread; everything that
 //! takes time is told as an [`Event`](crate::Event) in a mailbox.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use kps_proto::{
-    Result,
+    Error, ErrorKind, Result,
     message::{Answer, ContentType, ReceiptLevel},
     options::SubscribeOptions,
+    session::{Ledger, Moment},
 };
 
-use super::ConnectOptions;
-use crate::events::{
-    AckRequest, ClientKey, ClientState, MailboxRef, PublishOptions, Room, SubId, Target,
+use super::{
+    ConnectOptions,
+    inner::Inner,
+    outlets::{NATIVE, Router},
+};
+use crate::{
+    events::{ClientKey, ClientState, MailboxRef, PublishOptions, Room, SubId, Target, To},
+    net::{self, Health, Transport},
+    runtime,
 };
 
-/// Where a publish goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum To<'a> {
-    /// To a topic's subscribers.
-    Topic(&'a str),
-    /// To the client with this id.
-    Client(&'a str),
-    /// To another server, by address.
-    Server(&'a str),
-}
+/// How long a client that is dropped without `close` goes on flushing in the background.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Whether the caller will call [`Bridge::flush_now`] soon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +43,7 @@ pub enum FlushHint {
 /// What became of what was published, when a client closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloseReport {
-    /// Messages accepted by the broker during the close.
+    /// Messages accepted by the server during the close.
     pub flushed: u64,
     /// Messages kept on disk for the next start.
     pub kept: u64,
@@ -45,55 +51,183 @@ pub struct CloseReport {
     pub abandoned: Vec<String>,
 }
 
-/// A cheap handle of a client.
+/// A cheap handle of a client, for host loops. The client closes when it is [closed](Self::close)
+/// or its last handle is dropped.
+///
+/// In a forked child the first use makes a new client from the same options: a new session, a new id
+/// unless one was asked for, its own connection. Subscriptions, and what was queued, stay with the
+/// parent.
 #[derive(Clone, Debug)]
-pub struct Bridge(());
+pub struct Bridge(Arc<Shared>);
 
-#[allow(unused_variables)]
+struct Shared {
+    key: ClientKey,
+    options: Arc<ConnectOptions>,
+    transport: Arc<dyn Transport>,
+    /// Of this process, or of the one that it was forked from.
+    inner: AtomicPtr<Arc<Inner>>,
+    closed: AtomicBool,
+}
+
 impl Bridge {
     /// Starts connecting and returns at once.
+    ///
+    /// # Errors
+    /// `invalid_argument` for a wrong URL.
     pub fn start(options: ConnectOptions) -> Result<Bridge> {
-        unimplemented!()
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let transport = match &options.transport {
+            Some(injected) => injected.clone(),
+            None => net::transport(&options.url)?,
+        };
+        let key = ClientKey(NEXT.fetch_add(1, Ordering::Relaxed));
+        let options = Arc::new(options);
+        let inner = Inner::start(key, options.clone(), transport.clone())?;
+        let inner = AtomicPtr::new(Box::into_raw(Box::new(inner)));
+        let closed = AtomicBool::new(false);
+        Ok(Bridge(Arc::new(Shared { key, options, transport, inner, closed })))
     }
+
     /// Waits for the first handshake, at most [`ConnectOptions::timeout`].
+    ///
+    /// # Errors
+    /// Why the last attempt failed: `connect_failed`, `unauthorized`, `id_in_use`, …; `timeout` if
+    /// the server took the connection but did not answer; `closed`.
     pub async fn ready(&self) -> Result<()> {
-        unimplemented!()
+        let mut status = self.inner().status.subscribe();
+        let settled = status.wait_for(|status| {
+            matches!(status.state, ClientState::Connected | ClientState::Closed)
+        });
+        let settled = runtime::timeout(self.0.options.timeout, settled).await;
+        let settled = settled.and_then(Result::ok).map(|status| status.clone());
+        let error = match settled {
+            Some(status) if status.state == ClientState::Connected => return Ok(()),
+            Some(status) => status
+                .error
+                .unwrap_or_else(|| Error::new(ErrorKind::Closed, "the client was closed")),
+            None => self.inner().status.borrow().error.clone().unwrap_or_else(|| {
+                let sentence =
+                    format!("no handshake with {} within the timeout", self.0.options.url);
+                Error::new(ErrorKind::Timeout, sentence)
+            }),
+        };
+        Err(error)
     }
+
     /// This client's number in mailbox items.
     pub fn key(&self) -> ClientKey {
-        unimplemented!()
+        self.0.key
     }
-    /// Makes `mailbox` known: events of this client may name it, and those that belong to nobody in
-    /// particular (state, room, refused publishes) go to every attached mailbox. Cheap to repeat.
+
+    /// How it connects.
+    pub fn options(&self) -> &ConnectOptions {
+        &self.0.options
+    }
+
+    /// Makes `mailbox` known: events of this client may name it, and those that belong to nobody
+    /// in particular (state, refused publishes) go to every attached mailbox. Cheap to
+    /// repeat.
     pub fn attach(&self, mailbox: &MailboxRef) -> Target {
-        unimplemented!()
+        self.inner().outlets.attach(mailbox)
     }
+
     /// Forgets it (its loop ended): its subscriptions end.
     pub fn detach(&self, mailbox: &MailboxRef) {
-        unimplemented!()
+        let inner = self.inner();
+        for sub in inner.outlets.detach(Target(mailbox.id())) {
+            // It may have ended by itself.
+            let _ = inner.with_session(|session, events| session.unsubscribe(sub, events));
+        }
+        inner.bell.ring();
     }
-    /// `Event::Subscribed` or `Event::SubscribeFailed` follows in `mailbox`.
+
+    /// Has direct messages ([`SubId::DIRECT`]) come to `mailbox`; without a call the first
+    /// attached one gets them.
+    pub fn direct_to(&self, mailbox: &MailboxRef) {
+        let inner = self.inner();
+        inner.outlets.set_direct(inner.outlets.attach(mailbox));
+    }
+
+    /// Subscribes; `Event::Subscribed` or `Event::SubscribeFailed` follows in `mailbox`.
+    ///
+    /// # Errors
+    /// `invalid_topic`, `invalid_argument`, `closed`.
     pub fn subscribe(
         &self,
         mailbox: &MailboxRef,
         pattern: &str,
         options: SubscribeOptions,
     ) -> Result<SubId> {
-        unimplemented!()
+        let target = self.attach(mailbox);
+        self.subscribe_to(target, pattern, options)
     }
-    /// `Event::Unsubscribed` follows.
+
+    pub(super) fn subscribe_to(
+        &self,
+        target: Target,
+        pattern: &str,
+        options: SubscribeOptions,
+    ) -> Result<SubId> {
+        let inner = self.inner();
+        let sub = inner.session(|session| session.subscribe(target, pattern, options))?;
+        inner.outlets.subscribed(sub, target);
+        inner.flush(runtime::now());
+        Ok(sub)
+    }
+
+    /// Ends a subscription; `Event::Unsubscribed` follows.
+    ///
+    /// # Errors
+    /// `not_found` if it has ended already, `invalid_argument` for [`SubId::DIRECT`].
     pub fn unsubscribe(&self, sub: SubId) -> Result<()> {
-        unimplemented!()
+        let inner = self.inner();
+        inner.with_session(|session, events| session.unsubscribe(sub, events))?;
+        inner.outlets.unsubscribed(sub);
+        inner.flush(runtime::now());
+        Ok(())
     }
+
     /// `count` more messages of `sub` were handed to the handler and are done with.
+    #[inline]
     pub fn consumed(&self, sub: SubId, count: u64, hint: FlushHint) {
-        unimplemented!()
+        let inner = self.inner();
+        let credit = inner.session(|session| {
+            session.consumed(sub, count);
+            let credit = session.has_output();
+            if !credit {
+                inner.check_deadline(session);
+            }
+            credit
+        });
+        if credit {
+            inner.queued(runtime::now(), CREDIT, hint);
+        }
     }
-    /// The answer to a message with `delivery`.
+
+    /// Answers a message that has a `delivery`, once.
+    ///
+    /// # Errors
+    /// `not_found` if nobody waits any more, `payload_too_large` (it can still be answered).
+    #[inline]
     pub fn answer(&self, delivery: u64, answer: Answer, hint: FlushHint) -> Result<()> {
-        unimplemented!()
+        let inner = self.inner();
+        inner.session(|session| session.answer(delivery, &answer))?;
+        let bytes = match &answer {
+            Answer::Acked(payload) => payload.bytes.len(),
+            _ => 0,
+        };
+        inner.queued(runtime::now(), CREDIT + bytes, hint);
+        Ok(())
     }
-    /// Encodes, queues, and (as `hint` says) sends. Returns the publish number.
+
+    /// Queues a message, sends as `hint` says, and returns the publish's number: 1, 2, 3, …
+    /// A receipt level of `accepted` or more is [watched](Self::watch).
+    ///
+    /// # Errors
+    /// Nothing is queued on `outbox_full`, `payload_too_large`, `invalid_topic`,
+    /// `invalid_argument`, `receipt_unavailable`, `limit_exceeded`, `closed`. A later refusal is an
+    /// `Event::PublishFailed`.
+    #[inline]
     pub fn publish(
         &self,
         to: To<'_>,
@@ -102,46 +236,196 @@ impl Bridge {
         options: PublishOptions<'_>,
         hint: FlushHint,
     ) -> Result<u64> {
-        unimplemented!()
+        let inner = self.inner();
+        let now = runtime::now();
+        let number = inner.session(|session| {
+            let number = session.publish(now, to, content_type, payload, &options)?;
+            if options.ack.is_some() {
+                inner.check_deadline(session);
+            }
+            Ok(number)
+        })?;
+        inner.queued(now, HEADER + payload.len(), hint);
+        Ok(number)
     }
-    /// `Event::Receipt` (or `PublishFailed`) follows for publish `number`, at once if it is reached already.
-    pub fn watch(&self, number: u64, level: ReceiptLevel, target: Target) {
-        unimplemented!()
+
+    /// Asks for `Event::Receipt` (or `PublishFailed`) in `target`. True, and no event, if the
+    /// publish has reached `level` already.
+    ///
+    /// # Errors
+    /// `receipt_unavailable`, or why the publish failed.
+    pub fn watch(&self, number: u64, level: ReceiptLevel, target: Target) -> Result<bool> {
+        let inner = self.inner();
+        let reached = inner.session(|session| session.watch(number, level, target))?;
+        if !reached {
+            inner.queued(runtime::now(), CREDIT, FlushHint::Later);
+        }
+        Ok(reached)
     }
-    /// Stops waiting for the rows of publish `number`.
+
+    /// Asks for one `Event::Room` in `target` when the outbox is below its soft bound. True, and no
+    /// event, if it is already.
+    pub fn watch_room(&self, target: Target) -> bool {
+        self.inner().session(|session| session.watch_room(target))
+    }
+
+    /// Stops waiting for the rows, or the outcome, of publish `number`; rows end as cancelled.
     pub fn cancel_ack(&self, number: u64) {
-        unimplemented!()
+        let inner = self.inner();
+        inner.with_session(|session, events| session.cancel_ack(number, events));
+        inner.queued(runtime::now(), CREDIT, FlushHint::Later);
     }
-    /// The id of the message with this publish number (without a publisher-given id).
+
+    /// The id under which subscribers see the publish with this number, unless it was given one.
     pub fn message_id(&self, number: u64) -> String {
-        unimplemented!()
+        self.inner().session(|session| session.message_id(number))
     }
+
     /// Sends what `FlushHint::Later` left waiting.
+    #[inline]
     pub fn flush_now(&self) {
-        unimplemented!()
+        self.inner().flush(runtime::now());
     }
-    /// `Event::Flushed` with the returned token follows in `mailbox` when everything published so far was accepted or refused.
+
+    /// Asks for `Event::Flushed` with the returned token in `mailbox` when everything published so
+    /// far is accepted or refused. It comes as an event in any case.
     pub fn flush_event(&self, mailbox: &MailboxRef) -> u64 {
-        unimplemented!()
+        let target = self.attach(mailbox);
+        let (token, done) = self.flush_to(target);
+        if let Some(result) = done {
+            let event = crate::Event::Flushed { token, error: result.err() };
+            mailbox.push(crate::Item { client: self.0.key, event });
+        }
+        token
     }
-    /// Waits until everything published so far was accepted or refused.
-    pub async fn flush(&self) -> Result<()> {
-        unimplemented!()
+
+    /// The token, and the outcome if it is known at once.
+    pub(super) fn flush_to(&self, target: Target) -> (u64, Option<Result<()>>) {
+        let inner = self.inner();
+        let (token, done) = inner.session(|session| {
+            let token = inner.outlets.flushing(target);
+            let done = match session.flush(target) {
+                Ok(false) => None,
+                Ok(true) => Some(Ok(())),
+                Err(error) => Some(Err(error)),
+            };
+            if done.is_some() {
+                inner.outlets.not_flushing(token);
+            }
+            (token, done)
+        });
+        inner.flush(runtime::now());
+        (token, done)
     }
-    /// Flushes, says goodbye, and reports; returns within `timeout`.
+
+    /// Flushes, says goodbye, and reports; returns within `timeout` and a little for the goodbye.
     pub async fn close(&self, timeout: Duration) -> CloseReport {
-        unimplemented!()
+        self.0.closed.store(true, Ordering::Relaxed);
+        let report = self.inner().begin_close(timeout);
+        report.await.unwrap_or_default()
     }
+
     /// How full the outbox is.
+    #[inline]
     pub fn room(&self) -> Room {
-        unimplemented!()
+        self.inner().session(|session| session.room())
     }
-    /// The connection's state.
+
+    /// Where the connection stands.
     pub fn state(&self) -> ClientState {
-        unimplemented!()
+        self.inner().session(|session| session.state())
     }
+
     /// The id; `None` before the first handshake if the server makes it.
     pub fn id(&self) -> Option<String> {
-        unimplemented!()
+        let id = self.inner().session(|session| session.id().to_owned());
+        (!id.is_empty()).then_some(id)
+    }
+
+    /// What became of every message, counted.
+    pub fn ledger(&self) -> Ledger {
+        self.inner().session(|session| session.ledger())
+    }
+
+    /// The last things that happened, oldest first, each with how long ago it was.
+    pub fn timeline(&self) -> Vec<(Duration, Moment)> {
+        let now = runtime::now();
+        let moment = |moment: &Moment| (now.since(moment.at), moment.clone());
+        self.inner().session(|session| session.timeline().map(moment).collect())
+    }
+
+    /// What the present link carried; `None` while there is none.
+    pub fn health(&self) -> Option<Health> {
+        self.inner().link().map(|link| link.health())
+    }
+
+    /// Uses another token from now on.
+    pub fn set_token(&self, token: String) {
+        let inner = self.inner();
+        inner.session(|session| session.set_token(token));
+        inner.flush(runtime::now());
+    }
+
+    pub(super) fn set_native(&self, router: Arc<dyn Router>) {
+        self.inner().outlets.set_native(router);
+    }
+
+    pub(super) fn direct_to_native(&self) {
+        self.inner().outlets.set_direct(NATIVE);
+    }
+
+    #[inline]
+    fn inner(&self) -> &Arc<Inner> {
+        let pointer = self.0.inner.load(Ordering::Acquire);
+        // SAFETY: it came from a box, and is never freed while a `Bridge` exists: a replaced one
+        // is leaked.
+        let inner = unsafe { &*pointer };
+        if inner.generation == runtime::generation() { inner } else { self.begin_again(pointer) }
+    }
+
+    /// In a forked child: what the parent had is leaked untouched, because dropping it would take
+    /// locks, and write to sockets, that are the parent's.
+    #[cold]
+    fn begin_again(&self, parents: *mut Arc<Inner>) -> &Arc<Inner> {
+        let shared = &*self.0;
+        let inner = Inner::start(shared.key, shared.options.clone(), shared.transport.clone())
+            .expect("it started once with the same options");
+        if shared.closed.load(Ordering::Relaxed) {
+            drop(inner.begin_close(Duration::ZERO));
+        }
+        let own = Box::into_raw(Box::new(inner));
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        match shared.inner.compare_exchange(parents, own, order.0, order.1) {
+            // SAFETY: as in `inner`.
+            Ok(_) => unsafe { &*own },
+            Err(others) => {
+                // SAFETY: `own` was not shared yet; `others` as in `inner`.
+                let (own, others) = unsafe { (Box::from_raw(own), &*others) };
+                drop(own.begin_close(Duration::ZERO));
+                others
+            }
+        }
+    }
+}
+
+/// About what the frames beside a payload take, in bytes.
+const HEADER: usize = 32;
+const CREDIT: usize = 16;
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: the last handle is gone, so nobody else has the pointer.
+        let inner = unsafe { Box::from_raw(*self.inner.get_mut()) };
+        if inner.generation == runtime::generation() {
+            drop(inner.begin_close(FAREWELL));
+        } else {
+            std::mem::forget(inner);
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("key", &self.key.0).field("url", &self.options.url).finish()
     }
 }
