@@ -28,7 +28,7 @@ fn every_frame_is_written_and_read_as_its_bytes() {
         let mut out = BytesMut::new();
         encode(&frame, &mut out);
         assert_eq!(hex(&out), text(&case["hex"]), "written: {name}");
-        assert_eq!(read(&unhex(&case["hex"])), (vec![frame], None), "read: {name}");
+        assert_eq!(read(unhex(&case["hex"])), (vec![frame], None), "read: {name}");
     }
 }
 
@@ -47,7 +47,7 @@ fn every_type_and_every_error_code_has_bytes() {
 fn what_others_may_write_is_read() {
     for (case, name) in cases("lenient") {
         let bytes = unhex(&case["hex"]);
-        assert_eq!(read(&bytes), (frames(&case["frames"]), None), "{name}");
+        assert_eq!(read(bytes), (frames(&case["frames"]), None), "{name}");
     }
 }
 
@@ -55,7 +55,7 @@ fn what_others_may_write_is_read() {
 fn malformed_bytes_are_refused_after_the_frames_before_them() {
     for (case, name) in cases("malformed") {
         let bytes = unhex(&case["hex"]);
-        let (read, error) = read(&bytes);
+        let (read, error) = read(bytes);
         let error = error.unwrap_or_else(|| panic!("no error: {name}: {read:?}"));
         assert_eq!(error.code(), text(&case["error"]), "{name}");
         assert!(error.message().starts_with("malformed "), "{name}: {error}");
@@ -172,10 +172,9 @@ fn frame(json: &'static Value) -> Frame<'static> {
             Frame::Accepted { published: number("published"), answered: number("answered") }
         }
         "STORED" => Frame::Stored { published: number("published") },
-        "RECIPIENTS" => Frame::Recipients {
-            number: number("number"),
-            clients: list(&json["clients"], text).into_iter().collect(),
-        },
+        "RECIPIENTS" => {
+            Frame::Recipients { number: number("number"), clients: list(&json["clients"], text) }
+        }
         "ROW" => Frame::Row(Row {
             number: number("number"),
             recipient: small("recipient"),
