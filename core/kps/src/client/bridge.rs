@@ -138,7 +138,7 @@ impl Bridge {
             // It may have ended by itself.
             let _ = inner.with_session(|session, events| session.unsubscribe(sub, events));
         }
-        inner.bell.ring();
+        inner.want_flush();
     }
 
     /// Has direct messages ([`SubId::DIRECT`]) come to `mailbox`; without a call the first

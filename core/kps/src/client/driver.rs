@@ -216,6 +216,9 @@ impl Future for Driver {
         loop {
             let now = runtime::now();
             let rung = this.inner.bell.poll(cx).is_ready();
+            if rung && this.inner.wanted.swap(false, Ordering::AcqRel) {
+                this.inner.flush(now);
+            }
             let again = matches!(this.step(cx, now), Step::Again);
             if matches!(this.phase, Phase::Ended) {
                 return Poll::Ready(());

@@ -50,6 +50,8 @@ pub(super) struct Inner {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) outlets: Outlets,
     pub(super) bell: Bell,
+    /// The driver is to write what waits at once.
+    pub(super) wanted: AtomicBool,
     /// A flush was promised; the driver looks after it. Set again only after it did.
     pub(super) promised: AtomicBool,
     /// The link does not take more until the driver says so.
@@ -130,6 +132,7 @@ impl Inner {
             transport,
             outlets: Outlets::default(),
             bell: Bell::default(),
+            wanted: AtomicBool::new(false),
             promised: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             armed: AtomicU64::new(0),
@@ -199,7 +202,7 @@ impl Inner {
             let _ = session.unsubscribe(orphan.sub, &mut Events::new());
         }
         drop(session);
-        self.bell.ring();
+        self.want_flush();
     }
 
     /// After `bytes` more were queued: sends them when it is the right time.
@@ -213,9 +216,15 @@ impl Inner {
         let quiet = now.since(Time::from_micros(self.written.load(Ordering::Relaxed))) > IDLE;
         match hint {
             _ if before == 0 && quiet || before + bytes >= ENOUGH => self.flush(now),
-            FlushHint::Now => self.bell.ring(),
+            FlushHint::Now => self.want_flush(),
             FlushHint::Later => self.promise(),
         }
+    }
+
+    /// Has the driver write what waits.
+    pub(super) fn want_flush(&self) {
+        self.wanted.store(true, Ordering::Release);
+        self.bell.ring();
     }
 
     /// A flush will be asked for; in case it is not, the driver is told.
