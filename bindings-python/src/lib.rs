@@ -1,7 +1,36 @@
 //! The native half of the Python package `kps`: `kps._kps`.
+//!
+//! ```text
+//! client  subscription  ack  receipt  message  server     what a program holds
+//! handler  worker  dispatch                               from an event to a handler
+//! host  wake  wait  shared                                one event loop's end of the bridge
+//! json  payload  values  arguments  errors                conversions
+//! ```
 
+mod ack;
+mod arguments;
+mod client;
+mod direct;
+mod dispatch;
+mod errors;
+mod handler;
+mod host;
 mod json;
+mod ledger;
+mod message;
+mod payload;
+mod receipt;
+mod server;
+mod shared;
+mod subscription;
+mod values;
+mod wait;
+mod wake;
+mod worker;
 
+use std::ffi::OsString;
+
+use kps::{ErrorKind, runtime};
 use pyo3::prelude::*;
 
 /// What `kps/_kps.pyi` describes.
@@ -9,5 +38,38 @@ use pyo3::prelude::*;
 #[pyo3(gil_used = true)]
 mod _kps {
     #[pymodule_export]
-    use crate::json::{dumps, loads};
+    use crate::{
+        ack::Ack,
+        at_exit,
+        client::Client,
+        command_line, error_codes,
+        json::{dumps, loads},
+        message::Message,
+        receipt::Receipt,
+        server::{Broker, ConnectRequest},
+        subscription::Subscription,
+        values::{AckRow, CloseReport, Gap, Resumed, RowError},
+    };
+
+    /// The package's version.
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+}
+
+/// Flushes and closes what the program left open; core says what was abandoned.
+#[pyfunction]
+fn at_exit(py: Python<'_>) {
+    py.detach(|| runtime::shutdown(runtime::EXIT_TIMEOUT));
+}
+
+/// Runs the `kps` command; returns its exit code.
+#[pyfunction]
+fn command_line(py: Python<'_>, arguments: Vec<OsString>) -> i32 {
+    py.detach(|| kps::cli::run(arguments.into_iter()))
+}
+
+/// Every code that an error can have.
+#[pyfunction]
+fn error_codes() -> Vec<&'static str> {
+    ErrorKind::ALL.iter().map(|kind| kind.code()).collect()
 }

@@ -1,0 +1,148 @@
+"""kps: the real-time bus that lives inside your program."""
+
+import atexit as _atexit
+
+from . import _kps
+from ._kps import (
+    Ack,
+    AckRow,
+    CloseReport,
+    ConnectRequest,
+    Gap,
+    Message,
+    Receipt,
+    Resumed,
+    RowError,
+    Subscription,
+)
+from .client import Client, connect
+from .errors import (
+    BindFailedError,
+    CancelledError,
+    ClosedError,
+    ConnectFailedError,
+    DisconnectedError,
+    ForbiddenAddressError,
+    ForbiddenOriginError,
+    HandlerFailedError,
+    IdInUseError,
+    InternalError,
+    InvalidArgumentError,
+    InvalidPayloadError,
+    InvalidTopicError,
+    KpsError,
+    LimitExceededError,
+    NoRespondersError,
+    NotConnectedError,
+    NotFoundError,
+    NotRegisteredError,
+    OutboxFullError,
+    PayloadTooLargeError,
+    ProtocolError,
+    ReceiptUnavailableError,
+    ReplacedError,
+    SessionLostError,
+    SlowConsumerError,
+    TimeoutError,
+    UnauthorizedError,
+    UnknownActionError,
+    UnsupportedError,
+    WouldDeadlockError,
+)
+from .server import NewServer, Server
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .classic import ClientSubscriber as ClientSubscriber
+    from .types import (
+        ClientLedger,
+        ContentType,
+        GapReason,
+        Overflow,
+        ReceiptLevel,
+        RowStatus,
+        State,
+        SubscriptionLedger,
+        TimelineEntry,
+    )
+
+__version__: str = _kps.VERSION
+
+__all__ = [
+    "Ack",
+    "AckRow",
+    "BindFailedError",
+    "CancelledError",
+    "Client",
+    "ClientLedger",
+    "CloseReport",
+    "ClosedError",
+    "ConnectFailedError",
+    "ConnectRequest",
+    "ContentType",
+    "DisconnectedError",
+    "ForbiddenAddressError",
+    "ForbiddenOriginError",
+    "Gap",
+    "GapReason",
+    "HandlerFailedError",
+    "IdInUseError",
+    "InternalError",
+    "InvalidArgumentError",
+    "InvalidPayloadError",
+    "InvalidTopicError",
+    "KpsError",
+    "LimitExceededError",
+    "Message",
+    "NewServer",
+    "NoRespondersError",
+    "NotConnectedError",
+    "NotFoundError",
+    "NotRegisteredError",
+    "OutboxFullError",
+    "Overflow",
+    "PayloadTooLargeError",
+    "ProtocolError",
+    "Receipt",
+    "ReceiptLevel",
+    "ReceiptUnavailableError",
+    "ReplacedError",
+    "Resumed",
+    "RowError",
+    "RowStatus",
+    "Server",
+    "SessionLostError",
+    "SlowConsumerError",
+    "State",
+    "Subscription",
+    "SubscriptionLedger",
+    "TimelineEntry",
+    "TimeoutError",
+    "UnauthorizedError",
+    "UnknownActionError",
+    "UnsupportedError",
+    "WouldDeadlockError",
+    "connect",
+]
+
+# Names that programs written for ksps import.
+BusClient = Client
+ClientAck = Ack
+ClientSubscription = Subscription
+
+
+def __getattr__(name: str) -> object:
+    """Type names are loaded when somebody asks: `typing` takes longer to import than kps."""
+    if name == "ClientSubscriber":
+        from . import classic
+
+        return classic.ClientSubscriber
+    from . import types
+
+    try:
+        return getattr(types, name)
+    except AttributeError:
+        raise AttributeError(f"module 'kps' has no attribute {name!r}") from None
+
+
+_atexit.register(_kps.at_exit)

@@ -1,0 +1,147 @@
+"""The client, with the names of KPS beside its own."""
+
+from __future__ import annotations
+
+from . import _kps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+    from typing import Any
+
+    from typing_extensions import Self
+
+
+async def connect(
+    url: str = "ws://127.0.0.1:9313",
+    *,
+    id: str | None = None,
+    token: str | None = None,
+    namespace: str | None = None,
+    timeout: float = 5.0,
+    wait: bool = True,
+    reconnect: bool = True,
+    reconnect_min: float | None = None,
+    reconnect_max: float | None = None,
+    outbox_soft: int | None = None,
+    outbox_hard: int | None = None,
+    ca: str | os.PathLike[str] | None = None,
+) -> Client:
+    """Connects; raises if no handshake completes within `timeout` seconds.
+
+    `wait=False` returns at once, perhaps offline: what is published waits in the outbox. `ca` is a PEM file
+    trusted instead of the system's certificates.
+    """
+    client = Client()
+    client._start(
+        url,
+        id=id,
+        token=token,
+        namespace=namespace,
+        timeout=timeout,
+        reconnect=reconnect,
+        reconnect_min=reconnect_min,
+        reconnect_max=reconnect_max,
+        outbox_soft=outbox_soft,
+        outbox_hard=outbox_hard,
+        ca=ca,
+    )
+    if wait:
+        try:
+            await client._ready()
+        except BaseException:
+            client._give_up()
+            raise
+    return client
+
+
+class Client(_kps.Client):
+    """A participant with an id: it publishes and subscribes. `connect` makes one."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # The names of KPS.
+
+    @staticmethod
+    async def NewClient(
+        Address: str = "localhost:9313",
+        Id: str = "",
+        Path: str = "/ws/bus",
+        Secure: bool = False,
+        Autorestart: bool = False,
+        RestartEvery: float = 10.0,
+        OnId: Callable[[Any, Any], Any] | None = None,
+        OnDataWs: Callable[[Any, Any], Any] | None = None,
+        OnClose: Callable[[], Any] | None = None,
+    ) -> Client:
+        """With `Autorestart` it waits for the server and comes back to it, every `RestartEvery` seconds."""
+        from . import classic
+
+        pause = (RestartEvery or 10.0) if Autorestart else None
+        client = await connect(
+            f"{'wss' if Secure else 'ws'}://{Address}{Path}",
+            id=Id or None,
+            timeout=float("inf") if Autorestart else 5.0,
+            reconnect=Autorestart,
+            reconnect_min=pause,
+            reconnect_max=pause,
+        )
+        if OnId is not None:
+            client.on("message_to_id", classic.direct_handler(OnId, client))
+        if OnDataWs is not None:
+            client.on("message", classic.frame_handler(OnDataWs, client))
+        if OnClose is not None:
+            client.OnClose(OnClose)
+        return client
+
+    @property
+    def Id(self) -> str:
+        return self.id
+
+    async def Subscribe(self, topic: str, callback: Callable[[Any, Any], Any]) -> Callable[[], Awaitable[None]]:
+        """Calls `callback(data, unsubscribe)`; sync callbacks run in a thread, in order."""
+        from . import classic
+
+        return await classic.subscribe(self, topic, callback)
+
+    async def Unsubscribe(self, topic: str) -> None:
+        from . import classic
+
+        await classic.unsubscribe(self, topic)
+
+    async def Publish(self, topic: str, data: Any) -> None:
+        await self.publish(topic, data)
+
+    async def PublishToID(self, target_id: str, data: Any) -> None:
+        await self.publish_to_id(target_id, data)
+
+    async def PublishToServer(self, addr: str, data: Any, secure: bool = False) -> None:
+        await self.publish_to_server(addr, data, secure=secure)
+
+    async def PublishWithAck(self, topic: str, data: Any, timeout: float = 30.0) -> _kps.Ack:
+        return self.publish_with_ack(topic, data, timeout)
+
+    async def PublishToIDWithAck(self, target_id: str, data: Any, timeout: float = 30.0) -> _kps.Ack:
+        return self.publish_to_id_with_ack(target_id, data, timeout)
+
+    def OnClose(self, fn: Callable[[], Any]) -> None:
+        from . import classic
+
+        self.on("closed", classic.close_handler(fn))
+
+    async def Close(self) -> None:
+        await self.close()
+
+    def Run(self, *args: Any) -> None:
+        """Closes on Ctrl-C and on SIGTERM."""
+        from . import classic
+
+        classic.close_on_signals(self)

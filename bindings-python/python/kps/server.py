@@ -1,0 +1,168 @@
+"""The broker inside a program."""
+
+from __future__ import annotations
+
+from . import _kps
+from .client import Client
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, TypeVar
+
+    from typing_extensions import Self
+
+    from .types import Grant, TokenGrant
+
+    Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class Server(Client):
+    """A bus with a listener, and a client of it: every method of `Client` works on it.
+
+    Use it with `async with`, or `await server.start()`. It listens on 127.0.0.1 unless told otherwise; any other
+    address needs `token`, `tokens`, `on_connect` or `insecure=True`.
+    """
+
+    def __init__(
+        self,
+        listen: str = "127.0.0.1:9313",
+        *,
+        id: str | None = None,
+        token: str | None = None,
+        tokens: Mapping[str, TokenGrant] | None = None,
+        insecure: bool = False,
+        tls_cert: str | os.PathLike[str] | None = None,
+        tls_key: str | os.PathLike[str] | None = None,
+        allowed_origins: Sequence[str] = (),
+        allowed_hosts: Sequence[str] = (),
+        server_addresses: Sequence[str] = (),
+        on_connect: Callable[[_kps.ConnectRequest], Grant] | None = None,
+        forbid_block: bool = False,
+        max_payload: int | None = None,
+        queue_bytes: int | None = None,
+        server_bytes: int | None = None,
+        heartbeat: float | None = None,
+        silence: float | None = None,
+        resume_window: float | None = None,
+        stall_timeout: float | None = None,
+        ack_timeout: float | None = None,
+    ) -> None:
+        self._listen = listen
+        self._on_connect = on_connect
+        self._options = {
+            "id": id,
+            "token": token,
+            "tokens": tokens,
+            "insecure": insecure,
+            "tls_cert": tls_cert,
+            "tls_key": tls_key,
+            "allowed_origins": allowed_origins,
+            "allowed_hosts": allowed_hosts,
+            "server_addresses": server_addresses,
+            "forbid_block": forbid_block,
+            "max_payload": max_payload,
+            "queue_bytes": queue_bytes,
+            "server_bytes": server_bytes,
+            "heartbeat": heartbeat,
+            "silence": silence,
+            "resume_window": resume_window,
+            "stall_timeout": stall_timeout,
+            "ack_timeout": ack_timeout,
+        }
+        self._broker: _kps.Broker | None = None
+        self._waiting: list[tuple[str, Callable[..., Any]]] = []
+
+    async def start(self) -> Self:
+        """Binds and listens. Raises `BindFailedError` when the address cannot be used."""
+        if self._broker is None:
+            self._broker = _kps.Broker(self, self._listen, self._options, self._ask)
+            for event, handler in self._waiting:
+                super().on(event, handler)
+            self._waiting.clear()
+            await self._ready()
+        return self
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    def _ask(self, request: _kps.ConnectRequest) -> Grant:
+        return None if self._on_connect is None else self._on_connect(request)
+
+    @property
+    def address(self) -> str:
+        """`host:port` as bound."""
+        return self._listen if self._broker is None else self._broker.address
+
+    @property
+    def url(self) -> str:
+        """Where clients on this machine reach it."""
+        return f"ws://{self._listen}" if self._broker is None else self._broker.url
+
+    def on(self, event: str, handler: Callable[..., Any]) -> Callable[[], None]:
+        if self._broker is not None:
+            return super().on(event, handler)
+        entry = (event, handler)
+        self._waiting.append(entry)
+        return lambda: self._waiting.remove(entry) if entry in self._waiting else None
+
+    async def close(self, timeout: float = 5.0) -> _kps.CloseReport:
+        """Flushes what the server's own client published, tells clients to come back later, and stops listening."""
+        report = await super().close(timeout)
+        if self._broker is not None:
+            await self._broker.close(timeout)
+        return report
+
+    def count_clients(self) -> int:
+        """Connected clients, the server's own left out."""
+        return 0 if self._broker is None else self._broker.count_clients()
+
+    def count_subscribers(self, topic: str) -> int:
+        """Subscriptions that a message on `topic` would reach."""
+        return 0 if self._broker is None else self._broker.count_subscribers(topic)
+
+    def on_connect(self, handler: Handler) -> Handler:
+        """Asks `handler` about every connection; see `ConnectRequest`. Works as a decorator."""
+        self._on_connect = _callable(handler)
+        return handler
+
+    def on_message_to_id(self, handler: Handler) -> Handler:
+        """Calls `handler` with every message sent to the server's own id."""
+        self.on("message_to_id", _callable(handler))
+        return handler
+
+    def on_server_message(self, handler: Handler) -> Handler:
+        """Calls `handler` with every message that another server sent to this one."""
+        self.on("server_message", _callable(handler))
+        return handler
+
+    # The names of KPS.
+
+    def CountClients(self) -> int:
+        return self.count_clients()
+
+    def CountSubscribers(self, topic: str) -> int:
+        return self.count_subscribers(topic)
+
+    def OnUpgradeWS(self, fn: Callable[[_kps.ConnectRequest], Any]) -> None:
+        self.on_connect(fn)
+
+    def OnID(self, fn: Callable[[Any], Any]) -> None:
+        _callable(fn, "fn")
+        self.on_message_to_id(lambda message: fn(message.data))
+
+    def OnServerData(self, fn: Callable[[Any], Any]) -> None:
+        _callable(fn, "fn")
+        self.on_server_message(lambda message: fn(message.data))
+
+
+def NewServer() -> Server:
+    """KPS' way to make one; `await server.start()` or `Run(address)` starts it."""
+    return Server()
+
+
+def _callable(handler: Handler, name: str = "handler") -> Handler:
+    if not callable(handler):
+        raise TypeError(f"{name} must be callable, not {type(handler).__name__}")
+    return handler

@@ -1,0 +1,56 @@
+"""Names for types; nothing here exists at run time but these names."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Literal, TypedDict, Union
+
+State = Literal["connecting", "connected", "reconnecting", "closed"]
+ContentType = Literal["json", "text", "bytes"]
+Overflow = Literal["block", "drop_oldest", "drop_newest", "latest", "disconnect"]
+RowStatus = Literal["acked", "failed", "no_handler", "disconnected", "dropped", "timeout", "cancelled"]
+ReceiptLevel = Literal["queued", "queued_on_disk", "accepted", "stored", "replicated"]
+GapReason = Literal["overflow", "slow_consumer", "session_expired", "new_epoch", "history_expired", "expired"]
+
+
+class SubscriptionLedger(TypedDict):
+    """accepted = delivered + dropped + expired + cancelled + pending."""
+
+    accepted: int
+    delivered: int
+    dropped: int
+    expired: int
+    cancelled: int
+    pending: int
+
+
+class ClientLedger(TypedDict):
+    """What became of the publishes, and the sum over all subscriptions there ever were."""
+
+    published: int
+    accepted: int
+    refused: int
+    pending: int
+    abandoned: int
+    subscriptions: SubscriptionLedger
+
+
+class TimelineEntry(TypedDict):
+    """`time` in seconds since the Unix epoch."""
+
+    time: float
+    event: str
+    detail: str
+
+
+class TokenGrant(TypedDict, total=False):
+    """What the bearer of a token may do; topics left out or `None`: all."""
+
+    name: str
+    namespace: str
+    publish: Sequence[str] | None
+    subscribe: Sequence[str] | None
+
+
+Verdict = Union[bool, TokenGrant, None]
+Grant = Union[Verdict, Awaitable[Verdict]]

@@ -1,0 +1,499 @@
+//! The client, as Python sees it. `kps/_client.py` puts the names of KPS beside these.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use kps::{
+    AckRequest, Bridge, ConnectOptions, ErrorKind, PublishOptions, Target, To,
+    net::{Ca, TlsOptions},
+    options::{Overflow, SubscribeOptions},
+    runtime,
+};
+use parking_lot::RwLock;
+use pyo3::{
+    prelude::*,
+    types::{PyDict, PyList},
+};
+
+use crate::{
+    ack::Ack,
+    arguments::{self, callable, count, given, invalid, seconds, text},
+    direct,
+    errors::{self, OrRaise},
+    host::Host,
+    ledger, payload,
+    receipt::Receipt,
+    shared::Shared,
+    subscription::Sub,
+    values::CloseReport,
+    wait::{Await, Slot},
+};
+
+/// What `on` knows; the last three happen at servers.
+const EVENTS: &[&str] = &[
+    "state",
+    "connected",
+    "disconnected",
+    "closed",
+    "message",
+    direct::MESSAGE_TO_ID,
+    "gap",
+    "resumed",
+    "subscription_closed",
+    "publish_failed",
+    "handler_error",
+    "client_connected",
+    "client_disconnected",
+    "server_message",
+];
+
+/// A participant with an id: it publishes and subscribes.
+#[pyclass(frozen, subclass, weakref, module = "kps._kps", name = "Client")]
+pub(crate) struct Client {
+    /// `None` in a server that was not started.
+    shared: RwLock<Option<Arc<Shared>>>,
+}
+
+impl Client {
+    pub(crate) fn shared(&self, py: Python<'_>) -> PyResult<Arc<Shared>> {
+        self.shared.read().clone().ok_or_else(|| {
+            let sentence = "the server is not started: use `async with`, or await start()";
+            errors::raise(py, ErrorKind::NotConnected, sentence)
+        })
+    }
+
+    pub(crate) fn set_shared(&self, shared: Option<Arc<Shared>>) {
+        let before = std::mem::replace(&mut *self.shared.write(), shared);
+        drop(before);
+    }
+}
+
+#[pymethods]
+impl Client {
+    #[new]
+    #[pyo3(signature = (*_arguments, **_options))]
+    fn new(
+        _arguments: &Bound<'_, pyo3::types::PyTuple>,
+        _options: Option<&Bound<'_, PyDict>>,
+    ) -> Self {
+        Client { shared: RwLock::new(None) }
+    }
+
+    /// Starts connecting. The running loop becomes the client's home.
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (url, *, id = None, token = None, namespace = None, timeout = None, reconnect = None,
+        reconnect_min = None, reconnect_max = None, outbox_soft = None, outbox_hard = None, ca = None))]
+    fn _start(
+        &self,
+        py: Python<'_>,
+        url: &Bound<'_, PyAny>,
+        id: Option<&Bound<'_, PyAny>>,
+        token: Option<&Bound<'_, PyAny>>,
+        namespace: Option<&Bound<'_, PyAny>>,
+        timeout: Option<&Bound<'_, PyAny>>,
+        reconnect: Option<bool>,
+        reconnect_min: Option<&Bound<'_, PyAny>>,
+        reconnect_max: Option<&Bound<'_, PyAny>>,
+        outbox_soft: Option<&Bound<'_, PyAny>>,
+        outbox_hard: Option<&Bound<'_, PyAny>>,
+        ca: Option<PathBuf>,
+    ) -> PyResult<()> {
+        let host = Host::current(py)?;
+        let owned = |value, name| {
+            given(value).map(|value| text(value, name).map(str::to_owned)).transpose()
+        };
+        let mut options = ConnectOptions::new(text(url, "url")?);
+        options.agent = concat!("kps-python/", env!("CARGO_PKG_VERSION")).into();
+        options.id = owned(id, "id")?;
+        options.token = owned(token, "token")?;
+        options.namespace = owned(namespace, "namespace")?;
+        options.reconnect = reconnect.unwrap_or(options.reconnect);
+        set(&mut options.timeout, timeout, |value| seconds(value, "timeout"))?;
+        set(&mut options.reconnect_min, reconnect_min, |value| seconds(value, "reconnect_min"))?;
+        set(&mut options.reconnect_max, reconnect_max, |value| seconds(value, "reconnect_max"))?;
+        set(&mut options.outbox_soft, outbox_soft, |value| bytes(value, "outbox_soft"))?;
+        set(&mut options.outbox_hard, outbox_hard, |value| bytes(value, "outbox_hard"))?;
+        options.tls = TlsOptions { ca: ca.map(Ca::File), ..TlsOptions::default() };
+        let shared = Shared::new(Bridge::start(options).or_raise(py)?);
+        shared.set_home(&host);
+        host.attach(&shared);
+        self.set_shared(Some(shared));
+        Ok(())
+    }
+
+    /// Waits for the first handshake.
+    fn _ready(&self, py: Python<'_>) -> PyResult<Await> {
+        let link = self.shared(py)?.link().clone();
+        finish(py, async move { link.ready().await }, |py, result| {
+            result.or_raise(py).map(|()| py.None())
+        })
+    }
+
+    /// The first handshake failed: lets go of the connection.
+    fn _give_up(&self) {
+        self.set_shared(None);
+    }
+
+    #[getter]
+    fn id(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(self.shared(py)?.link().id().unwrap_or_default())
+    }
+
+    #[getter]
+    fn url(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(self.shared(py)?.link().options().url.clone())
+    }
+
+    #[getter]
+    fn state(&self) -> &'static str {
+        match &*self.shared.read() {
+            Some(shared) => shared.link().state().as_str(),
+            None => kps::ClientState::Closed.as_str(),
+        }
+    }
+
+    /// Resolves to a `Subscription` when the broker has confirmed it.
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (topic, handler = None, *, group = None, concurrency = None, overflow = None,
+        capacity = None, start = None, durable = None),
+        text_signature = "($self, topic, handler=None, *, group=None, concurrency=1, overflow='block', capacity=None, start='new', durable=None)")]
+    fn subscribe(
+        &self,
+        py: Python<'_>,
+        topic: &Bound<'_, PyAny>,
+        handler: Option<&Bound<'_, PyAny>>,
+        group: Option<&Bound<'_, PyAny>>,
+        concurrency: Option<&Bound<'_, PyAny>>,
+        overflow: Option<&Bound<'_, PyAny>>,
+        capacity: Option<&Bound<'_, PyAny>>,
+        start: Option<&Bound<'_, PyAny>>,
+        durable: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Await> {
+        let topic = text(topic, "topic")?.to_owned();
+        let handler = given(handler).map(|handler| callable(handler, "handler")).transpose()?;
+        let mut concurrent = 1;
+        set(&mut concurrent, concurrency, |value| bytes_from(value, "concurrency", 1))?;
+        let mut options = SubscribeOptions::default();
+        options.group =
+            given(group).map(|group| text(group, "group").map(str::to_owned)).transpose()?;
+        set(&mut options.overflow, overflow, |value| {
+            let name = text(value, "overflow")?;
+            Overflow::from_name(name)
+                .ok_or_else(|| invalid(py, format!("overflow: no policy is called {name:?}")))
+        })?;
+        if let Some(capacity) = given(capacity) {
+            let capacity = count(capacity, "capacity", 1)?;
+            options.capacity = Some(u32::try_from(capacity).unwrap_or(u32::MAX));
+        }
+        if let Some(start) = given(start)
+            && text(start, "start")? != "new"
+        {
+            return Err(unsupported(py, "start: this server keeps no history; only \"new\" works"));
+        }
+        if let Some(durable) = given(durable) {
+            text(durable, "durable")?;
+            return Err(unsupported(py, "durable: this server keeps no history"));
+        }
+        let shared = self.shared(py)?;
+        let host = Host::current(py)?;
+        host.attach(&shared);
+        let link = shared.link().clone();
+        let sub = Sub::new(shared, &host, topic, handler, concurrent);
+        let id = link.subscribe(host.mailbox(), &sub.topic, options).or_raise(py)?;
+        let slot = Arc::new(Slot::default());
+        {
+            let mut state = sub.state.lock();
+            state.id = Some(id);
+            state.confirmed = Some(slot.clone());
+        }
+        let sub = Arc::new(sub);
+        sub.shared.add_sub(&sub);
+        let abandoned = Arc::downgrade(&sub);
+        slot.on_abandon(move |py| {
+            if let Some(sub) = abandoned.upgrade() {
+                // Nothing is left to tell whoever cancelled.
+                let _ = sub.unsubscribe(py);
+            }
+        });
+        host.tables.lock().subs.insert((link.key(), id), sub);
+        Ok(Await::new(slot))
+    }
+
+    /// Ends every subscription of this client with this topic.
+    fn unsubscribe(&self, py: Python<'_>, topic: &Bound<'_, PyAny>) -> PyResult<Await> {
+        let topic = text(topic, "topic")?;
+        let shared = self.shared(py)?;
+        let subs = shared.subs_of(topic);
+        if subs.is_empty() {
+            let sentence = format!("this client has no subscription to {topic:?}");
+            return Err(errors::raise(py, ErrorKind::NotFound, sentence));
+        }
+        let mut last = None;
+        for sub in subs {
+            last = Some(sub.unsubscribe(py)?);
+        }
+        Ok(Await::new(last.expect("there is at least one")))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (topic, data, *, headers = None, id = None, ttl = None, receipt = None))]
+    fn publish(
+        &self,
+        py: Python<'_>,
+        topic: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        headers: Option<&Bound<'_, PyAny>>,
+        id: Option<&Bound<'_, PyAny>>,
+        ttl: Option<&Bound<'_, PyAny>>,
+        receipt: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Receipt> {
+        let to = To::Topic(text(topic, "topic")?);
+        let shared = self.shared(py)?;
+        if headers.is_none() && id.is_none() && ttl.is_none() && receipt.is_none() {
+            let number = send(py, &shared, to, data, PublishOptions::default())?;
+            return Ok(Receipt::new(shared, number, None, None));
+        }
+        let extras = arguments::extras(headers, id, ttl)?;
+        let level = given(receipt).map(arguments::level).transpose()?;
+        let options = PublishOptions {
+            extras: Some(&extras).filter(|extras| !extras.is_empty()),
+            receipt: level,
+            target: shared.host(py).map_or_else(|_| Target::default(), |host| host.attach(&shared)),
+            ..PublishOptions::default()
+        };
+        let number = send(py, &shared, to, data, options)?;
+        Ok(Receipt::new(shared, number, level, extras.id))
+    }
+
+    fn publish_to_id(
+        &self,
+        py: Python<'_>,
+        client_id: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<Receipt> {
+        let shared = self.shared(py)?;
+        let to = To::Client(text(client_id, "client_id")?);
+        let number = send(py, &shared, to, data, PublishOptions::default())?;
+        Ok(Receipt::new(shared, number, None, None))
+    }
+
+    /// Through this client's server to another one at `host:port[/path]`.
+    #[pyo3(signature = (address, data, *, secure = false))]
+    fn publish_to_server(
+        &self,
+        py: Python<'_>,
+        address: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        secure: bool,
+    ) -> PyResult<Receipt> {
+        let shared = self.shared(py)?;
+        let address = text(address, "address")?;
+        let secured = format!("wss://{address}");
+        let to = To::Server(if secure && !address.contains("://") { &secured } else { address });
+        let number = send(py, &shared, to, data, PublishOptions::default())?;
+        Ok(Receipt::new(shared, number, None, None))
+    }
+
+    #[pyo3(signature = (topic, data, timeout = None),
+        text_signature = "($self, topic, data, timeout=30.0)")]
+    fn publish_with_ack(
+        &self,
+        py: Python<'_>,
+        topic: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<Ack>> {
+        self.acked(py, To::Topic(text(topic, "topic")?), data, timeout)
+    }
+
+    #[pyo3(signature = (client_id, data, timeout = None),
+        text_signature = "($self, client_id, data, timeout=30.0)")]
+    fn publish_to_id_with_ack(
+        &self,
+        py: Python<'_>,
+        client_id: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<Ack>> {
+        self.acked(py, To::Client(text(client_id, "client_id")?), data, timeout)
+    }
+
+    /// The first successful answer.
+    #[pyo3(signature = (topic, data, timeout = None),
+        text_signature = "($self, topic, data, timeout=30.0)")]
+    fn request(
+        &self,
+        py: Python<'_>,
+        topic: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Await> {
+        let to = To::Topic(text(topic, "topic")?);
+        let timeout = ack_timeout(timeout)?;
+        let shared = self.shared(py)?;
+        let host = Host::current(py)?;
+        let options = PublishOptions {
+            ack: Some(AckRequest { timeout, request: true, target: host.attach(&shared) }),
+            ..PublishOptions::default()
+        };
+        let number = send(py, &shared, to, data, options)?;
+        let slot = Arc::new(Slot::default());
+        let key = (shared.link().key(), number);
+        host.tables.lock().requests.insert(key, slot.clone());
+        slot.on_abandon(move |_| {
+            let forgotten = host.tables.lock().requests.remove(&key);
+            drop(forgotten);
+            shared.link().cancel_ack(number);
+        });
+        Ok(Await::new(slot))
+    }
+
+    /// Calls `handler` on every `event`; the function returned ends that.
+    fn on(
+        &self,
+        py: Python<'_>,
+        event: &Bound<'_, PyAny>,
+        handler: &Bound<'_, PyAny>,
+    ) -> PyResult<direct::Off> {
+        let event = text(event, "event")?;
+        let handler = callable(handler, "handler")?;
+        if !EVENTS.contains(&event) {
+            let known = EVENTS.join(", ");
+            return Err(invalid(py, format!("no event is called {event:?}; there are {known}")));
+        }
+        direct::on(py, &self.shared(py)?, event, handler)
+    }
+
+    /// Resolves when everything published so far was accepted or refused.
+    fn flush(&self, py: Python<'_>) -> PyResult<Await> {
+        let shared = self.shared(py)?;
+        let host = Host::current(py)?;
+        host.attach(&shared);
+        let link = shared.link();
+        let slot = Arc::new(Slot::default());
+        let token = link.flush_event(host.mailbox());
+        let key = (link.key(), token);
+        host.tables.lock().flushes.insert(key, slot.clone());
+        slot.on_abandon(move |_| drop(host.tables.lock().flushes.remove(&key)));
+        Ok(Await::new(slot))
+    }
+
+    /// What became of everything published and received, counted.
+    fn ledger<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        ledger::client(py, &self.shared(py)?.link().ledger())
+    }
+
+    /// The last things that happened to the connection, oldest first.
+    fn timeline<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        ledger::timeline(py, &self.shared(py)?.link().timeline())
+    }
+
+    /// Flushes, says goodbye, and reports, within `timeout` seconds.
+    #[pyo3(signature = (timeout = None), text_signature = "($self, timeout=5.0)")]
+    fn close(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Await> {
+        let mut limit = Duration::from_secs(5);
+        set(&mut limit, timeout, |value| seconds(value, "timeout"))?;
+        let shared = self.shared(py)?;
+        let link = shared.link().clone();
+        finish(py, async move { link.close(limit).await }, |py, report| {
+            Ok(Py::new(py, CloseReport::from(report))?.into_any())
+        })
+    }
+
+    fn __repr__(&self) -> String {
+        match &*self.shared.read() {
+            Some(shared) => {
+                let link = shared.link();
+                format!(
+                    "Client(id={:?}, state={:?})",
+                    link.id().unwrap_or_default(),
+                    link.state().as_str()
+                )
+            }
+            None => "Client(not started)".into(),
+        }
+    }
+}
+
+impl Client {
+    fn acked(
+        &self,
+        py: Python<'_>,
+        to: To<'_>,
+        data: &Bound<'_, PyAny>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<Ack>> {
+        let timeout = ack_timeout(timeout)?;
+        let shared = self.shared(py)?;
+        let host = shared.host(py)?;
+        let options = PublishOptions {
+            ack: Some(AckRequest { timeout, request: false, target: host.attach(&shared) }),
+            ..PublishOptions::default()
+        };
+        let number = send(py, &shared, to, data, options)?;
+        let ack = Py::new(py, Ack::new(shared, number))?;
+        host.tables.lock().acks.insert(ack.get().key(), ack.clone_ref(py));
+        Ok(ack)
+    }
+}
+
+#[inline]
+fn send(
+    py: Python<'_>,
+    shared: &Arc<Shared>,
+    to: To<'_>,
+    data: &Bound<'_, PyAny>,
+    options: PublishOptions<'_>,
+) -> PyResult<u64> {
+    payload::with_encoded(data, "data", |content_type, bytes| {
+        let sent =
+            shared.send(py, |link, hint| link.publish(to, content_type, bytes, options, hint));
+        sent.or_raise(py)
+    })
+}
+
+/// Runs `future` on the runtime thread and brings its output to the running loop.
+pub(crate) fn finish<T: Send + 'static>(
+    py: Python<'_>,
+    future: impl Future<Output = T> + Send + 'static,
+    convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+) -> PyResult<Await> {
+    let host = Host::current(py)?;
+    let slot = Arc::new(Slot::default());
+    let result = slot.clone();
+    let task = runtime::spawn(async move {
+        let output = future.await;
+        host.complete(move |py| result.fill(py, convert(py, output)));
+    });
+    slot.on_abandon(move |_| task.abort());
+    Ok(Await::new(slot))
+}
+
+fn ack_timeout(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Duration> {
+    match timeout {
+        Some(timeout) => seconds(timeout, "timeout"),
+        None => Ok(Duration::from_secs(30)),
+    }
+}
+
+fn set<T>(
+    option: &mut T,
+    value: Option<&Bound<'_, PyAny>>,
+    read: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T>,
+) -> PyResult<()> {
+    if let Some(value) = given(value) {
+        *option = read(value)?;
+    }
+    Ok(())
+}
+
+fn bytes(value: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
+    bytes_from(value, name, 0)
+}
+
+fn bytes_from(value: &Bound<'_, PyAny>, name: &str, least: u64) -> PyResult<usize> {
+    Ok(usize::try_from(count(value, name, least)?).unwrap_or(usize::MAX))
+}
+
+fn unsupported(py: Python<'_>, sentence: &str) -> PyErr {
+    errors::raise(py, ErrorKind::Unsupported, sentence)
+}
