@@ -21,21 +21,25 @@ impl TlsIdentity {
 
     /// From PEM text. Fails like [`TlsIdentity::from_files`].
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self> {
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
-            .collect::<Result<_, _>>()
-            .map_err(|error| invalid(format!("the TLS certificate is no PEM: {error}")))?;
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(certificate)
+                .collect::<Result<_, _>>()
+                .map_err(|error| invalid(format!("the TLS certificate is no PEM: {error}")))?;
         if chain.is_empty() {
             return Err(invalid("the TLS certificate file holds no certificate"));
         }
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|error| invalid(format!("the TLS key is no PEM private key: {error}")))?;
         // The provider is given, not installed: the process may have another one.
-        let config = ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .expect("ring has the suites of TLS 1.2 and 1.3")
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(|error| invalid(format!("the TLS certificate and key do not fit: {error}")))?;
+        let config =
+            ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+                .with_safe_default_protocol_versions()
+                .expect("ring has the suites of TLS 1.2 and 1.3")
+                .with_no_client_auth()
+                .with_single_cert(chain, key)
+                .map_err(|error| {
+                    invalid(format!("the TLS certificate and key do not fit: {error}"))
+                })?;
         Ok(TlsIdentity(Arc::new(config)))
     }
 

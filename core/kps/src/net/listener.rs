@@ -25,8 +25,7 @@ pub(crate) fn resolve(listen: &str) -> Result<SocketAddr> {
 /// Binds and listens. Must be called within the runtime. Fails with `bind_failed`.
 pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
     let open = || {
-        let socket =
-            if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // A restarted server gets its port back at once; elsewhere the option means theft.
         #[cfg(unix)]
         socket.set_reuseaddr(true)?;
@@ -35,7 +34,9 @@ pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener> {
     };
     open().map_err(|error: io::Error| {
         let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => "; another program listens there: stop it or choose another port",
+            io::ErrorKind::AddrInUse => {
+                "; another program listens there: stop it or choose another port"
+            }
             io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
             _ => "",
         };

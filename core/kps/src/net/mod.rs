@@ -20,9 +20,9 @@ use std::{
 use kps_proto::Result;
 
 pub use address::{Address, DEFAULT_PATH, DEFAULT_PORT};
+pub use kps_proto::wire::v1::SUBPROTOCOL;
 pub(crate) use tls::handshake_error;
 pub use tls::{Ca, TlsOptions};
-pub use upgrade::SUBPROTOCOL;
 
 /// A boxed future, so that transports are objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

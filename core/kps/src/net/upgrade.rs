@@ -1,14 +1,11 @@
 //! The HTTP request that turns a byte stream into a WebSocket (RFC 6455 §4.1), client side.
 
 use bytes::{Buf, BytesMut};
-use kps_proto::{Error, ErrorKind, Result};
+use kps_proto::{Error, ErrorKind, Result, wire::v1::SUBPROTOCOL};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tungstenite::handshake::{client::generate_key, derive_accept_key};
 
 use super::Address;
-
-/// The WebSocket subprotocol.
-pub const SUBPROTOCOL: &str = "kps.v1";
 
 /// A longer answer is not one.
 const MAX_HEAD: usize = 16 << 10;

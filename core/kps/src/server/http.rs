@@ -15,13 +15,12 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tungstenite::handshake::derive_accept_key;
 
+use kps_proto::wire::v1::SUBPROTOCOL;
+
 use super::gate::Gate;
 
 /// Where the bus is.
 pub(super) const PATH: &str = "/ws/bus";
-
-/// The subprotocol of kps' own protocol.
-const SUBPROTOCOL: &str = "kps.v1";
 
 /// Bytes of a request's head. A browser sends about 1 KiB, cookies aside.
 const MAX_HEAD: usize = 16 << 10;
@@ -118,7 +117,9 @@ fn respond<B>(
         }
         "/" => {
             let sentence = concat!(
-                "kps ", env!("CARGO_PKG_VERSION"), " listens here: connect a WebSocket to /ws/bus.",
+                "kps ",
+                env!("CARGO_PKG_VERSION"),
+                " listens here: connect a WebSocket to /ws/bus.",
             );
             (plain(StatusCode::OK, sentence), None)
         }
@@ -133,7 +134,8 @@ fn upgrade<B>(request: &Request<B>) -> Result<(Reply, Introduction), Box<Reply>>
     if request.method() != Method::GET || request.version() != Version::HTTP_11 {
         return refuse("a WebSocket starts with a GET of HTTP/1.1");
     }
-    if !lists(headers, header::CONNECTION, "upgrade") || !lists(headers, header::UPGRADE, "websocket")
+    if !lists(headers, header::CONNECTION, "upgrade")
+        || !lists(headers, header::UPGRADE, "websocket")
     {
         let mut reply = plain(StatusCode::UPGRADE_REQUIRED, "the bus speaks WebSocket: upgrade");
         reply.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -161,7 +163,8 @@ fn upgrade<B>(request: &Request<B>) -> Result<(Reply, Introduction), Box<Reply>>
         }
     };
     let (path, query_token) = split_token(request.uri().path(), request.uri().query());
-    let bearer = text(headers, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+    let bearer =
+        text(headers, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
     let introduction = Introduction {
         dialect,
         token: bearer.map(str::to_owned).or(query_token).unwrap_or_default(),

@@ -8,7 +8,8 @@ use kps_proto::{
     clock::Time,
     wire::{
         self, Frames,
-        frame::{ErrorFrame, Frame, Hello, MessageFrame, Name, Reference, Welcome, features},
+        frame::{ErrorFrame, Frame, Hello, MessageFrame, Name, Reference, Welcome},
+        v1::VERSION,
     },
 };
 
@@ -19,9 +20,6 @@ use super::{
     hub::Hub,
 };
 use crate::net::websocket::Opcode;
-
-/// The protocol version spoken.
-const VERSION: u32 = 1;
 
 /// A message is ended and the next one begun here, so that its reader can start.
 const MESSAGE: usize = 64 << 10;
@@ -37,7 +35,8 @@ const SERVER: &str = concat!("kps/", env!("CARGO_PKG_VERSION"));
 /// Waits for `HELLO` and answers it. `None`: the guest left or was refused.
 pub(super) async fn greet(mut guest: Guest) -> Option<(Arc<Connection>, Guest)> {
     let Early::Binary(first) = guest.next().await? else {
-        let error = Error::new(ErrorKind::Protocol, "kps.v1 is binary; offer no subprotocol for KPS JSON");
+        let error =
+            Error::new(ErrorKind::Protocol, "kps.v1 is binary; offer no subprotocol for KPS JSON");
         return guest.refuse_native(&error).await;
     };
     let (hello, rest) = match first_frame(&first) {
@@ -102,12 +101,13 @@ async fn authorize(guest: &Guest, hello: &Hello<'_>) -> Result<Principal> {
 
 fn welcome<'a>(hub: &'a Hub, attached: &'a Attached) -> Welcome<'a> {
     let (limits, timings) = (&hub.options.limits, &hub.options.timings);
-    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let millis =
+        |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let (epoch, time_base_ms) =
         hub.with_bus(|bus, _| (bus.config().epoch, bus.config().time_base_ms));
     Welcome {
         version: VERSION,
-        features: features::STREAMED_ROWS,
+        features: 0,
         client_id: &attached.client_id,
         session: &attached.session,
         resumed: attached.resumed,
@@ -140,9 +140,7 @@ pub(super) fn receive(hub: &Arc<Hub>, link: &Connection, message: &[u8]) -> Resu
             Err(error) => fault = Some(error),
         }
     }
-    hub.with_bus(|bus, now| {
-        frames.iter().try_for_each(|frame| bus.handle(now, link.port, frame))
-    })?;
+    hub.with_bus(|bus, now| frames.iter().try_for_each(|frame| bus.handle(now, link.port, frame)))?;
     if let Some(nonce) = ping {
         link.answer_ping(hub, |_, egress| put(&Frame::Pong { nonce }, egress));
     }
