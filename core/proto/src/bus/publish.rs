@@ -462,7 +462,16 @@ impl Bus {
     }
 
     pub(super) fn close_slow(&mut self, now: Time, key: SubKey) {
-        let sub = &self.subscriptions[key];
+        let sub = &mut self.subscriptions[key];
+        if sub.number == 0 {
+            // Direct messages cannot be closed: the oldest go, with a gap, until it moves again.
+            sub.queue.set_overflow(Overflow::DropOldest);
+            sub.stalled_since = None;
+            for waiter in std::mem::take(&mut sub.waiters) {
+                self.unpark(now, waiter);
+            }
+            return;
+        }
         let error = Error::new(
             ErrorKind::SlowConsumer,
             format!(

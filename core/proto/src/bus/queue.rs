@@ -97,6 +97,10 @@ impl Queue {
         self.bounds.overflow
     }
 
+    pub(super) fn set_overflow(&mut self, overflow: Overflow) {
+        self.bounds.overflow = overflow;
+    }
+
     /// Messages held, sent ones included.
     pub(super) fn messages(&self) -> usize {
         self.messages

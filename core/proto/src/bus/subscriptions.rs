@@ -207,6 +207,9 @@ impl Bus {
         if delivered > 0 {
             let sub = &mut self.subscriptions[key];
             sub.stalled_since = None;
+            if sub.number == 0 {
+                sub.queue.set_overflow(Overflow::Block);
+            }
             for waiter in std::mem::take(&mut sub.waiters) {
                 self.unpark(now, waiter);
             }

@@ -264,12 +264,16 @@ impl Session {
                     self.refusals.note(number, Refusal { id: self.outbox.id_of(number), error });
                 }
             }
-            Reference::Subscription(sub) => self.subscription_failed(now, sub, error, events),
+            Reference::Subscription(sub) if sub != SubId::DIRECT.0 => {
+                self.subscription_failed(now, sub, error, events);
+            }
             Reference::Delivery(delivery) => {
                 self.answers.cancel(delivery);
                 self.timeline.note(now, "answer_refused", error.to_string());
             }
-            Reference::Connection => self.timeline.note(now, "error", error.to_string()),
+            Reference::Connection | Reference::Subscription(_) => {
+                self.timeline.note(now, "error", error.to_string());
+            }
         }
     }
 

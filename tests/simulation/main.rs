@@ -1,0 +1,65 @@
+//! Clients and a broker on a bad network, in virtual time.
+//!
+//! Each seed is one run: a few clients subscribe, publish, answer and dawdle at random, while
+//! links stall, are cut between any two bytes' messages, and brokers restart. At the end the
+//! network heals, everything must settle, and what each side says must be what happened.
+//!
+//! `KPS_SEED=123 cargo test -p kps-proto --test simulation` runs one seed,
+//! `KPS_SEEDS=10000 …` that many.
+
+mod app;
+mod link;
+mod random;
+mod server;
+mod truth;
+mod world;
+
+use std::{
+    panic,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
+
+use world::World;
+
+/// How many seeds an ordinary test run tries.
+const SEEDS: u64 = 500;
+
+#[test]
+fn nothing_is_lost_repeated_or_left_behind() {
+    if let Some(seed) = number("KPS_SEED") {
+        World::new(seed).run();
+        return;
+    }
+    let seeds = number("KPS_SEEDS").unwrap_or(SEEDS);
+    let next = AtomicU64::new(0);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return;
+            }
+            if panic::catch_unwind(|| World::new(seed).run()).is_err() {
+                next.store(seeds, Ordering::Relaxed);
+                panic!("replay: KPS_SEED={seed} cargo test -p kps-proto --test simulation");
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, |count| count.get()) {
+            scope.spawn(work);
+        }
+    });
+}
+
+#[test]
+fn a_seed_always_gives_the_same_run() {
+    for seed in 0..20 {
+        assert_eq!(World::new(seed).run(), World::new(seed).run(), "seed {seed}");
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
+}
