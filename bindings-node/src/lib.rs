@@ -1,1 +1,16 @@
-//! The kps package for node.
+//! The native module of the npm package `kps`.
+//!
+//! JavaScript reaches the core through one [`bridge::Bridge`] per environment. What happens once per
+//! message goes through the raw functions of [`hot`] and, towards JavaScript, through the batches
+//! of [`batch`]; everything else is an ordinary method that takes and gives JSON.
+
+mod batch;
+mod bridge;
+//mod cli;
+mod complete;
+mod error;
+mod hot;
+mod ledger;
+mod options;
+mod server;
+mod strings;

@@ -1,0 +1,244 @@
+//! A server inside a Node program.
+
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use kps::{
+    Error, ErrorKind, Server, ServerOptions,
+    auth::{ConnectRequest, Token, decide_later},
+    net::identity::TlsIdentity,
+    proto::{bus::Principal, topic::Pattern},
+};
+use napi_derive::napi;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use crate::{
+    bridge::{Bridge, report_json},
+    complete::Completions,
+    error::{Result, invalid, thrown},
+    options::{millis, set},
+};
+
+/// `Server.start`'s options.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Start {
+    listen: Option<String>,
+    id: Option<String>,
+    token: Option<String>,
+    #[serde(default)]
+    tokens: HashMap<String, Grant>,
+    insecure: Option<bool>,
+    tls_cert: Option<String>,
+    tls_key: Option<String>,
+    #[serde(default)]
+    allowed_origins: Vec<String>,
+    #[serde(default)]
+    allowed_hosts: Vec<String>,
+    #[serde(default)]
+    server_addresses: Vec<String>,
+    /// Whether JavaScript wants to be asked.
+    on_connect: bool,
+    forbid_block: Option<bool>,
+    max_payload: Option<usize>,
+    queue_bytes: Option<usize>,
+    server_bytes: Option<usize>,
+    heartbeat: Option<f64>,
+    silence: Option<f64>,
+    resume_window: Option<f64>,
+    stall_timeout: Option<f64>,
+    ack_timeout: Option<f64>,
+}
+
+/// What a token's bearer, or whom `onConnect` lets in, may do. What is left out stays as it is.
+#[derive(Default, Deserialize)]
+struct Grant {
+    name: Option<String>,
+    namespace: Option<String>,
+    publish: Option<Vec<String>>,
+    subscribe: Option<Vec<String>>,
+}
+
+impl Grant {
+    fn apply(self, mut principal: Principal) -> kps::Result<Principal> {
+        let patterns = |texts: Vec<String>| -> kps::Result<Vec<Pattern>> {
+            texts.iter().map(|text| Pattern::parse(text)).collect()
+        };
+        if self.name.is_some() {
+            principal.name = self.name;
+        }
+        set(&mut principal.namespace, self.namespace);
+        if let Some(texts) = self.publish {
+            principal.publish = Some(patterns(texts)?);
+        }
+        if let Some(texts) = self.subscribe {
+            principal.subscribe = Some(patterns(texts)?);
+        }
+        Ok(principal)
+    }
+}
+
+impl Start {
+    fn options(self, asker: impl FnOnce() -> kps::auth::OnConnect) -> kps::Result<ServerOptions> {
+        let mut options = ServerOptions::default();
+        set(&mut options.listen, self.listen);
+        options.id = self.id;
+        set(&mut options.insecure, self.insecure);
+        set(&mut options.forbid_block, self.forbid_block);
+        options.allowed_origins = self.allowed_origins;
+        options.allowed_hosts = self.allowed_hosts;
+        options.server_addresses = self.server_addresses;
+        options.tokens.extend(self.token.map(Token::new));
+        for (secret, grant) in self.tokens {
+            let mut token = Token::new(secret);
+            token.principal = grant.apply(token.principal)?;
+            options.tokens.push(token);
+        }
+        options.tls = match (self.tls_cert, self.tls_key) {
+            (Some(certificate), Some(key)) => Some(TlsIdentity::from_files(certificate, key)?),
+            (None, None) => None,
+            _ => {
+                let message = "tlsCert and tlsKey are given together or not at all";
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
+            }
+        };
+        set(&mut options.limits.payload, self.max_payload);
+        set(&mut options.limits.queue_bytes, self.queue_bytes);
+        set(&mut options.limits.server_bytes, self.server_bytes);
+        let time = |slot: &mut Duration, ms: Option<f64>| set(slot, ms.map(millis));
+        time(&mut options.timings.heartbeat, self.heartbeat);
+        time(&mut options.timings.silence, self.silence);
+        time(&mut options.timings.resume_window, self.resume_window);
+        time(&mut options.timings.stall_timeout, self.stall_timeout);
+        time(&mut options.timings.ack_timeout, self.ack_timeout);
+        options.on_connect = self.on_connect.then(asker);
+        Ok(options)
+    }
+}
+
+/// Connections that wait for JavaScript's decision.
+#[derive(Default)]
+pub(crate) struct Asked {
+    waiting: Mutex<HashMap<u32, (Principal, oneshot::Sender<kps::auth::Decision>)>>,
+    last: AtomicU32,
+}
+
+impl Asked {
+    /// Has JavaScript asked about `request`, in the name of the server that it calls `server`.
+    fn ask(
+        &self,
+        completions: &Completions,
+        server: u32,
+        request: ConnectRequest,
+        answer: oneshot::Sender<kps::auth::Decision>,
+    ) {
+        let number = self.last.fetch_add(1, Ordering::Relaxed);
+        let told = json!({
+            "clientId": request.client_id,
+            "name": request.principal.name,
+            "namespace": request.principal.namespace,
+            "remote": request.remote.map(|remote| remote.to_string()),
+            "headers": request.headers.iter().cloned().collect::<HashMap<_, _>>(),
+            "path": request.path,
+        });
+        self.waiting.lock().insert(number, (request.principal, answer));
+        completions.ask(server, number, &told);
+    }
+
+    fn decide(&self, number: u32, grant: kps::Result<Grant>) {
+        let Some((principal, answer)) = self.waiting.lock().remove(&number) else {
+            return;
+        };
+        // The connection may have gone meanwhile.
+        let _ = answer.send(grant.and_then(|grant| grant.apply(principal)));
+    }
+}
+
+#[napi]
+impl Bridge {
+    /// Starts a server and returns the key of its own client. `token` names it when
+    /// `onConnect` is asked.
+    #[napi]
+    pub fn start_server(&self, options: String, token: u32) -> Result<u32> {
+        let start: Start = serde_json::from_str(&options).map_err(invalid)?;
+        let (asked, completions) = (self.shared.asked.clone(), self.shared.completions.clone());
+        let asker = move || {
+            decide_later(move |request, answer| asked.ask(&completions, token, request, answer))
+        };
+        let server = start.options(asker).and_then(Server::start).map_err(thrown)?;
+        let own = server.bridge().map_err(thrown)?.clone();
+        let key = self.shared.adopt(own);
+        server.listen_to_events(&self.shared.mailbox).map_err(thrown)?;
+        self.shared.servers.borrow_mut().insert(key, server);
+        Ok(key)
+    }
+
+    /// Decides about connection `number`: `{"grant": …}` or `{"refuse": reason}`.
+    #[napi]
+    pub fn decide(&self, number: u32, decision: String) -> Result<()> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        enum Decision {
+            Grant(Grant),
+            Refuse(String),
+        }
+        let grant = match serde_json::from_str(&decision).map_err(invalid)? {
+            Decision::Grant(grant) => Ok(grant),
+            Decision::Refuse(reason) => Err(Error::new(ErrorKind::Unauthorized, reason)),
+        };
+        self.shared.asked.decide(number, grant);
+        Ok(())
+    }
+
+    /// Where the server listens: `host:port` or `mem://name`.
+    #[napi]
+    pub fn server_address(&self, server: u32) -> Result<String> {
+        Ok(self.server(server)?.address())
+    }
+
+    /// The URL under which clients of this machine reach it.
+    #[napi]
+    pub fn server_url(&self, server: u32) -> Result<String> {
+        Ok(self.server(server)?.url())
+    }
+
+    /// Clients connected, this process' own left out.
+    #[napi]
+    pub fn count_clients(&self, server: u32) -> Result<f64> {
+        Ok(self.server(server)?.count_clients() as f64)
+    }
+
+    /// Subscriptions that a message on `topic` would reach.
+    #[napi]
+    pub fn count_subscribers(&self, server: u32, topic: String) -> Result<f64> {
+        Ok(self.server(server)?.count_subscribers(&topic) as f64)
+    }
+
+    /// Call `token` ends when the server is closed, with the report of its own client.
+    #[napi]
+    pub fn close_server(&self, server: u32, timeout: f64, token: u32) -> Result<()> {
+        let running = self.server(server)?;
+        self.shared.servers.borrow_mut().remove(&server);
+        let own = running.bridge().map_err(thrown)?.clone();
+        let completions = self.shared.completions.clone();
+        let timeout = millis(timeout);
+        kps::runtime::spawn(async move {
+            let report = own.close(timeout / 2).await;
+            running.close(timeout).await;
+            completions.end(token, Ok(report_json(&report)));
+        });
+        Ok(())
+    }
+
+    fn server(&self, key: u32) -> Result<Server> {
+        self.shared.servers.borrow().get(&key).cloned().ok_or_else(|| {
+            thrown(Error::new(ErrorKind::Closed, "this server is closed: start a new one"))
+        })
+    }
+}

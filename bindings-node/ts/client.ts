@@ -1,0 +1,404 @@
+import { Ack } from "./ack";
+import { Hold } from "./alive";
+import * as check from "./check";
+import { CLIENT_EVENTS, type ClientEvents } from "./client-events";
+import { environment } from "./environment";
+import { KpsError, native } from "./errors";
+import { Events } from "./events";
+import { Inbound } from "./inbound";
+import { type Json, bigints, plain } from "./json";
+import { type KpsCallback, type KpsClientOptions, kpsConnect } from "./kps";
+import type { Message } from "./message";
+import { Mode, Outbound } from "./outbound";
+import { type Receipt, Receipts } from "./receipt";
+import type { Batch, Kind } from "./slab";
+import { Subscription } from "./subscription";
+import type {
+  ClientLedger,
+  CloseReport,
+  Handler,
+  PublishOptions,
+  PublishToServerOptions,
+  State,
+  SubscribeOptions,
+  SubscriptionLedger,
+  TimelineEntry,
+} from "./types";
+
+const ACK_TIMEOUT = 30_000;
+
+/** A participant: it publishes and subscribes. Made by `connect`. */
+export class Client implements AsyncDisposable {
+  /** Where it connects to. */
+  readonly url: string;
+  /** @internal */
+  readonly _json: Json;
+  /** @internal */
+  readonly _hold = new Hold(environment.alive);
+  /** @internal */
+  readonly _outbound: Outbound;
+  /** @internal */
+  readonly _events: Events;
+  private readonly receipts: Receipts;
+  private readonly inbound: Inbound;
+  private readonly kpsSubscriptions = new Map<string, KpsSubscription>();
+  private lastId: string | undefined;
+  private closing: Promise<CloseReport> | undefined;
+
+  /** @internal */
+  constructor(
+    /** @internal */
+    readonly _key: number,
+    url: string,
+    exact: boolean,
+    events: readonly string[] = CLIENT_EVENTS,
+  ) {
+    this.url = url;
+    this._json = exact ? bigints() : plain;
+    this._events = new Events(events);
+    this._outbound = new Outbound(_key, this._json);
+    const hasRoom = () => this.inbound.state === "closed" || environment.bridge.watchRoom(_key);
+    this.receipts = new Receipts(this._hold, (number) => this._messageId(number), hasRoom);
+    const closed = () => this.gone();
+    this.inbound = new Inbound(this, this._json, this._events, this.receipts, this._hold, closed);
+    environment.adopt(_key, this);
+  }
+
+  /** Its id; empty before the first handshake if the server makes it. */
+  get id(): string {
+    this.lastId ??= this.state === "closed" ? "" : (environment.bridge.id(this._key) ?? undefined);
+    return this.lastId ?? "";
+  }
+
+  /** The state of its connection. */
+  get state(): State {
+    if (this.inbound.state === "closed") return "closed";
+    return environment.bridge.state(this._key) as State;
+  }
+
+  /** Subscribes; resolves when the broker has confirmed. Without `handler`, iterate over the result. */
+  async subscribe<T = any>(
+    topic: string,
+    handler?: Handler<T> | null,
+    options: SubscribeOptions = {},
+  ): Promise<Subscription<T>> {
+    check.string("topic", topic);
+    if (handler !== undefined && handler !== null) check.fn("handler", handler);
+    check.options(options, SUBSCRIBE);
+    const { concurrency = 1, ...rest } = options;
+    if (!Number.isInteger(concurrency) || concurrency < 1) {
+      throw new KpsError("invalid_argument", `concurrency is ${concurrency}; it is a whole number from 1`);
+    }
+    const sub = native(() => environment.bridge.subscribe(this._key, topic, JSON.stringify(rest)));
+    const parts = { client: this as Client, sub, topic, handler: handler ?? undefined, concurrency };
+    const subscription = new Subscription<T>(parts);
+    this.inbound.subscriptions.set(sub, subscription as Subscription);
+    await this.inbound.subscribing.make(sub);
+    subscription._start();
+    return subscription;
+  }
+
+  /** Ends every subscription of this client to `topic`. Throws `not_found` if there is none. */
+  async unsubscribe(topic: string): Promise<void> {
+    check.string("topic", topic);
+    const all = [...this.inbound.subscriptions.values()].filter((one) => one._sub !== 0 && one.topic === topic);
+    if (all.length === 0) throw new KpsError("not_found", `there is no subscription to ${topic}`);
+    await Promise.all(all.map((one) => one.unsubscribe()));
+  }
+
+  /**
+   * Sends `data` (a JSON value, a string, or bytes) to a topic's subscribers, at once. Throws
+   * `outbox_full` at the outbox' hard bound and queues nothing.
+   */
+  publish(topic: string, data: unknown, options?: PublishOptions | null): Receipt {
+    check.string("topic", topic);
+    if (options === undefined || options === null) {
+      return this.receipts.make(this._outbound.publish(Mode.Json, topic, data));
+    }
+    check.options(options, PUBLISH);
+    const { headers, ...rest } = options;
+    const json = JSON.stringify({ ...rest, headers: pairs(headers) });
+    const number = this._outbound.publish(Mode.Json, topic, data, -1, json);
+    return this.receipts.make(number, options.receipt, options.id);
+  }
+
+  /** Sends `data` to the client with this id. */
+  publishToId(clientId: string, data: unknown): Receipt {
+    check.string("clientId", clientId);
+    return this.receipts.make(this._outbound.publish(Mode.Client, clientId, data));
+  }
+
+  /** Sends `data` to another server, by its address `host:port[/path]`. */
+  publishToServer(address: string, data: unknown, options: PublishToServerOptions = {}): Receipt {
+    check.string("address", address);
+    check.options(options, { secure: "boolean" });
+    const mode = Mode.Server | (options.secure === true ? Mode.Secure : 0);
+    return this.receipts.make(this._outbound.publish(mode, address, data));
+  }
+
+  /**
+   * Publishes and collects a row from every client that receives it.
+   * @param timeoutMs How long rows are awaited.
+   */
+  publishWithAck(topic: string, data: unknown, timeoutMs: number = ACK_TIMEOUT): Ack {
+    check.string("topic", topic);
+    return this.acked(Mode.Json, topic, data, timeoutMs);
+  }
+
+  /** `publishToId`, collecting the recipient's row. */
+  publishToIdWithAck(clientId: string, data: unknown, timeoutMs: number = ACK_TIMEOUT): Ack {
+    check.string("clientId", clientId);
+    return this.acked(Mode.Client, clientId, data, timeoutMs);
+  }
+
+  /**
+   * Asks: publishes and resolves to what the first handler returned that succeeds. Rejects at once
+   * with `no_responders` if nobody subscribes, and when no recipient can succeed any more.
+   */
+  async request<T = any>(topic: string, data: unknown, timeoutMs: number = ACK_TIMEOUT): Promise<T> {
+    check.string("topic", topic);
+    check.number("timeoutMs", timeoutMs);
+    const number = this._outbound.publish(Mode.Request, topic, data, Math.max(0, timeoutMs));
+    return await this.inbound.requests.make<T>(Math.abs(number));
+  }
+
+  /** Calls `handler` at every `event`. Returns the function that ends that. */
+  on<E extends keyof ClientEvents>(event: E, handler: (...args: ClientEvents[E]) => unknown): () => void {
+    check.string("event", event);
+    check.fn("handler", handler);
+    const remove = this._events.on(event, handler as (...args: never[]) => unknown);
+    // Who handles messages to its id subscribes to them: that keeps the process alive.
+    if (event !== "message_to_id") return remove;
+    this._hold.hold();
+    let held = true;
+    return () => {
+      remove();
+      if (held) this._hold.release();
+      held = false;
+    };
+  }
+
+  /** What became of everything published and received so far. */
+  ledger(): ClientLedger {
+    return JSON.parse(native(() => environment.bridge.ledger(this._key))) as ClientLedger;
+  }
+
+  /** What happened to the connection, oldest first. */
+  timeline(): TimelineEntry[] {
+    const now = Date.now();
+    const told = JSON.parse(native(() => environment.bridge.timeline(this._key))) as (Omit<TimelineEntry, "time"> & { ago: number })[];
+    return told.map(({ ago, event, detail }) => ({ time: now - ago, event, detail }));
+  }
+
+  /** Resolves when everything published so far was accepted or refused. */
+  async flush(): Promise<void> {
+    const token = native(() => environment.bridge.flush(this._key));
+    await this.inbound.flushes.make(token);
+  }
+
+  /** Flushes for at most `timeoutMs`, says goodbye, and reports. Closing again gives the same report. */
+  close(timeoutMs: number = 5000): Promise<CloseReport> {
+    check.number("timeoutMs", timeoutMs);
+    this.closing ??= this.closeOnce(timeoutMs);
+    return this.closing;
+  }
+
+  /** Lets the process end while subscriptions or acks of this client are active. */
+  unref(): this {
+    this._hold.unref();
+    return this;
+  }
+
+  /** Closes. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  // KPS' names.
+
+  /** Connects like KPS. */
+  static NewClient(options: KpsClientOptions = {}): Promise<Client> {
+    return kpsConnect(options);
+  }
+
+  /** KPS' name for `id`. */
+  get Id(): string {
+    return this.id;
+  }
+
+  /** Subscribes; a second callback for a topic replaces the first. Returns the function that unsubscribes. */
+  Subscribe(topic: string, callback: KpsCallback): () => void {
+    check.string("topic", topic);
+    check.fn("callback", callback);
+    const known = this.kpsSubscriptions.get(topic);
+    if (known !== undefined) known.callback = callback;
+    else this.kpsSubscriptions.set(topic, new KpsSubscription(this, topic, callback));
+    return () => this.Unsubscribe(topic);
+  }
+
+  /** Ends what `Subscribe` began. */
+  Unsubscribe(topic: string): void {
+    check.string("topic", topic);
+    this.kpsSubscriptions.get(topic)?.end();
+    this.kpsSubscriptions.delete(topic);
+  }
+
+  /** KPS' form of `publish`. */
+  Publish(topic: string, data: unknown): void {
+    this.publish(topic, data);
+  }
+
+  /** KPS' form of `publishToId`. */
+  PublishToID(targetID: string, data: unknown): void {
+    check.string("targetID", targetID);
+    this.publishToId(targetID, data);
+  }
+
+  /** KPS' form of `publishToServer`. */
+  PublishToServer(addr: string, data: unknown, secure: boolean = false): void {
+    check.string("addr", addr);
+    this.publishToServer(addr, data, { secure });
+  }
+
+  /** KPS' name for `publishWithAck`. */
+  PublishWithAck(topic: string, data: unknown, timeout: number = ACK_TIMEOUT): Ack {
+    return this.publishWithAck(topic, data, timeout);
+  }
+
+  /** KPS' name for `publishToIdWithAck`. */
+  PublishToIDWithAck(targetID: string, data: unknown, timeout: number = ACK_TIMEOUT): Ack {
+    check.string("targetID", targetID);
+    return this.publishToIdWithAck(targetID, data, timeout);
+  }
+
+  /** Calls `fn` when the client is closed. */
+  OnClose(fn: () => unknown): void {
+    check.fn("fn", fn);
+    this._events.on("closed", fn);
+  }
+
+  /** KPS' form of `close`. */
+  async Close(): Promise<void> {
+    await this.close();
+  }
+
+  /** Closes and exits at Ctrl-C. */
+  Run(): void {
+    this._hold.hold();
+    process.once("SIGINT", () => void this.close().finally(() => process.exit(0)));
+  }
+
+  // For the package's other files.
+
+  /** @internal */
+  _receive(batch: Batch, record: number, kind: Kind): void {
+    this.inbound.receive(batch, record, kind);
+  }
+
+  /** Waits for the first handshake; without one the client is closed. @internal */
+  async _ready(): Promise<void> {
+    try {
+      await environment.call((token) => environment.bridge.ready(this._key, token));
+    } catch (error) {
+      await this.close(0);
+      throw error;
+    }
+  }
+
+  /** @internal */
+  _messageId(number: number): string {
+    if (this.inbound.state === "closed") return "";
+    return environment.bridge.messageId(this._key, number);
+  }
+
+  /** @internal */
+  _cancelAck(number: number): void {
+    if (this.inbound.state !== "closed") environment.bridge.cancelAck(this._key, number);
+  }
+
+  /** @internal */
+  async _unsubscribe(sub: number): Promise<void> {
+    if (!this.inbound.subscriptions.has(sub)) return;
+    native(() => environment.bridge.unsubscribe(this._key, sub));
+    await this.inbound.unsubscribing.make(sub);
+  }
+
+  /** @internal */
+  _subscriptionLedger(sub: number): SubscriptionLedger {
+    const counts = native(() => environment.bridge.subscriptionLedger(this._key, sub));
+    if (counts === null) throw new KpsError("not_found", "the subscription has ended: its counts are in client.ledger()");
+    return JSON.parse(counts) as SubscriptionLedger;
+  }
+
+  /** A handler threw; `told`: its publisher knows. @internal */
+  _handlerError(error: unknown, message: Message, told: boolean): void {
+    if (this._events.has("handler_error")) this._events.emit("handler_error", error, message);
+    else if (!told) process.emitWarning(`a handler of ${message.topic} threw: ${String((error as Error)?.stack ?? error)}`, "KpsWarning");
+  }
+
+  private async closeOnce(timeoutMs: number): Promise<CloseReport> {
+    if (this.inbound.state === "closed") return { flushed: 0, kept: 0, abandoned: [] };
+    this.lastId = this.id;
+    const report = await this._end(Math.max(0, timeoutMs));
+    this.inbound.end(undefined);
+    return report;
+  }
+
+  /** @internal */
+  protected _end(timeoutMs: number): Promise<CloseReport> {
+    return environment.call((token) => environment.bridge.close(this._key, timeoutMs, token));
+  }
+
+  private acked(mode: Mode, name: string, data: unknown, timeoutMs: number): Ack {
+    check.number("timeoutMs", timeoutMs);
+    const number = Math.abs(this._outbound.publish(mode, name, data, Math.max(0, timeoutMs)));
+    const ack = new Ack(this, number);
+    this.inbound.acks.set(number, ack);
+    return ack;
+  }
+
+  private gone(): void {
+    environment.forget(this._key);
+    this._hold.unref();
+  }
+}
+
+/** One topic of KPS' `Subscribe`. */
+class KpsSubscription {
+  private readonly subscription: Promise<Subscription | undefined>;
+
+  constructor(
+    client: Client,
+    topic: string,
+    public callback: KpsCallback,
+  ) {
+    const unsub = () => client.Unsubscribe(topic);
+    const handler = ({ data }: Message) => this.callback(data, unsub);
+    // Like KPS it has nobody to throw at.
+    this.subscription = client.subscribe(topic, handler).catch((error: unknown) => {
+      process.emitWarning(`cannot subscribe to ${topic}: ${String(error)}`, "KpsWarning");
+      return undefined;
+    });
+  }
+
+  end(): void {
+    void this.subscription.then((subscription) => subscription?.unsubscribe()).catch(() => {});
+  }
+}
+
+const SUBSCRIBE = {
+  group: "string",
+  concurrency: "number",
+  overflow: "string",
+  capacity: "number",
+  start: "string",
+  durable: "string",
+} as const;
+
+const PUBLISH = { headers: "object", id: "string", ttl: "number", receipt: "string" } as const;
+
+function pairs(headers: Record<string, string> | null | undefined): [string, string][] {
+  const pairs = Object.entries(headers ?? {});
+  for (const [name, value] of pairs) check.string(`headers.${name}`, value);
+  return pairs;
+}

@@ -1,0 +1,36 @@
+import * as check from "./check";
+import { Client } from "./client";
+import { environment } from "./environment";
+import { native } from "./errors";
+import type { ConnectOptions } from "./types";
+
+const URL = "ws://127.0.0.1:9313";
+
+const CONNECT = {
+  id: "string",
+  token: "string",
+  namespace: "string",
+  timeout: "number",
+  wait: "boolean",
+  reconnect: "boolean",
+  reconnectMin: "number",
+  reconnectMax: "number",
+  outboxSoft: "number",
+  outboxHard: "number",
+  ca: "string",
+  bigints: "boolean",
+} as const;
+
+/**
+ * Connects to a server: `ws://`, `wss://` or `mem://`. Rejects if no handshake completes within
+ * `timeout`; with `wait: false` it starts offline.
+ */
+export async function connect(url: string = URL, options: ConnectOptions = {}): Promise<Client> {
+  check.string("url", url);
+  check.options(options, CONNECT);
+  const { bigints = false, ...rest } = options;
+  const key = native(() => environment.bridge.connect(JSON.stringify({ url, ...rest })));
+  const client = new Client(key, url, bigints);
+  if (options.wait !== false) await client._ready();
+  return client;
+}

@@ -1,0 +1,73 @@
+/** What went wrong, as programs match on it; the same codes in every language. */
+export type ErrorCode =
+  | "internal"
+  | "timeout"
+  | "not_connected"
+  | "closed"
+  | "connect_failed"
+  | "unauthorized"
+  | "payload_too_large"
+  | "invalid_topic"
+  | "invalid_argument"
+  | "invalid_payload"
+  | "outbox_full"
+  | "id_in_use"
+  | "replaced"
+  | "receipt_unavailable"
+  | "no_responders"
+  | "slow_consumer"
+  | "would_deadlock"
+  | "limit_exceeded"
+  | "protocol"
+  | "unsupported"
+  | "cancelled"
+  | "handler_failed"
+  | "disconnected"
+  | "not_found"
+  | "not_registered"
+  | "unknown_action"
+  | "forbidden_origin"
+  | "forbidden_address"
+  | "bind_failed"
+  | "session_lost";
+
+/** An error of kps: match on `code`; `message` says what to do. */
+export class KpsError extends Error {
+  /** What went wrong. */
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string) {
+    super(message);
+    this.code = code;
+  }
+
+  override get name(): string {
+    return "KpsError";
+  }
+}
+
+/** What core tells of an error. @internal */
+export interface Failure {
+  code: string;
+  message: string;
+}
+
+/** @internal */
+export function failed({ code, message }: Failure): KpsError {
+  return new KpsError(code as ErrorCode, message);
+}
+
+/** What the native module threw, as a `KpsError`. @internal */
+export function thrown(error: unknown): unknown {
+  const { code, message } = error as Failure;
+  return error instanceof Error && typeof code === "string" ? failed({ code, message }) : error;
+}
+
+/** Runs `call` of the native module; its errors become `KpsError`s. @internal */
+export function native<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw thrown(error);
+  }
+}

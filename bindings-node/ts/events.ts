@@ -1,0 +1,40 @@
+import { KpsError } from "./errors";
+
+/** Handlers by the name of the event. @internal */
+export class Events {
+  private readonly handlers = new Map<string, Set<(...args: never[]) => unknown>>();
+
+  constructor(private readonly names: readonly string[]) {}
+
+  /** Adds a handler; the returned function removes it. */
+  on(event: string, handler: (...args: never[]) => unknown): () => void {
+    if (!this.names.includes(event)) {
+      throw new KpsError("invalid_argument", `event is "${event}"; it is one of ${this.names.join(", ")}`);
+    }
+    let handlers = this.handlers.get(event);
+    if (handlers === undefined) this.handlers.set(event, (handlers = new Set()));
+    handlers.add(handler);
+    return () => void handlers.delete(handler);
+  }
+
+  has(event: string): boolean {
+    return (this.handlers.get(event)?.size ?? 0) > 0;
+  }
+
+  all(event: string): Iterable<(...args: never[]) => unknown> {
+    return this.handlers.get(event) ?? [];
+  }
+
+  /** Calls every handler; what one throws is an uncaught exception, and the others are called all the same. */
+  emit(event: string, ...args: unknown[]): void {
+    for (const handler of this.all(event)) {
+      try {
+        handler(...(args as never[]));
+      } catch (error) {
+        process.nextTick(() => {
+          throw error;
+        });
+      }
+    }
+  }
+}

@@ -1,0 +1,17 @@
+/**
+ * kps: the real-time bus that lives inside your program.
+ *
+ * @packageDocumentation
+ */
+export { Ack } from "./ack";
+export { Client } from "./client";
+export type { ClientEvents } from "./client-events";
+export { connect } from "./connect";
+export { type ErrorCode, KpsError } from "./errors";
+export type { KpsCallback, KpsClientOptions, KpsDirect, KpsFrame, KpsRow } from "./kps";
+export { Gap, Message, Resumed } from "./message";
+export type { Overheard } from "./overheard";
+export { Receipt } from "./receipt";
+export { type OnConnect, Server } from "./server";
+export { type Item, Subscription } from "./subscription";
+export type * from "./types";

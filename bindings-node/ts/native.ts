@@ -1,0 +1,54 @@
+import type * as generated from "../native";
+
+/**
+ * The functions that run once per message; `src/hot.rs` has them.
+ * @internal
+ */
+export interface Hot {
+  /** The number to publish under to `name`; `again` = 1 forgets all names before it. */
+  name(name: string, again: 0 | 1): number;
+  /** Returns the publish number, negative above the soft bound. `timeout` < 0: no ack. */
+  publish(
+    client: number,
+    mode: number,
+    name: number,
+    payload: string | Uint8Array,
+    timeout?: number,
+    options?: string,
+  ): number;
+  answer(client: number, delivery: number, kind: number, payload?: string | Uint8Array, text?: string): void;
+  consumed(client: number, sub: number, count: number): void;
+  flush(client: number): void;
+  drain(slab: Buffer, head: number, tail: number, fresh: 0 | 1, news: unknown[]): number;
+}
+
+/** @internal */
+export type Native = typeof generated;
+
+/** @internal */
+export type Bridge = generated.Bridge;
+
+/** The platform's part of the binary's name, as `napi build --platform` writes it. */
+function candidates(): string[] {
+  const { platform, arch } = process;
+  if (platform === "linux") return [`linux-${arch}-gnu`, `linux-${arch}-musl`];
+  if (platform === "win32") return [`win32-${arch}-msvc`];
+  return [`${platform}-${arch}`];
+}
+
+function load(): Native {
+  const reasons: string[] = [];
+  for (const name of candidates()) {
+    for (const path of [`../kps.${name}.node`, `kps-${name}`]) {
+      try {
+        return require(path) as Native;
+      } catch (error) {
+        reasons.push(String((error as Error).message).split("\n")[0]!);
+      }
+    }
+  }
+  throw new Error(`kps has no native module for this platform; run \`npm run build\`.\n${reasons.join("\n")}`);
+}
+
+/** @internal */
+export const native: Native = load();

@@ -1,0 +1,164 @@
+import * as check from "./check";
+import { Client } from "./client";
+import { CLIENT_EVENTS } from "./client-events";
+import { environment } from "./environment";
+import { native } from "./errors";
+import { type Overheard, TO_ID, TO_SERVER } from "./overheard";
+import type { CloseReport, ConnectDecision, ConnectRequest, ServerOptions } from "./types";
+
+const LISTEN = "127.0.0.1:9313";
+
+const SERVER = {
+  listen: "string",
+  id: "string",
+  token: "string",
+  tokens: "object",
+  insecure: "boolean",
+  tlsCert: "string",
+  tlsKey: "string",
+  allowedOrigins: "strings",
+  allowedHosts: "strings",
+  serverAddresses: "strings",
+  onConnect: "function",
+  forbidBlock: "boolean",
+  maxPayload: "number",
+  queueBytes: "number",
+  serverBytes: "number",
+  heartbeat: "number",
+  silence: "number",
+  resumeWindow: "number",
+  stallTimeout: "number",
+  ackTimeout: "number",
+  bigints: "boolean",
+} as const;
+
+/** Decides who may connect; see `ConnectDecision`. */
+export type OnConnect = (request: ConnectRequest) => ConnectDecision | Promise<ConnectDecision>;
+
+/** A broker inside this program, with every method of a client. It keeps the process alive; `unref()` opts out. */
+export class Server extends Client {
+  /** Where it listens: `host:port`, or `mem://name`. */
+  readonly address: string;
+  private decider: OnConnect | undefined;
+
+  /** @internal */
+  constructor(
+    key: number,
+    private readonly asker: number,
+    exact: boolean,
+    questions: Questions,
+  ) {
+    const { bridge } = environment;
+    super(key, bridge.serverUrl(key), exact, [...CLIENT_EVENTS, "client_connected", "client_disconnected", TO_ID, TO_SERVER]);
+    this.address = bridge.serverAddress(key);
+    this.decider = questions.decider;
+    questions.decide = (request) => (this.decider === undefined ? true : this.decider(request));
+    this._hold.hold();
+  }
+
+  /** Starts listening. Rejects with `bind_failed` when the address cannot be used. */
+  static async start(options: ServerOptions = {}): Promise<Server> {
+    check.options(options, SERVER);
+    const { bigints = false, onConnect, ...rest } = options;
+    const questions: Questions = { decider: onConnect ?? undefined, decide: (request) => onConnect?.(request) ?? true };
+    const asker = environment.asker((question, told) => void answer(question, told as ConnectRequest, questions));
+    try {
+      const json = JSON.stringify({ listen: LISTEN, ...rest, onConnect: true });
+      const key = native(() => environment.bridge.startServer(json, asker));
+      const server = new Server(key, asker, bigints, questions);
+      await server._ready();
+      return server;
+    } catch (error) {
+      environment.forgetAsker(asker);
+      throw error;
+    }
+  }
+
+  /** Clients connected, this process' own left out. */
+  countClients(): number {
+    return native(() => environment.bridge.countClients(this._key));
+  }
+
+  /** Subscriptions that a message on `topic` would reach. */
+  countSubscribers(topic: string): number {
+    check.string("topic", topic);
+    return native(() => environment.bridge.countSubscribers(this._key, topic));
+  }
+
+  /** From now on `handler` decides who may connect. */
+  onConnect(handler: OnConnect): this {
+    check.fn("handler", handler);
+    this.decider = handler;
+    return this;
+  }
+
+  /** Calls `handler` with every message that a client sends to a client's id. */
+  onMessageToId(handler: (message: Overheard) => unknown): this {
+    check.fn("handler", handler);
+    this._events.on(TO_ID, handler);
+    return this;
+  }
+
+  /** Calls `handler` with every message that another server sends to this one. */
+  onServerMessage(handler: (message: Overheard) => unknown): this {
+    check.fn("handler", handler);
+    this._events.on(TO_SERVER, handler);
+    return this;
+  }
+
+  /** KPS' name for `countClients`. */
+  CountClients(): number {
+    return this.countClients();
+  }
+
+  /** KPS' name for `countSubscribers`. */
+  CountSubscribers(topic: string): number {
+    return this.countSubscribers(topic);
+  }
+
+  /** KPS' form of `onConnect`: what is not `false` lets in. */
+  OnUpgradeWS(fn: OnConnect): void {
+    check.fn("fn", fn);
+    this.onConnect(fn);
+  }
+
+  /** KPS' form of `onMessageToId`: gets the data. */
+  OnID(fn: (data: any) => unknown): void {
+    check.fn("fn", fn);
+    this.onMessageToId(({ data }) => fn(data));
+  }
+
+  /** KPS' form of `onServerMessage`: gets the data. */
+  OnServerData(fn: (data: any) => unknown): void {
+    check.fn("fn", fn);
+    this.onServerMessage(({ data }) => fn(data));
+  }
+
+  /** @internal */
+  protected override _end(timeoutMs: number): Promise<CloseReport> {
+    environment.forgetAsker(this.asker);
+    return environment.call((token) => environment.bridge.closeServer(this._key, timeoutMs, token));
+  }
+}
+
+/** Who is asked, before and after there is a `Server`. */
+interface Questions {
+  decider: OnConnect | undefined;
+  decide: OnConnect;
+}
+
+async function answer(question: number, request: ConnectRequest, { decide }: Questions): Promise<void> {
+  let decision: object;
+  try {
+    const decided = (await decide(request)) ?? true;
+    decision = decided === false ? { refuse: "the server refused this connection" } : { grant: decided === true ? {} : decided };
+  } catch (error) {
+    decision = { refuse: (error as Error)?.message ?? String(error) };
+  }
+  try {
+    environment.bridge.decide(question, JSON.stringify(decision));
+  } catch (error) {
+    // A grant that is none: nobody gets in by it.
+    environment.bridge.decide(question, JSON.stringify({ refuse: (error as Error).message }));
+  }
+}

@@ -1,0 +1,269 @@
+import type { Message } from "./message";
+import type { OnConnect } from "./server";
+
+/** A connection as its user sees it. */
+export type State = "connecting" | "connected" | "reconnecting" | "closed";
+
+/** How a payload's bytes are to be read. */
+export type ContentType = "json" | "text" | "bytes";
+
+/** What a full queue does. */
+export type Overflow = "block" | "drop_oldest" | "drop_newest" | "latest" | "disconnect";
+
+/** How one recipient of an acknowledged message ended. */
+export type RowStatus = "acked" | "failed" | "no_handler" | "disconnected" | "dropped" | "timeout" | "cancelled";
+
+/** How far a published message has come. */
+export type ReceiptLevel = "queued" | "queued_on_disk" | "accepted" | "stored" | "replicated";
+
+/** Why messages are missing. */
+export type GapReason = "overflow" | "slow_consumer" | "session_expired" | "new_epoch" | "history_expired" | "expired";
+
+/** How to connect. Times are in milliseconds. */
+export interface ConnectOptions {
+  /** The client id wanted. Without it the server makes one. */
+  id?: string | null;
+  /** Shown to the server in the handshake. */
+  token?: string | null;
+  /** The namespace wanted. Without it, the principal's own. */
+  namespace?: string | null;
+  /**
+   * How long to wait for the first handshake.
+   * @default 5000
+   */
+  timeout?: number;
+  /**
+   * Whether to wait for the handshake; `false` starts offline.
+   * @default true
+   */
+  wait?: boolean;
+  /**
+   * Whether a lost connection is made again.
+   * @default true
+   */
+  reconnect?: boolean;
+  /** The first pause between attempts. */
+  reconnectMin?: number | null;
+  /** The longest pause between attempts. */
+  reconnectMax?: number | null;
+  /** Bytes in the outbox above which awaited receipts wait for room. */
+  outboxSoft?: number | null;
+  /** Bytes in the outbox above which `publish` throws `outbox_full`. */
+  outboxHard?: number | null;
+  /** Trusted instead of the system's roots: a PEM file, or PEM text. */
+  ca?: string | null;
+  /**
+   * Exact integers: bigints are written, and integers beyond 2^53 read as bigints.
+   * @default false
+   */
+  bigints?: boolean;
+}
+
+/** How to subscribe. */
+export interface SubscribeOptions {
+  /** Members of a group share the messages: each goes to one of them. */
+  group?: string | null;
+  /**
+   * How many of the handler's promises may be pending at once.
+   * @default 1
+   */
+  concurrency?: number;
+  /**
+   * What a full queue does.
+   * @default "block"
+   */
+  overflow?: Overflow;
+  /** Messages the queue holds. Without it, the queue is bounded in bytes alone. */
+  capacity?: number | null;
+  /**
+   * Where the stream starts.
+   * @default "new"
+   */
+  start?: string;
+  /** The durable subscription's name. */
+  durable?: string | null;
+}
+
+/** What a message may carry beside its topic and data. */
+export interface PublishOptions {
+  /** Strings by name; `traceparent` carries trace context. */
+  headers?: Record<string, string> | null;
+  /** Your own id for the message. */
+  id?: string | null;
+  /** How long the message is worth delivering, in milliseconds. */
+  ttl?: number | null;
+  /** The level that awaiting the receipt waits for. Without it: room in the outbox. */
+  receipt?: ReceiptLevel | null;
+}
+
+/** How to publish to another server. */
+export interface PublishToServerOptions {
+  /**
+   * Whether to reach it by TLS.
+   * @default false
+   */
+  secure?: boolean;
+}
+
+/** Handles the messages of a subscription. What it returns (or resolves to) goes to the publisher's ack. */
+export type Handler<T = unknown> = (message: Message<T>) => unknown;
+
+/** A recipient's error. */
+export interface RowError {
+  /** The error's type, e.g. `TypeError`. */
+  type: string;
+  /** What it says. */
+  text: string;
+}
+
+/** One recipient's final line in an ack. */
+export interface AckRow<T = unknown> {
+  /** Whose line. */
+  clientId: string;
+  /** How it ended. */
+  status: RowStatus;
+  /** Whether the recipient acked. */
+  success: boolean;
+  /** Why not, where there is more to say than `status`. */
+  error: RowError | null;
+  /** What the handler returned. */
+  data: T;
+  /** From acceptance by the broker to the broker's receipt of the answer, in milliseconds. */
+  latency: number;
+}
+
+/** What became of what was published, when a client closed. */
+export interface CloseReport {
+  /** Messages accepted by the broker during the close. */
+  flushed: number;
+  /** Messages kept on disk for the next start. */
+  kept: number;
+  /** Ids of the messages given up. */
+  abandoned: string[];
+}
+
+/** A subscription's counts: accepted = delivered + dropped + expired + cancelled + pending. */
+export interface SubscriptionLedger {
+  accepted: number;
+  delivered: number;
+  dropped: number;
+  expired: number;
+  cancelled: number;
+  pending: number;
+}
+
+/** A client's counts. */
+export interface ClientLedger {
+  published: number;
+  accepted: number;
+  refused: number;
+  pending: number;
+  abandoned: number;
+  subscriptions: SubscriptionLedger;
+}
+
+/** Something that happened to a client. */
+export interface TimelineEntry {
+  /** Milliseconds since the Unix epoch. */
+  time: number;
+  event: string;
+  detail: string;
+}
+
+/** What a token's bearer may do. What is left out is not restricted. */
+export interface Grant {
+  /** Who it is. */
+  name?: string;
+  /** Scopes its topics and ids. */
+  namespace?: string;
+  /** Patterns of the topics it may publish to. */
+  publish?: string[];
+  /** Patterns it may subscribe within. */
+  subscribe?: string[];
+}
+
+/** A connection that asks to be let in. */
+export interface ConnectRequest {
+  /** The id it wants; empty: any. */
+  clientId: string;
+  /** Who its token stands for. */
+  name: string | null;
+  /** The namespace it would get. */
+  namespace: string;
+  /** Where it comes from: `host:port`; `null` inside the process. */
+  remote: string | null;
+  /** The headers of its HTTP request, names in lower case, without secrets. */
+  headers: Record<string, string>;
+  /** The path and query of its HTTP request. */
+  path: string;
+}
+
+/** `true` or nothing lets in, `false` refuses, an object lets in as that principal. Throwing refuses with the error's text. */
+export type ConnectDecision = boolean | Grant | null | undefined | void;
+
+/** How to start a server. Times are in milliseconds. */
+export interface ServerOptions {
+  /**
+   * `host:port` to listen on (port 0: any free one), or `mem://name`.
+   * @default "127.0.0.1:9313"
+   */
+  listen?: string;
+  /** The id of the server's own client. */
+  id?: string | null;
+  /** Whoever has it may do everything. */
+  token?: string | null;
+  /** What the bearers of these tokens may do. */
+  tokens?: Record<string, Grant> | null;
+  /**
+   * Allow to listen on other addresses than loopback without tokens.
+   * @default false
+   */
+  insecure?: boolean;
+  /** Serve TLS: a PEM file with the certificate and its intermediates. */
+  tlsCert?: string | null;
+  /** The PEM file with its private key. */
+  tlsKey?: string | null;
+  /**
+   * Web origins whose pages may connect, beside those of the same host. `*`: all.
+   * @default []
+   */
+  allowedOrigins?: string[];
+  /**
+   * Names under which the server is reached, beside its address and `localhost`. `*`: all.
+   * @default []
+   */
+  allowedHosts?: string[];
+  /**
+   * Addresses that `publishToServer` may reach, beside loopback.
+   * @default []
+   */
+  serverAddresses?: string[];
+  /** Decides about every connection before it may do anything. */
+  onConnect?: OnConnect | null;
+  /**
+   * Refuse subscriptions with overflow `block`.
+   * @default false
+   */
+  forbidBlock?: boolean;
+  /** Bytes of one payload. */
+  maxPayload?: number | null;
+  /** Bytes that one subscription's queue holds. */
+  queueBytes?: number | null;
+  /** Bytes that all queues together hold. */
+  serverBytes?: number | null;
+  /** Between pings on a quiet connection. */
+  heartbeat?: number | null;
+  /** A connection this long silent is dead. */
+  silence?: number | null;
+  /** How long a lost connection's session is kept. */
+  resumeWindow?: number | null;
+  /** A `block` subscription that takes nothing for so long is closed. */
+  stallTimeout?: number | null;
+  /** The timeout of acks that carry none. */
+  ackTimeout?: number | null;
+  /**
+   * Exact integers: bigints are written, and integers beyond 2^53 read as bigints.
+   * @default false
+   */
+  bigints?: boolean;
+}
