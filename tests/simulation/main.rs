@@ -4,8 +4,8 @@
 //! links stall, are cut between any two bytes' messages, and brokers restart. At the end the
 //! network heals, everything must settle, and what each side says must be what happened.
 //!
-//! `KPS_SEED=123 cargo test -p kps-proto --test simulation` runs one seed,
-//! `KPS_SEEDS=10000 …` that many.
+//! `KPS_SEED=123 cargo test -p kps-proto --test simulation` runs one seed, with `KPS_TRACE=1` it
+//! prints every frame; `KPS_SEEDS=10000 …` runs that many.
 
 mod app;
 mod link;
@@ -16,10 +16,14 @@ mod world;
 
 use std::{
     panic,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
 };
 
+use kps_proto::{clock::Time, wire::Frames};
 use world::World;
 
 /// How many seeds an ordinary test run tries.
@@ -56,6 +60,17 @@ fn nothing_is_lost_repeated_or_left_behind() {
 fn a_seed_always_gives_the_same_run() {
     for seed in 0..20 {
         assert_eq!(World::new(seed).run(), World::new(seed).run(), "seed {seed}");
+    }
+}
+
+/// Prints the frames of a message, if that was asked for.
+fn trace(now: Time, way: std::fmt::Arguments<'_>, message: &[u8]) {
+    static WANTED: OnceLock<bool> = OnceLock::new();
+    if !*WANTED.get_or_init(|| std::env::var_os("KPS_TRACE").is_some()) {
+        return;
+    }
+    for frame in Frames::new(message) {
+        println!("{:>10} {way} {frame:?}", now.as_micros());
     }
 }
 

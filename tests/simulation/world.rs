@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::BytesMut;
 use kps_proto::{
+    ErrorKind,
     bus::{Attach, Bus, BusConfig, Output, PortId, PortKind, Principal},
     clock::Time,
     options::{Limits, Timings},
@@ -281,6 +282,7 @@ impl World {
         let client = *client;
         while let Some(message) = link.up.receive(self.now) {
             self.trace = self.trace.rotate_left(5) ^ message.len() as u64;
+            crate::trace(self.now, format_args!("c{client} → bus"), &message);
             let mut replies = BytesMut::new();
             let (truth, now) = (&mut self.truth, self.now);
             let taken =
@@ -295,7 +297,11 @@ impl World {
             if !replies.is_empty() {
                 link.down.send(self.now, replies.freeze());
             }
-            taken.unwrap_or_else(|error| panic!("the bus refuses c{client}: {error}"));
+            if let Err(error) = taken {
+                // It was told to close the connection before.
+                assert_eq!(error.kind(), ErrorKind::Closed, "c{client}: {error}");
+                link.server_learns = Some(self.now);
+            }
             self.spy.look(&mut self.bus, self.now, &mut self.truth);
         }
         let Some(connection) = self.connections.get_mut(&number) else { return };
@@ -355,6 +361,7 @@ impl World {
             while lost.is_none()
                 && let Some(message) = link.down.receive(self.now)
             {
+                crate::trace(self.now, format_args!("bus → {}", app.id), &message);
                 if let Err(error) = app.session.receive_shared(self.now, &message, &mut events) {
                     assert!(self.trouble, "the client gives up: {error}");
                     lost = Some(Some(error));

@@ -120,8 +120,12 @@ impl Bus {
     /// Takes one frame of a connection. An error is fatal: send it, close the connection and
     /// [`Bus::detach`] it. Anything less is answered with an `ERROR` among the outputs.
     pub fn handle(&mut self, now: Time, port: PortId, frame: &Frame<'_>) -> Result<()> {
-        let record = self.ports.get(port).filter(|port| self.sessions.contains_key(port.session));
-        let Some(record) = record else {
+        // What comes late over a connection that was given up must not mix with what comes over
+        // the new one.
+        let current = |record: &&Port| {
+            self.sessions.get(record.session).is_some_and(|session| session.port == Some(port))
+        };
+        let Some(record) = self.ports.get(port).filter(current) else {
             return Err(Error::new(ErrorKind::Closed, "the connection was closed by the server"));
         };
         if record.controls.len() > MAX_CONTROLS {

@@ -34,9 +34,11 @@ impl Bus {
             let Some(control) = record.controls.pop_front() else { break };
             room = push(control, out);
         }
-        let Some(session) = self.sessions.get_mut(record.session) else {
-            record.ready = false;
-            return false;
+        // One whose session ended or went on elsewhere only hears why.
+        let session = self.sessions.get_mut(record.session);
+        let Some(session) = session.filter(|session| session.port == Some(port)) else {
+            record.ready = !record.controls.is_empty();
+            return record.ready;
         };
         let reports = &mut session.reports;
         while room {
