@@ -107,7 +107,8 @@ impl Shared {
         let renewed = fresh && inbound.strings.renew();
         let mut large = Vec::new();
         let room = tail.saturating_sub(head) / crate::batch::RECORD;
-        let mut more = false;
+        // Without room nobody can know whether something waits.
+        let mut more = room == 0;
         if inbound.waiting.is_empty() && room > 0 {
             more = self.mailbox.drain(room, &mut inbound.waiting);
             inbound.waiting.reverse();
