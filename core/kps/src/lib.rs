@@ -10,7 +10,10 @@ pub mod net;
 pub mod runtime;
 pub mod server;
 
-pub use client::{Bridge, CloseReport, ConnectOptions, FlushHint};
+pub use client::{
+    Ack, Bridge, Client, CloseReport, ConnectOptions, FlushHint, IntoPayload, Json, Receipt, Received,
+    Subscription,
+};
 pub use events::{
     AckRequest, ClientKey, ClientState, Event, HostMailbox, Item, MailboxRef, PublishOptions, Room,
     SubId, Target, To,

@@ -17,11 +17,7 @@ use kps_proto::{
     session::{Ledger, Moment},
 };
 
-use super::{
-    ConnectOptions,
-    inner::Inner,
-    outlets::{NATIVE, Router},
-};
+use super::{ConnectOptions, desk::Desk, inner::Inner, outlets::NATIVE};
 use crate::{
     events::{ClientKey, ClientState, MailboxRef, PublishOptions, Room, SubId, Target, To},
     net::{self, Health, Transport},
@@ -366,8 +362,9 @@ impl Bridge {
         inner.flush(runtime::now());
     }
 
-    pub(super) fn set_native(&self, router: Arc<dyn Router>) {
-        self.inner().outlets.set_native(router);
+    /// Where the Rust face waits.
+    pub(super) fn desk(&self) -> &Desk {
+        &self.inner().desk
     }
 
     pub(super) fn direct_to_native(&self) {

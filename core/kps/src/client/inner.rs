@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 use super::{
     CloseReport, ConnectOptions, FlushHint,
     bell::Bell,
+    desk::Desk,
     driver::Driver,
     lock::Lock,
     outlets::{CLOSING, EVERYBODY, Outlets},
@@ -49,6 +50,7 @@ pub(super) struct Inner {
     pub(super) options: Arc<ConnectOptions>,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) outlets: Outlets,
+    pub(super) desk: Desk,
     pub(super) bell: Bell,
     /// The driver is to write what waits at once.
     pub(super) wanted: AtomicBool,
@@ -131,6 +133,7 @@ impl Inner {
             options,
             transport,
             outlets: Outlets::default(),
+            desk: Desk::default(),
             bell: Bell::default(),
             wanted: AtomicBool::new(false),
             promised: AtomicBool::new(false),
@@ -185,7 +188,7 @@ impl Inner {
                 _ => {}
             }
         }
-        let orphans = self.outlets.deliver(self.key, events);
+        let orphans = self.outlets.deliver(self.key, &self.desk, events);
         if orphans.is_empty() {
             return;
         }

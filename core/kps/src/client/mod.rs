@@ -1,12 +1,21 @@
 //! The client: a session, its connection, and the faces it shows to Rust and to other languages.
 
+mod ack;
 mod bell;
 mod bridge;
+mod desk;
 mod driver;
+mod face;
 mod inner;
 pub(crate) mod lock;
 mod options;
 mod outlets;
+mod payload;
+mod subscription;
 
+pub use ack::Ack;
 pub use bridge::{Bridge, CloseReport, FlushHint};
+pub use face::{Client, DEFAULT_TIMEOUT, Events, Receipt};
 pub use options::ConnectOptions;
+pub use payload::{IntoPayload, Json, from_json};
+pub use subscription::{Delivered, Received, Subscription};

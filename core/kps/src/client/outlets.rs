@@ -1,11 +1,11 @@
 //! Where a client's events go: each to the mailbox it names, all of a batch with one wake.
 
-use std::{collections::VecDeque, mem, sync::Arc};
+use std::{collections::VecDeque, mem};
 
 use kps_proto::session::{self, Events};
 use smallvec::SmallVec;
 
-use super::lock::Lock;
+use super::{desk::Desk, lock::Lock};
 use crate::events::{ClientKey, Event, Item, MailboxRef, SubId, Target};
 
 /// Belongs to nobody in particular: connection state, direct messages, unwatched failures.
@@ -15,19 +15,12 @@ pub(super) const CLOSING: Target = Target(u32::MAX);
 /// The Rust face's own events.
 pub(super) const NATIVE: Target = Target(u32::MAX - 1);
 
-/// Takes the events of the Rust face on the runtime thread itself.
-pub(super) trait Router: Send + Sync {
-    /// Takes the next event.
-    fn route(&self, event: Event);
-}
-
 #[derive(Default)]
 pub(super) struct Outlets(Lock<Boxes>);
 
 #[derive(Default)]
 struct Boxes {
     mailboxes: Vec<(Target, MailboxRef)>,
-    native: Option<Arc<dyn Router>>,
     /// Who takes direct messages; without one the first mailbox does.
     direct: Option<Target>,
     subscriptions: Vec<(SubId, Target)>,
@@ -64,10 +57,6 @@ impl Outlets {
         ends.map(|(sub, _)| sub).collect()
     }
 
-    pub(super) fn set_native(&self, router: Arc<dyn Router>) {
-        self.0.lock().native = Some(router);
-    }
-
     pub(super) fn set_direct(&self, target: Target) {
         self.0.lock().direct = Some(target);
     }
@@ -95,7 +84,7 @@ impl Outlets {
     }
 
     /// Hands over `events`; returns what nobody takes.
-    pub(super) fn deliver(&self, key: ClientKey, events: &mut Events) -> Vec<Orphan> {
+    pub(super) fn deliver(&self, key: ClientKey, desk: &Desk, events: &mut Events) -> Vec<Orphan> {
         let mut boxes = self.0.lock();
         let mut orphans = Vec::new();
         if let Some(mailbox) = boxes.only_mailbox(events) {
@@ -131,7 +120,6 @@ impl Outlets {
                 target => sorted.put(&boxes, target, event, &mut orphans),
             }
         }
-        let native = boxes.native.clone();
         drop(boxes);
         for (_, mailbox, batch) in sorted.mailboxes {
             let item = |event| Item { client: key, event };
@@ -141,9 +129,8 @@ impl Outlets {
                 mailbox.push_all(batch.into_iter().map(item));
             }
         }
-        match native {
-            Some(router) => sorted.native.into_iter().for_each(|event| router.route(event)),
-            None => orphans.extend(sorted.native.iter().filter_map(Orphan::of)),
+        for event in sorted.native {
+            orphans.extend(desk.route(event).as_ref().and_then(Orphan::of));
         }
         orphans
     }

@@ -100,8 +100,9 @@ pub struct Health {
     pub waiting_bytes: usize,
 }
 
-/// The transport for `url`'s scheme. Fails with `invalid_argument` for an unknown scheme.
-pub(crate) fn transport(url: &str) -> Result<Arc<dyn Transport>> {
+/// The transport for `url`'s scheme; what an injected one may wrap. Fails with `invalid_argument`
+/// for an unknown scheme.
+pub fn transport(url: &str) -> Result<Arc<dyn Transport>> {
     match url.split_once("://") {
         Some(("mem", _)) => Ok(Arc::new(mem::NamedTransport)),
         // Takes the address apart so that a wrong one is an error at once, not at every attempt.
