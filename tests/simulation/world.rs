@@ -490,6 +490,7 @@ impl Spy {
                         assert_eq!(gap.reason, kps_proto::message::GapReason::Expired);
                         truth.expired(&gap);
                     }
+                    Output::Error { error, .. } => panic!("the spy is told {error}"),
                     _ => {}
                 }
             }

@@ -64,9 +64,9 @@ impl Bus {
             let Some(sub) = self.ports[port].sendable.pop_front() else { break };
             room = self.pull_subscription(now, port, sub, &mut size, max_bytes, out);
         }
-        let record = &mut self.ports[port];
-        let more = !room;
-        record.ready = more;
+        // Also what this very pull has caused.
+        let more = !room || self.has_news(port);
+        self.ports[port].ready = more;
         more
     }
 
@@ -86,12 +86,14 @@ impl Bus {
         let end = (*size + TURN).min(max_bytes);
         let mut delivered = 0;
         let mut expired = Vec::new();
+        let mut expired_any = false;
         while *size < end {
             let Some(entry) = sub.queue.take(keep) else { break };
             let output = match entry {
                 Entry::Message { published, delivery } if published.is_expired(now) => {
                     sub.queue.expire(&published, keep);
                     sub.count.expired += 1;
+                    expired_any = true;
                     expired.extend(delivery);
                     continue;
                 }
@@ -118,6 +120,9 @@ impl Bus {
         }
         if !keep {
             self.took(now, key, delivered);
+        }
+        if expired_any {
+            self.moved(now, key);
         }
         *size < max_bytes
     }
@@ -159,13 +164,20 @@ impl Bus {
 
     /// What was held back travels now.
     pub(super) fn say_now(&mut self, id: PortId) {
-        let Some(port) = self.ports.get(id) else { return };
-        let Some(session) = self.sessions.get(port.session) else { return };
-        if port.told_published < session.published
-            || port.told_answered < session.answered
-            || session.reports.sent < session.reports.log.len()
-        {
+        if self.has_news(id) {
             self.mark_ready(id);
         }
+    }
+
+    /// Whether there is something to say that belongs to no subscription.
+    fn has_news(&self, id: PortId) -> bool {
+        let Some(port) = self.ports.get(id) else { return false };
+        let session = self.sessions.get(port.session).filter(|session| session.port == Some(id));
+        !port.controls.is_empty()
+            || session.is_some_and(|session| {
+                port.told_published < session.published
+                    || port.told_answered < session.answered
+                    || session.reports.sent < session.reports.log.len()
+            })
     }
 }

@@ -367,6 +367,11 @@ impl Bus {
         session.parked.clear();
         session.parked_on = None;
         let port = session.port.take();
+        // From here on it is nobody: what its subscriptions' end sets going must not reach it.
+        let space = &mut self.spaces[session.space];
+        if space.clients.get(&session.id) == Some(&key) {
+            space.clients.remove(&session.id);
+        }
         let mut subs: Vec<_> = session.subs.drain().map(|(_, sub)| sub).collect();
         subs.push(session.direct);
         let mut acks: Vec<_> = session.acks.drain().map(|(_, ack)| ack).collect();
@@ -379,10 +384,7 @@ impl Bus {
             self.drop_ack(now, ack);
         }
         let session = self.sessions.remove(key).expect("looked up above");
-        let space = &mut self.spaces[session.space];
-        if space.clients.get(&session.id) == Some(&key) {
-            space.clients.remove(&session.id);
-        }
+        let space = &self.spaces[session.space];
         self.notices.push_back(Notice::Disconnected {
             namespace: space.name.clone(),
             client_id: session.id,

@@ -205,14 +205,19 @@ impl Bus {
         }
         self.schedule(key);
         if delivered > 0 {
-            let sub = &mut self.subscriptions[key];
-            sub.stalled_since = None;
-            if sub.number == 0 {
-                sub.queue.set_overflow(Overflow::Block);
-            }
-            for waiter in std::mem::take(&mut sub.waiters) {
-                self.unpark(now, waiter);
-            }
+            self.moved(now, key);
+        }
+    }
+
+    /// A subscription's queue has room again.
+    pub(super) fn moved(&mut self, now: Time, key: SubKey) {
+        let Some(sub) = self.subscriptions.get_mut(key) else { return };
+        sub.stalled_since = None;
+        if sub.number == 0 {
+            sub.queue.set_overflow(Overflow::Block);
+        }
+        for waiter in std::mem::take(&mut sub.waiters) {
+            self.unpark(now, waiter);
         }
     }
 }
