@@ -1,6 +1,9 @@
 //! Who got a message, and what came of it.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use kps::{
     ClientKey, Error,
@@ -23,6 +26,8 @@ pub(crate) struct Ack {
     number: u64,
     state: Mutex<State>,
     signal: Signal,
+    /// Rows given by `anext(ack)`.
+    next: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -43,7 +48,8 @@ struct Row {
 /// Events, from [`crate::dispatch`].
 impl Ack {
     pub(crate) fn new(shared: Arc<Shared>, number: u64) -> Self {
-        Ack { shared, number, state: Mutex::default(), signal: Signal::default() }
+        let (state, signal, next) = Default::default();
+        Ack { shared, number, state, signal, next }
     }
 
     pub(crate) fn key(&self) -> (ClientKey, u64) {
@@ -129,7 +135,12 @@ impl Ack {
     }
 
     fn __aiter__(slf: Py<Self>) -> Rows {
-        Rows { ack: slf, next: Mutex::new(0) }
+        Rows { ack: slf, next: AtomicUsize::new(0) }
+    }
+
+    /// `anext(ack)`: the next row that no such call has given yet.
+    fn __anext__(slf: Py<Self>) -> Await {
+        Await::new(NextRow { ack: slf, iterator: None })
     }
 
     fn __repr__(&self) -> String {
@@ -280,7 +291,7 @@ impl Outcome for Wait {
 #[pyclass(frozen, module = "kps._kps")]
 struct Rows {
     ack: Py<Ack>,
-    next: Mutex<usize>,
+    next: AtomicUsize,
 }
 
 #[pymethods]
@@ -289,21 +300,26 @@ impl Rows {
         slf
     }
 
-    fn __anext__(slf: Py<Self>) -> Await {
-        Await::new(NextRow(slf))
+    fn __anext__(slf: Py<Self>, py: Python<'_>) -> Await {
+        let ack = slf.get().ack.clone_ref(py);
+        Await::new(NextRow { ack, iterator: Some(slf) })
     }
 }
 
-struct NextRow(Py<Rows>);
+struct NextRow {
+    ack: Py<Ack>,
+    /// Counts the rows given; without one the ack itself does.
+    iterator: Option<Py<Rows>>,
+}
 
 impl Outcome for NextRow {
     fn poll(&self, py: Python<'_>) -> Option<PyResult<Py<PyAny>>> {
-        let Rows { ack, next } = self.0.get();
+        let ack = self.ack.get();
+        let next = self.iterator.as_ref().map_or(&ack.next, |iterator| &iterator.get().next);
         let error = {
-            let state = ack.get().state.lock();
-            let mut next = next.lock();
-            if let Some(row) = state.rows.get(*next) {
-                *next += 1;
+            let state = ack.state.lock();
+            if let Some(row) = state.rows.get(next.load(Ordering::Relaxed)) {
+                next.fetch_add(1, Ordering::Relaxed);
                 return Some(Ok(row.row.clone_ref(py).into_any()));
             }
             if !state.done {
@@ -318,6 +334,6 @@ impl Outcome for NextRow {
     }
 
     fn signal(&self) -> &Signal {
-        &self.0.get().ack.get().signal
+        &self.ack.get().signal
     }
 }

@@ -184,10 +184,14 @@ impl Client {
             let capacity = count(capacity, "capacity", 1)?;
             options.capacity = Some(u32::try_from(capacity).unwrap_or(u32::MAX));
         }
-        if let Some(start) = given(start)
-            && text(start, "start")? != "new"
-        {
-            return Err(unsupported(py, "start: this server keeps no history; only \"new\" works"));
+        match given(start).map(|start| text(start, "start")).transpose()? {
+            None | Some("new") => {}
+            Some("last" | "all") => {
+                return Err(unsupported(py, "start: this server keeps no history; use \"new\""));
+            }
+            Some(other) => {
+                return Err(invalid(py, format!("start: {other:?} is no place to start from")));
+            }
         }
         if let Some(durable) = given(durable) {
             text(durable, "durable")?;

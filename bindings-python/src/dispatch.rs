@@ -21,6 +21,12 @@ pub(crate) struct Dispatch<'py, 'a> {
     last: Option<((ClientKey, SubId), Arc<Sub>)>,
 }
 
+impl Drop for Dispatch<'_, '_> {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
 impl<'py, 'a> Dispatch<'py, 'a> {
     pub(crate) fn new(py: Python<'py>, host: &'a Arc<Host>) -> Self {
         Dispatch { py, host, last: None }
@@ -57,8 +63,18 @@ impl<'py, 'a> Dispatch<'py, 'a> {
             return Some(found.clone());
         }
         let found = self.host.tables.lock().subs.get(&key).cloned()?;
+        self.settle();
         self.last = Some((key, found.clone()));
         Some(found)
+    }
+
+    /// The run of messages for one subscription is over.
+    fn settle(&mut self) {
+        if let Some((_, sub)) = self.last.take()
+            && sub.handler.is_some()
+        {
+            sub.report(self.py);
+        }
     }
 
     fn rare(&mut self, client: ClientKey, event: Event) -> PyResult<()> {
@@ -250,10 +266,11 @@ impl<'py, 'a> Dispatch<'py, 'a> {
     }
 
     fn ended(&mut self, client: ClientKey, sub: SubId, error: Option<Error>) -> PyResult<()> {
-        self.last = None;
+        self.settle();
         let sub = self.host.tables.lock().subs.remove(&(client, sub));
         if let Some(sub) = sub {
-            sub.end(self.py, error);
+            // Its own end is no error: the stream just stops.
+            sub.end(self.py, error.filter(|error| error.kind() != ErrorKind::Closed));
         }
         Ok(())
     }

@@ -51,9 +51,10 @@ impl Sub {
         message: &Py<Message>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let handler = self.handler.as_ref().expect("only subscriptions with a handler call it");
+        self.consumed(py, 1);
         match handler.bind(py).call1((message,)) {
             Ok(result) if is_awaitable(&result) => return Ok(Some(result)),
-            Ok(result) => self.returned(py, message, &result),
+            Ok(result) => self.returned(message, &result),
             Err(error) => self.raised(py, host, message, error)?,
         }
         Ok(None)
@@ -71,12 +72,11 @@ impl Sub {
     }
 
     #[inline]
-    pub(crate) fn returned(&self, py: Python<'_>, message: &Py<Message>, value: &Bound<'_, PyAny>) {
+    pub(crate) fn returned(&self, message: &Py<Message>, value: &Bound<'_, PyAny>) {
         if let Some(reply) = message.get().reply() {
             // Fails when the client was closed: the publisher hears that from the broker.
             let _ = reply.returned(value);
         }
-        self.consumed(py, 1);
     }
 
     /// Tells the publisher, else the program. Gives back what must not be swallowed:
@@ -89,7 +89,6 @@ impl Sub {
         message: &Py<Message>,
         error: PyErr,
     ) -> PyResult<()> {
-        self.consumed(py, 1);
         let reply = message.get().reply();
         if let Some(reply) = reply {
             // As above.

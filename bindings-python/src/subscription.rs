@@ -9,7 +9,7 @@ use kps::{
     ErrorKind, SubId,
     message::{Gap as CoreGap, Message as CoreMessage},
 };
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use pyo3::{
     exceptions::PyStopAsyncIteration,
     prelude::*,
@@ -28,8 +28,8 @@ use crate::{
     worker::Worker,
 };
 
-/// Consumed messages are reported after so many at the latest: credit must not run dry while the
-/// reader still has a long buffer.
+/// Messages handed over are reported after so many at the latest: credit must not run dry while
+/// the reader still has a long buffer.
 const REPORT: u64 = 64;
 
 pub(crate) struct Sub {
@@ -49,7 +49,7 @@ pub(crate) struct State {
     /// The handler returned a coroutine once: from now on tasks call it.
     pub(crate) asynchronous: bool,
     pub(crate) workers: Vec<Arc<Worker>>,
-    /// Done with, not reported yet.
+    /// Handed over, not reported yet.
     pub(crate) consumed: u64,
     /// What the iterator handed out last: acked when more is asked for.
     unsettled: Vec<Arc<Reply>>,
@@ -90,9 +90,20 @@ impl Sub {
         state.end.is_none() && state.unsubscribed.is_empty()
     }
 
-    /// Cancels the handler that works on this delivery.
+    /// Nobody waits for this delivery's answer: it is not handed over any more, and a handler that
+    /// works on it is cancelled.
     pub(crate) fn cancel(&self, py: Python<'_>, delivery: u64) -> PyResult<()> {
-        let workers = self.state.lock().workers.clone();
+        let mut state = self.state.lock();
+        let of_delivery = |entry: &Entry| matches!(entry, Entry::Message(_, Some(reply)) if reply.delivery() == delivery);
+        if let Some(at) = state.queue.iter().position(of_delivery) {
+            let removed = state.queue.remove(at);
+            drop(state);
+            drop(removed);
+            self.consumed(py, 1);
+            return Ok(());
+        }
+        let workers = state.workers.clone();
+        drop(state);
         workers.iter().try_for_each(|worker| worker.cancel(py, delivery))
     }
 
@@ -102,16 +113,21 @@ impl Sub {
         self.signal.ring(py);
     }
 
-    /// Counts `count` messages as done with; reports when it is worth it.
+    /// Counts messages as handed over; reports so many at once that it costs nothing.
+    #[inline]
     pub(crate) fn consumed(&self, py: Python<'_>, count: u64) {
         let mut state = self.state.lock();
         state.consumed += count;
-        if state.consumed >= REPORT || state.queue.is_empty() {
-            self.report(py, state);
+        let report = state.consumed >= REPORT;
+        drop(state);
+        if report {
+            self.report(py);
         }
     }
 
-    fn report(&self, py: Python<'_>, mut state: MutexGuard<'_, State>) {
+    /// Tells core what was handed over. Whoever hands over does it before it waits.
+    pub(crate) fn report(&self, py: Python<'_>) {
+        let mut state = self.state.lock();
         let (count, id) = (std::mem::take(&mut state.consumed), state.id);
         drop(state);
         if let Some(id) = id
@@ -175,14 +191,19 @@ impl Sub {
     fn pop(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         let mut state = self.state.lock();
         let Some(entry) = state.queue.pop_front() else {
-            self.report(py, state);
+            drop(state);
+            self.report(py);
             return Ok(None);
         };
+        let last = state.queue.is_empty();
         match entry {
             Entry::Message(message, reply) => {
                 state.unsettled.extend(reply.clone());
                 drop(state);
                 self.consumed(py, 1);
+                if last {
+                    self.report(py);
+                }
                 Ok(Some(Py::new(py, Message::new(message, reply))?.into_any()))
             }
             Entry::Gap(gap) => {
@@ -365,6 +386,7 @@ impl NextBatch {
             }
         }
         sub.consumed(py, messages);
+        sub.report(py);
         Ok(Some(batch.into_any().unbind()))
     }
 }

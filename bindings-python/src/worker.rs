@@ -77,17 +77,17 @@ impl Worker {
             let running = self.running.lock().take();
             let Some(Running { coroutine, message }) = running else {
                 if let Some(error) = thrown {
-                    self.leave();
+                    self.leave(py);
                     return Err(error);
                 }
                 match self.next(py) {
                     Ok(true) => continue,
                     Ok(false) => {
-                        self.leave();
+                        self.leave(py);
                         return Err(wait::stop(py, py.None()));
                     }
                     Err(error) => {
-                        self.leave();
+                        self.leave(py);
                         return Err(error);
                     }
                 }
@@ -98,13 +98,15 @@ impl Worker {
             };
             match stepped {
                 Ok(Step::Waits(on)) => {
+                    self.sub.report(py);
                     *self.running.lock() = Some(Running { coroutine, message });
                     return Ok(on);
                 }
-                Ok(Step::Returned(value)) => self.sub.returned(py, &message, value.bind(py)),
+                Ok(Step::Returned(value)) => self.sub.returned(&message, value.bind(py)),
                 Err(error) => self.raised(py, &message, error)?,
             }
         }
+        self.sub.report(py);
         // A bare yield: the loop serves others and comes back.
         Ok(py.None())
     }
@@ -137,7 +139,7 @@ impl Worker {
         self.sub.raised(py, &self.host, message, error.clone_ref(py)).or_else(|_| Ok(())).and_then(
             |()| {
                 if fatal {
-                    self.leave();
+                    self.leave(py);
                     Err(error)
                 } else {
                     Ok(())
@@ -147,7 +149,8 @@ impl Worker {
     }
 
     /// The task ends. Others take over what still waits.
-    fn leave(&self) {
+    fn leave(&self, py: Python<'_>) {
+        self.sub.report(py);
         self.sub.state.lock().workers.retain(|worker| !std::ptr::eq(&raw const **worker, self));
     }
 }
@@ -186,7 +189,7 @@ impl Steps {
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        self.0.leave();
+        self.0.leave(py);
         let running = self.0.running.lock().take();
         if let Some(Running { coroutine, .. }) = running
             && let Some(close) = coroutine.bind(py).getattr_opt(intern!(py, "close"))?

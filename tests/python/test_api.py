@@ -125,10 +125,12 @@ def test_everything_public_is_described() -> None:
     known |= {name for key in ("enums", "objects") for name in API[key] if name != "about"}
     assert set(kps.__all__) <= known
     for name, cls in CLASSES.items():
-        listed = {entry["name"] for key in ("properties", "methods") for entry in cls.get(key, [])}
-        for key in ("static", "methods"):
-            listed |= {entry["name"] for entry in cls.get("kps", {}).get(key, [])}
-        listed |= set(cls.get("kps", {}).get("properties", []))
+        listed: set[str] = set()
+        for each in (cls, CLASSES.get(cls.get("extends"), {})):
+            listed |= {entry["name"] for key in ("properties", "methods") for entry in each.get(key, [])}
+            for key in ("static", "methods"):
+                listed |= {entry["name"] for entry in each.get("kps", {}).get(key, [])}
+            listed |= set(each.get("kps", {}).get("properties", []))
         public = {attribute for attribute in vars(getattr(kps, name)) if not attribute.startswith("_")}
         assert public <= listed, name
 

@@ -26,28 +26,72 @@ def same(value: Any) -> None:
 def refused(value: Any) -> None:
     with pytest.raises(TypeError):
         orjson.dumps(value)
-    with pytest.raises(TypeError, match="^data: "):
+    with pytest.raises(TypeError, match=r"^data: "):
         dumps(value)
 
 
 class Str(str): ...
+
+
 class Int(int): ...
+
+
 class Float(float): ...
+
+
 class List(list): ...
+
+
 class Dict(dict): ...
+
+
 class Tuple(tuple): ...
+
+
 class Bytes(bytes): ...
+
+
 class DateTime(dt.datetime): ...
+
+
 class Date(dt.date): ...
+
+
 class Uuid(uuid.UUID): ...
-class Colour(enum.Enum): RED = "red"; MANY = (1, 2)
-class Named(str, enum.Enum): A = "a"
-class Number(enum.IntEnum): ONE = 1
-class Bits(enum.IntFlag): X = 1; Y = 2
-class Nested(enum.Enum): OTHER = Colour.RED
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    MANY = (1, 2)
+
+
+class Named(str, enum.Enum):
+    A = "a"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Bits(enum.IntFlag):
+    X = 1
+    Y = 2
+
+
+class Nested(enum.Enum):
+    OTHER = Colour.RED
+
+
 class Plain: ...
-class Point(NamedTuple): x: int; y: int
-class Rejected(enum.Enum): SET = frozenset({1})
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+class Rejected(enum.Enum):
+    SET = frozenset({1})
 
 
 @dataclasses.dataclass
@@ -61,7 +105,7 @@ class Data:
 
 @dataclasses.dataclass
 class Slots:
-    __slots__ = ("a", "b", "_c")
+    __slots__ = ("_c", "a", "b")
     a: int
     b: list
     _c: int
@@ -74,39 +118,151 @@ class WithClassVar:
 
 
 class Derived(Data): ...
+
+
 @dataclasses.dataclass
-class DerivedToo(Data): d: float = 0.5
+class DerivedToo(Data):
+    d: float = 0.5
 
 
 EXTENDED = Data(1, [2])
 EXTENDED.later = "added"
 
 VALUES = [
-    None, True, False, 0, -1, 1 << 31, -(1 << 31), (1 << 53) + 1, (1 << 63) - 1, -(1 << 63), 1 << 63,
-    (1 << 64) - 1, 0.0, -0.0, 1.0, -1.5, 0.1, 1e16, 1e15, 123456789012345680.0, 1e-5, 1e-7, 5e-324,
-    sys.float_info.max, sys.float_info.min, math.nan, math.inf, -math.inf, 1e22, 1e21, 100.0,
-    "", "é", "\u20ac", "😀", "\x00\x1f\x7f\x80", 'quote " slash \\ / \b\f\n\r\t', "x" * 1000, "é" * 1000,
-    [], {}, (), [[]], {"": {}}, [1, "a", None], (1, (2,)), {"a": [1, {"b": ()}]}, {"é": 1, "\n": 2},
-    Str("x"), Int(5), Int(1 << 63), List([1]), Dict(a=1), collections.OrderedDict(b=1, a=2),
-    collections.defaultdict(int, a=1), collections.Counter("aab"),
-    Colour.RED, Colour.MANY, Named.A, Number.ONE, Bits.X | Bits.Y, Nested.OTHER, {"k": Colour.RED},
-    uuid.UUID(int=0), uuid.UUID(int=(1 << 128) - 1), uuid.UUID("12345678-1234-5678-1234-567812345678"),
-    dt.datetime(2024, 2, 29, 1, 2, 3), dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31, 23, 59, 59, 999999),
-    dt.datetime(2024, 1, 1, 0, 0, 0, 1), dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc),
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1 << 31,
+    -(1 << 31),
+    (1 << 53) + 1,
+    (1 << 63) - 1,
+    -(1 << 63),
+    1 << 63,
+    (1 << 64) - 1,
+    0.0,
+    -0.0,
+    1.0,
+    -1.5,
+    0.1,
+    1e16,
+    1e15,
+    123456789012345680.0,
+    1e-5,
+    1e-7,
+    5e-324,
+    sys.float_info.max,
+    sys.float_info.min,
+    math.nan,
+    math.inf,
+    -math.inf,
+    1e22,
+    1e21,
+    100.0,
+    "",
+    "é",
+    "\u20ac",
+    "😀",
+    "\x00\x1f\x7f\x80",
+    'quote " slash \\ / \b\f\n\r\t',
+    "x" * 1000,
+    "é" * 1000,
+    [],
+    {},
+    (),
+    [[]],
+    {"": {}},
+    [1, "a", None],
+    (1, (2,)),
+    {"a": [1, {"b": ()}]},
+    {"é": 1, "\n": 2},
+    Str("x"),
+    Int(5),
+    Int(1 << 63),
+    List([1]),
+    Dict(a=1),
+    collections.OrderedDict(b=1, a=2),
+    collections.defaultdict(int, a=1),
+    collections.Counter("aab"),
+    Colour.RED,
+    Colour.MANY,
+    Named.A,
+    Number.ONE,
+    Bits.X | Bits.Y,
+    Nested.OTHER,
+    {"k": Colour.RED},
+    uuid.UUID(int=0),
+    uuid.UUID(int=(1 << 128) - 1),
+    uuid.UUID("12345678-1234-5678-1234-567812345678"),
+    dt.datetime(2024, 2, 29, 1, 2, 3),
+    dt.datetime(1, 1, 1),
+    dt.datetime(9999, 12, 31, 23, 59, 59, 999999),
+    dt.datetime(2024, 1, 1, 0, 0, 0, 1),
+    dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc),
     dt.datetime(2024, 1, 1, 0, 0, 0, 500000, tzinfo=dt.timezone(dt.timedelta(hours=-3, minutes=-30))),
     dt.datetime(2024, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=14))),
-    dt.date(2024, 2, 29), dt.date(1, 1, 1), dt.time(1, 2, 3), dt.time(1, 2, 3, 45), dt.time(),
-    Data(1), Data(1, {"x": Data(2, (3,))}), EXTENDED, Slots(1, [2], 3), WithClassVar(1), DerivedToo(1),
+    dt.date(2024, 2, 29),
+    dt.date(1, 1, 1),
+    dt.time(1, 2, 3),
+    dt.time(1, 2, 3, 45),
+    dt.time(),
+    Data(1),
+    Data(1, {"x": Data(2, (3,))}),
+    EXTENDED,
+    Slots(1, [2], 3),
+    WithClassVar(1),
+    DerivedToo(1),
     {"a": Data(1), "b": [Named.A, uuid.UUID(int=7)]},
 ]
 
 REFUSED = [
-    1 << 64, -(1 << 63) - 1, 1 << 200, Int(1 << 64), {1, 2}, frozenset(), b"x", bytearray(b"x"), memoryview(b"x"),
-    Bytes(b""), decimal.Decimal("1.5"), dt.timedelta(1), 1j, object(), Plain(), Plain, int, len, ..., range(3),
-    Float(1.5), Tuple((1,)), Point(1, 2), DateTime(2024, 1, 1), Date(2024, 1, 1), Uuid(int=1),
-    dt.time(1, tzinfo=dt.timezone.utc), dt.timezone.utc, "\ud800", "a\udfffb", {"\udc00": 1}, {1: 2}, {None: 1},
-    {True: 1}, {b"a": 1}, {Str("x"): 1}, {Named.A: 1}, {("a",): 1}, Derived(1), Rejected.SET, [1, {2}],
-    {"a": {"b": object()}}, collections.deque([1]), (x for x in ()), Exception("x"), Data(1, {1}),
+    1 << 64,
+    -(1 << 63) - 1,
+    1 << 200,
+    Int(1 << 64),
+    {1, 2},
+    frozenset(),
+    b"x",
+    bytearray(b"x"),
+    memoryview(b"x"),
+    Bytes(b""),
+    decimal.Decimal("1.5"),
+    dt.timedelta(1),
+    1j,
+    object(),
+    Plain(),
+    Plain,
+    int,
+    len,
+    ...,
+    range(3),
+    Float(1.5),
+    Tuple((1,)),
+    Point(1, 2),
+    DateTime(2024, 1, 1),
+    Date(2024, 1, 1),
+    Uuid(int=1),
+    dt.time(1, tzinfo=dt.timezone.utc),
+    dt.timezone.utc,
+    "\ud800",
+    "a\udfffb",
+    {"\udc00": 1},
+    {1: 2},
+    {None: 1},
+    {True: 1},
+    {b"a": 1},
+    {Str("x"): 1},
+    {Named.A: 1},
+    {("a",): 1},
+    Derived(1),
+    Rejected.SET,
+    [1, {2}],
+    {"a": {"b": object()}},
+    collections.deque([1]),
+    (x for x in ()),
+    Exception("x"),
+    Data(1, {1}),
 ]
 
 
@@ -246,7 +402,7 @@ def test_what_the_objects_own_code_raises_is_the_cause() -> None:
         def utcoffset(self, _: Any) -> dt.timedelta:
             raise RuntimeError("no idea")
 
-    with pytest.raises(TypeError, match="^data: ") as caught:
+    with pytest.raises(TypeError, match=r"^data: ") as caught:
         dumps(dt.datetime(2024, 1, 1, tzinfo=Broken()))
     assert isinstance(caught.value.__cause__, RuntimeError)
 

@@ -133,16 +133,25 @@ ClientSubscription = Subscription
 
 def __getattr__(name: str) -> object:
     """Type names are loaded when somebody asks: `typing` takes longer to import than kps."""
-    if name == "ClientSubscriber":
-        from . import classic
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'kps' has no attribute {name!r}")
+    from importlib import import_module
 
-        return classic.ClientSubscriber
-    from . import types
+    return getattr(import_module(module), name)
 
-    try:
-        return getattr(types, name)
-    except AttributeError:
-        raise AttributeError(f"module 'kps' has no attribute {name!r}") from None
 
+_LAZY = {
+    "ClientLedger": "kps.types",
+    "ClientSubscriber": "kps.classic",
+    "ContentType": "kps.types",
+    "GapReason": "kps.types",
+    "Overflow": "kps.types",
+    "ReceiptLevel": "kps.types",
+    "RowStatus": "kps.types",
+    "State": "kps.types",
+    "SubscriptionLedger": "kps.types",
+    "TimelineEntry": "kps.types",
+}
 
 _atexit.register(_kps.at_exit)

@@ -7,6 +7,7 @@ subscription one after the other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import signal
 import weakref
@@ -14,6 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from . import _tasks
 from .errors import ClosedError, NotFoundError
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class ClientSubscriber:
         self.Topic = topic
 
     def Unsubscribe(self) -> None:
-        asyncio.ensure_future(self.client.Unsubscribe(self.Topic))
+        _tasks.keep(self.client.Unsubscribe(self.Topic))
 
 
 async def subscribe(client: Client, topic: str, callback: Callback) -> Callable[[], Awaitable[None]]:
@@ -65,10 +67,8 @@ async def subscribe(client: Client, topic: str, callback: Callback) -> Callable[
 
 async def unsubscribe(client: Client, topic: str) -> None:
     _subscriptions.get(client, {}).pop(topic, None)
-    try:
+    with contextlib.suppress(NotFoundError, ClosedError):
         await client.unsubscribe(topic)
-    except (NotFoundError, ClosedError):
-        pass
 
 
 def direct_handler(callback: Callback, client: Client) -> Handler:
@@ -108,11 +108,5 @@ async def call(callback: Callback, *args: Any) -> None:
 
 
 def close_on_signals(client: Client) -> None:
-    loop = asyncio.get_running_loop()
-
-    def close() -> None:
-        task = loop.create_task(client.Close())
-        task.add_done_callback(lambda _: None)
-
     for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, close)
+        asyncio.get_running_loop().add_signal_handler(name, lambda: _tasks.keep(client.Close()))

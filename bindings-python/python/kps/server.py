@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import _kps
 from .client import Client
+from .errors import InvalidArgumentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from .types import Grant, TokenGrant
 
-    Handler = TypeVar("Handler", bound=Callable[..., Any])
+    _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
 
 class Server(Client):
@@ -77,7 +78,8 @@ class Server(Client):
     async def start(self) -> Self:
         """Binds and listens. Raises `BindFailedError` when the address cannot be used."""
         if self._broker is None:
-            self._broker = _kps.Broker(self, self._listen, self._options, self._ask)
+            ask = None if self._on_connect is None else self._ask
+            self._broker = _kps.Broker(self, self._listen, self._options, ask)
             for event, handler in self._waiting:
                 super().on(event, handler)
             self._waiting.clear()
@@ -88,7 +90,8 @@ class Server(Client):
         return await self.start()
 
     def _ask(self, request: _kps.ConnectRequest) -> Grant:
-        return None if self._on_connect is None else self._on_connect(request)
+        assert self._on_connect is not None
+        return self._on_connect(request)
 
     @property
     def address(self) -> str:
@@ -122,17 +125,22 @@ class Server(Client):
         """Subscriptions that a message on `topic` would reach."""
         return 0 if self._broker is None else self._broker.count_subscribers(topic)
 
-    def on_connect(self, handler: Handler) -> Handler:
-        """Asks `handler` about every connection; see `ConnectRequest`. Works as a decorator."""
+    def on_connect(self, handler: _Handler) -> _Handler:
+        """Asks `handler` about every connection; see `ConnectRequest`. Works as a decorator.
+
+        The first one has to be there before the server starts.
+        """
+        if self._broker is not None and self._on_connect is None:
+            raise InvalidArgumentError("on_connect: the server runs already; give the handler before it starts")
         self._on_connect = _callable(handler)
         return handler
 
-    def on_message_to_id(self, handler: Handler) -> Handler:
+    def on_message_to_id(self, handler: _Handler) -> _Handler:
         """Calls `handler` with every message sent to the server's own id."""
         self.on("message_to_id", _callable(handler))
         return handler
 
-    def on_server_message(self, handler: Handler) -> Handler:
+    def on_server_message(self, handler: _Handler) -> _Handler:
         """Calls `handler` with every message that another server sent to this one."""
         self.on("server_message", _callable(handler))
         return handler
@@ -162,7 +170,7 @@ def NewServer() -> Server:
     return Server()
 
 
-def _callable(handler: Handler, name: str = "handler") -> Handler:
+def _callable(handler: _Handler, name: str = "handler") -> _Handler:
     if not callable(handler):
         raise TypeError(f"{name} must be callable, not {type(handler).__name__}")
     return handler

@@ -1,16 +1,16 @@
 """Names for types; nothing here exists at run time but these names."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Sequence
-from typing import Literal, TypedDict, Union
+from typing import Literal, TypeAlias, TypedDict
 
-State = Literal["connecting", "connected", "reconnecting", "closed"]
-ContentType = Literal["json", "text", "bytes"]
-Overflow = Literal["block", "drop_oldest", "drop_newest", "latest", "disconnect"]
-RowStatus = Literal["acked", "failed", "no_handler", "disconnected", "dropped", "timeout", "cancelled"]
-ReceiptLevel = Literal["queued", "queued_on_disk", "accepted", "stored", "replicated"]
-GapReason = Literal["overflow", "slow_consumer", "session_expired", "new_epoch", "history_expired", "expired"]
+State: TypeAlias = Literal["connecting", "connected", "reconnecting", "closed"]
+ContentType: TypeAlias = Literal["json", "text", "bytes"]
+Overflow: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "latest", "disconnect"]
+RowStatus: TypeAlias = Literal["acked", "failed", "no_handler", "disconnected", "dropped", "timeout", "cancelled"]
+ReceiptLevel: TypeAlias = Literal["queued", "queued_on_disk", "accepted", "stored", "replicated"]
+GapReason: TypeAlias = Literal[
+    "overflow", "slow_consumer", "session_expired", "new_epoch", "history_expired", "expired"
+]
 
 
 class SubscriptionLedger(TypedDict):
@@ -52,5 +52,5 @@ class TokenGrant(TypedDict, total=False):
     subscribe: Sequence[str] | None
 
 
-Verdict = Union[bool, TokenGrant, None]
-Grant = Union[Verdict, Awaitable[Verdict]]
+Verdict: TypeAlias = bool | TokenGrant | None
+Grant: TypeAlias = Verdict | Awaitable[Verdict]

@@ -1,0 +1,388 @@
+"""The native half of kps."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from typing import Any, Literal, final, overload
+
+from typing_extensions import Self, disjoint_base
+
+from .types import (
+    ClientLedger,
+    ContentType,
+    GapReason,
+    Grant,
+    Overflow,
+    ReceiptLevel,
+    RowStatus,
+    State,
+    SubscriptionLedger,
+    TimelineEntry,
+)
+
+__all__ = [
+    "VERSION",
+    "Ack",
+    "AckRow",
+    "Broker",
+    "Client",
+    "CloseReport",
+    "ConnectRequest",
+    "Gap",
+    "Message",
+    "Receipt",
+    "Resumed",
+    "RowError",
+    "Subscription",
+    "at_exit",
+    "command_line",
+    "dumps",
+    "error_codes",
+    "loads",
+]
+
+VERSION: str
+
+def at_exit() -> None: ...
+def command_line(arguments: list[str]) -> int: ...
+def dumps(data: Any) -> bytes: ...
+def error_codes() -> list[str]: ...
+def loads(raw: bytes) -> Any: ...
+
+@disjoint_base
+class Client:
+    def __new__(cls, *_arguments: Any, **_options: Any) -> Self: ...
+    def _start(
+        self,
+        url: str,
+        *,
+        id: str | None = None,
+        token: str | None = None,
+        namespace: str | None = None,
+        timeout: float | None = None,
+        reconnect: bool | None = None,
+        reconnect_min: float | None = None,
+        reconnect_max: float | None = None,
+        outbox_soft: int | None = None,
+        outbox_hard: int | None = None,
+        ca: str | os.PathLike[str] | None = None,
+    ) -> None: ...
+    async def _ready(self) -> None: ...
+    def _give_up(self) -> None: ...
+    @property
+    def id(self) -> str:
+        """This client's id; empty before the first handshake if the server makes it."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def state(self) -> State: ...
+    async def subscribe(
+        self,
+        topic: str,
+        handler: Callable[[Message], Any] | None = None,
+        *,
+        group: str | None = None,
+        concurrency: int = 1,
+        overflow: Overflow = "block",
+        capacity: int | None = None,
+        start: str = "new",
+        durable: str | None = None,
+    ) -> Subscription:
+        """Resolves when the broker has confirmed it.
+
+        `handler(message)`, sync or async, is called in order on this loop; what it returns, or raises, goes to a
+        publisher who asked for an ack. Without a handler, iterate: `async for message in subscription`.
+        """
+
+    async def unsubscribe(self, topic: str) -> None:
+        """Ends every subscription of this client to `topic`."""
+
+    def publish(
+        self,
+        topic: str,
+        data: Any,
+        *,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+        ttl: float | None = None,
+        receipt: ReceiptLevel | None = None,
+    ) -> Receipt:
+        """Sends at once, from any thread. `bytes` travel as they are, `str` as text, everything else as JSON."""
+
+    def publish_to_id(self, client_id: str, data: Any) -> Receipt:
+        """To the client with this id."""
+
+    def publish_to_server(self, address: str, data: Any, *, secure: bool = False) -> Receipt:
+        """Through this client's server to the one at `host:port[/path]`."""
+
+    def publish_with_ack(self, topic: str, data: Any, timeout: float = 30.0) -> Ack:
+        """Asks every recipient for an answer."""
+
+    def publish_to_id_with_ack(self, client_id: str, data: Any, timeout: float = 30.0) -> Ack: ...
+    async def request(self, topic: str, data: Any, timeout: float = 30.0) -> Any:
+        """The first successful answer. Raises `NoRespondersError` at once if nobody subscribes."""
+
+    @overload
+    def on(self, event: Literal["state"], handler: Callable[[State], Any]) -> Callable[[], None]: ...
+    @overload
+    def on(self, event: Literal["connected"], handler: Callable[[bool], Any]) -> Callable[[], None]: ...
+    @overload
+    def on(
+        self, event: Literal["disconnected", "closed"], handler: Callable[[Exception | None], Any]
+    ) -> Callable[[], None]: ...
+    @overload
+    def on(
+        self, event: Literal["message", "message_to_id", "server_message"], handler: Callable[[Message], Any]
+    ) -> Callable[[], None]: ...
+    @overload
+    def on(self, event: Literal["gap"], handler: Callable[[Gap, Subscription], Any]) -> Callable[[], None]: ...
+    @overload
+    def on(self, event: Literal["resumed"], handler: Callable[[Resumed, Subscription], Any]) -> Callable[[], None]: ...
+    @overload
+    def on(
+        self, event: Literal["subscription_closed"], handler: Callable[[Exception, Subscription], Any]
+    ) -> Callable[[], None]: ...
+    @overload
+    def on(self, event: Literal["publish_failed"], handler: Callable[[str, Exception], Any]) -> Callable[[], None]: ...
+    @overload
+    def on(
+        self, event: Literal["handler_error"], handler: Callable[[BaseException, Message], Any]
+    ) -> Callable[[], None]: ...
+    @overload
+    def on(
+        self, event: Literal["client_connected", "client_disconnected"], handler: Callable[[str], Any]
+    ) -> Callable[[], None]: ...
+    @overload
+    def on(self, event: str, handler: Callable[..., Any]) -> Callable[[], None]:
+        """Calls `handler` on every `event` from now on; the function returned ends that."""
+
+    def ledger(self) -> ClientLedger:
+        """What became of everything published and received, counted."""
+
+    def timeline(self) -> list[TimelineEntry]:
+        """The last things that happened to the connection, oldest first."""
+
+    async def flush(self) -> None:
+        """Resolves when everything published so far was accepted or refused."""
+
+    async def close(self, timeout: float = 5.0) -> CloseReport:
+        """Flushes, says goodbye, and reports, within `timeout` seconds."""
+
+@final
+class Subscription:
+    @property
+    def topic(self) -> str: ...
+    def __aiter__(self) -> Self: ...
+    async def __anext__(self) -> Message | Gap:
+        """Acks the message before, unless it was answered."""
+
+    def batches(self, max: int = 1024) -> AsyncIterator[list[Message | Gap]]:
+        """Lists of all that is there, at most `max` at once."""
+
+    def ledger(self) -> SubscriptionLedger: ...
+    async def unsubscribe(self) -> None: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class Message:
+    @property
+    def topic(self) -> str: ...
+    @property
+    def data(self) -> Any:
+        """The payload, decoded when it is first read."""
+
+    @property
+    def raw(self) -> bytes:
+        """The payload's bytes."""
+
+    @property
+    def content_type(self) -> ContentType: ...
+    @property
+    def headers(self) -> dict[str, str]: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def sender(self) -> str:
+        """The publisher's client id, set by the broker."""
+
+    @property
+    def seq(self) -> int:
+        """Consecutive within a topic and an epoch."""
+
+    @property
+    def epoch(self) -> int:
+        """The broker's run."""
+
+    @property
+    def time(self) -> float:
+        """When the broker accepted it, in seconds since the Unix epoch."""
+
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def maybe_duplicate(self) -> bool:
+        """Sent again after the broker lost the publisher's session."""
+
+    def respond(self, data: Any = None) -> None:
+        """Answers a publisher who asked for an ack; the first answer counts."""
+
+    def fail(self, error: BaseException | str) -> None:
+        """Answers that it went wrong."""
+
+@final
+class Gap:
+    """Messages are missing here."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def count(self) -> int | None:
+        """`None` when nobody can know."""
+
+    @property
+    def first(self) -> int | None:
+        """`seq` of the first one missing, where known."""
+
+    @property
+    def last(self) -> int | None: ...
+    @property
+    def reason(self) -> GapReason: ...
+
+@final
+class Resumed:
+    """After a reconnect the subscription goes on where it stopped."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def replayed(self) -> int:
+        """Messages that were sent meanwhile and follow."""
+
+@final
+class Receipt:
+    @property
+    def id(self) -> str:
+        """The message's id."""
+
+    def __await__(self) -> Generator[Any, None, ReceiptLevel]: ...
+
+@final
+class Ack:
+    """The table of an acknowledged publish: one row per recipient."""
+
+    @property
+    def id(self) -> str:
+        """The message's id."""
+
+    async def wait(self) -> dict[str, AckRow]:
+        """All rows by client id, once all are final."""
+
+    async def wait_any(self) -> AckRow | None:
+        """The first row, whatever it says; `None` without recipients."""
+
+    def status(self) -> dict[str, bool]:
+        """For each recipient whether it has acked."""
+
+    def is_complete(self) -> bool:
+        """Whether all rows are final."""
+
+    def cancel(self) -> None:
+        """Stops waiting: rows that are open become `cancelled`."""
+
+    def __aiter__(self) -> AsyncIterator[AckRow]: ...
+    async def __anext__(self) -> AckRow: ...
+    @property
+    def ID(self) -> str: ...
+    async def Wait(self) -> dict[str, dict[str, Any]]: ...
+    async def WaitAny(self) -> tuple[dict[str, Any], bool]: ...
+    async def GetStatus(self) -> dict[str, bool]: ...
+    async def IsComplete(self) -> bool: ...
+    async def Cancel(self) -> None: ...
+
+@final
+class AckRow:
+    """How one recipient ended."""
+
+    @property
+    def client_id(self) -> str: ...
+    @property
+    def status(self) -> RowStatus: ...
+    @property
+    def success(self) -> bool: ...
+    @property
+    def error(self) -> RowError | None: ...
+    @property
+    def data(self) -> Any:
+        """What the handler returned, decoded when it is first read."""
+
+    @property
+    def latency(self) -> float:
+        """Seconds from the broker's acceptance to its receipt of the answer."""
+
+@final
+class RowError:
+    """A handler's error."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class CloseReport:
+    """What became of what was published."""
+
+    @property
+    def flushed(self) -> int: ...
+    @property
+    def kept(self) -> int: ...
+    @property
+    def abandoned(self) -> list[str]:
+        """Ids of the messages given up."""
+
+@final
+class ConnectRequest:
+    """A client that asks to be let in.
+
+    `on_connect` answers `True` or nothing (let it in), `False` (refuse it), or a dict with any of `name`, `namespace`,
+    `publish`, `subscribe`. Raising refuses it with the error's text.
+    """
+
+    @property
+    def client_id(self) -> str: ...
+    @property
+    def name(self) -> str | None:
+        """Who its token stands for."""
+
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def remote(self) -> str | None:
+        """`host:port`; `None` inside the process."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of the HTTP upgrade, names in lower case, without secrets."""
+
+    @property
+    def path(self) -> str: ...
+
+@final
+class Broker:
+    def __new__(
+        cls,
+        client: Client,
+        listen: str,
+        options: Mapping[str, Any],
+        on_connect: Callable[[ConnectRequest], Grant] | None = None,
+    ) -> Self: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    def count_clients(self) -> int: ...
+    def count_subscribers(self, topic: str) -> int: ...
+    def close(self, timeout: float) -> Awaitable[None]: ...
