@@ -18,22 +18,33 @@ const ERROR_KIND: usize = 256;
 const ERROR_TEXT: usize = 8 << 10;
 
 /// Answers are kept, encoded once, until the server confirms them.
+///
+/// The server numbers the deliveries of a session from 1; what the host sees goes on counting over
+/// lost sessions, so that a handler's late answer never reaches somebody else's message.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     open: HashMap<u64, SubId, ahash::RandomState>,
+    /// The highest delivery of the sessions before this one, and of this one.
+    before: u64,
+    highest: u64,
     log: Log,
     confirmed: u64,
 }
 
 impl Answers {
-    /// A message came that wants an answer.
-    pub(super) fn expect(&mut self, delivery: u64, sub: SubId) {
+    /// A message came that wants an answer. Returns what the host calls the delivery.
+    pub(super) fn expect(&mut self, wire: u64, sub: SubId) -> u64 {
+        let delivery = self.before.saturating_add(wire);
+        self.highest = self.highest.max(delivery);
         self.open.insert(delivery, sub);
+        delivery
     }
 
-    /// The server does not want it any more. Returns whose message it was.
-    pub(super) fn cancel(&mut self, delivery: u64) -> Option<SubId> {
-        self.open.remove(&delivery)
+    /// The server does not want it any more. Returns whose message it was, and what the host
+    /// calls it.
+    pub(super) fn cancel(&mut self, wire: u64) -> Option<(SubId, u64)> {
+        let delivery = self.before.saturating_add(wire);
+        Some((self.open.remove(&delivery)?, delivery))
     }
 
     pub(super) fn answer(
@@ -51,16 +62,16 @@ impl Answers {
                 "nobody waits for this answer any more: it was given, cancelled, or its session was lost",
             ));
         }
-        self.send(delivery, answer);
+        self.send(delivery - self.before, answer);
         Ok(())
     }
 
     /// Answers a delivery that never was open.
-    pub(super) fn refuse(&mut self, delivery: u64) {
-        self.send(delivery, &Answer::NoHandler);
+    pub(super) fn refuse(&mut self, wire: u64) {
+        self.send(wire, &Answer::NoHandler);
     }
 
-    fn send(&mut self, delivery: u64, answer: &Answer) {
+    fn send(&mut self, wire: u64, answer: &Answer) {
         let number = self.confirmed + self.log.len() as u64 + 1;
         let (status, error, data) = match answer {
             Answer::Acked(payload) => {
@@ -73,7 +84,7 @@ impl Answers {
             Answer::NoHandler => (RowStatus::NoHandler, None, None),
         };
         let hint = 64 + data.map_or(0, |(_, bytes)| bytes.len());
-        let frame = AnswerFrame { number, delivery, more: false, status, error, data };
+        let frame = AnswerFrame { number, delivery: wire, more: false, status, error, data };
         self.log.append(hint, |out| encode(&Frame::Answer(frame), out));
     }
 
@@ -110,7 +121,8 @@ impl Answers {
 
     /// The session is lost, and with it everybody who waited.
     pub(super) fn clear(&mut self) {
-        *self = Answers::default();
+        let highest = self.highest;
+        *self = Answers { before: highest, highest, ..Answers::default() };
     }
 
     #[cfg(test)]
@@ -154,6 +166,17 @@ mod tests {
         assert!(answers.resume(0).is_ok() && answers.has_output());
         assert!(answers.confirm(2).is_err());
         assert!(answers.confirm(1).is_ok() && answers.is_empty());
+    }
+
+    #[test]
+    fn an_answer_to_a_lost_session_is_nobodys() {
+        let mut answers = Answers::default();
+        let old = answers.expect(1, SubId(1));
+        answers.clear();
+        let new = answers.expect(1, SubId(1));
+        assert_ne!(old, new);
+        assert!(answers.answer(old, &Answer::NoHandler, 10).is_err());
+        assert_eq!(answers.cancel(1), Some((SubId(1), new)));
     }
 
     #[test]

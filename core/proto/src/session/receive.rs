@@ -97,9 +97,7 @@ impl Session {
         };
         Subscriptions::receive(entry, frame.payload.len())?;
         let sub = SubId(frame.sub);
-        if let Some(delivery) = frame.delivery {
-            self.answers.expect(delivery, sub);
-        }
+        let delivery = frame.delivery.map(|wire| self.answers.expect(wire, sub));
         let message = Message {
             topic,
             payload: Payload {
@@ -115,8 +113,7 @@ impl Session {
             maybe_duplicate: frame.maybe_duplicate,
             extras: frame.extensions.as_deref().map(extras),
         };
-        let event =
-            Event::Message { sub, message, delivery: frame.delivery, request: frame.request };
+        let event = Event::Message { sub, message, delivery, request: frame.request };
         events.push((entry.target, event));
         Ok(())
     }
@@ -180,10 +177,10 @@ impl Session {
                 }
             }
             Frame::Cancel { number } => {
-                if let Some(sub) = self.answers.cancel(*number)
+                if let Some((sub, delivery)) = self.answers.cancel(*number)
                     && let Some(entry) = self.subscriptions.find(sub.0)
                 {
-                    let event = Event::CancelDelivery { sub, delivery: *number };
+                    let event = Event::CancelDelivery { sub, delivery };
                     events.push((entry.target, event));
                 }
             }
