@@ -119,10 +119,19 @@ impl Session {
             self.subscriptions.resume();
             let released = self.outbox.resume(welcome)?;
             self.settle(released, events);
-        } else if known {
-            self.restart(welcome, same_epoch, events);
+            // Ended after HELLO had listed them.
+            let mut closing: Vec<u32> = self.closing.keys().copied().collect();
+            closing.sort_unstable();
+            for sub in closing {
+                self.say(&Frame::Unsubscribe { sub });
+            }
         } else {
-            self.outbox.connect(welcome);
+            self.confirm_closing(events);
+            if known {
+                self.restart(welcome, same_epoch, events);
+            } else {
+                self.outbox.connect(welcome);
+            }
         }
         self.link.welcomed(now, welcome.heartbeat_ms);
         self.id = welcome.client_id.to_owned();

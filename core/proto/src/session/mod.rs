@@ -229,9 +229,11 @@ impl Session {
         };
         let detail = entry.pattern.as_ref().map_or("", |pattern| pattern.as_str());
         self.timeline.note(self.now, "unsubscribed", detail);
-        if self.link.is_ready() && entry.phase != Phase::Ended {
+        if entry.phase != Phase::Ended && (self.link.is_ready() || self.link.is_shaking_hands()) {
             self.closing.insert(sub.0, entry.target);
-            self.say(&Frame::Unsubscribe { sub: sub.0 });
+            if self.link.is_ready() {
+                self.say(&Frame::Unsubscribe { sub: sub.0 });
+            }
         } else {
             // The server learns it from the next HELLO, which does not list the subscription.
             events.push((entry.target, Event::Unsubscribed { sub }));

@@ -274,11 +274,14 @@ impl Subscriptions {
 
     /// What was received of each confirmed subscription, for `HELLO`.
     pub(super) fn received(&self) -> Vec<(u32, u64)> {
-        self.table
+        let mut received: Vec<_> = self
+            .table
             .iter()
             .filter(|(_, entry)| entry.phase == Phase::Active)
             .map(|(sub, entry)| (*sub, entry.stream.received))
-            .collect()
+            .collect();
+        received.sort_unstable();
+        received
     }
 
     /// The connection is lost: the server has what was told, and is told again what was not.
@@ -310,6 +313,7 @@ impl Subscriptions {
                 self.due.push(*sub);
             }
         }
+        self.due.sort_unstable();
     }
 
     /// The session is lost: every stream starts again.
