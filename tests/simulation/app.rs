@@ -58,6 +58,8 @@ struct Sub {
     /// Since its stream began.
     delivered: u64,
     missing: u64,
+    /// It began with a gap of unknown size, which may hold drops from after its beginning too.
+    blurred: bool,
     /// The last seq of each topic, within an epoch.
     last: HashMap<(u64, Arc<str>), u64>,
     /// The last number of each publisher on each topic.
@@ -246,6 +248,7 @@ impl App {
                     None => {
                         sub.delivered = 0;
                         sub.missing = 0;
+                        sub.blurred = true;
                     }
                 }
             }
@@ -370,6 +373,7 @@ impl App {
             closed: false,
             delivered: 0,
             missing: 0,
+            blurred: false,
             last: HashMap::new(),
             numbers: HashMap::new(),
         };
@@ -442,10 +446,10 @@ impl App {
                 continue;
             };
             if counted {
-                assert_eq!(
-                    sub.delivered + sub.missing,
-                    expected,
-                    "{} {number} {:?}: {} delivered, {} reported missing",
+                let heard = sub.delivered + sub.missing;
+                assert!(
+                    heard == expected || sub.blurred && heard < expected,
+                    "{} {number} {:?}: {} delivered, {} reported missing, of {expected}",
                     self.id,
                     sub.pattern.as_str(),
                     sub.delivered,

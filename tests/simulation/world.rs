@@ -183,7 +183,7 @@ impl World {
         }
         let ledger = self.bus.ledger();
         assert!(ledger.is_balanced(), "{ledger:?}");
-        assert_eq!(ledger.pending, 0, "{ledger:?}");
+        assert_eq!(ledger.pending, 0, "{ledger:?} {:#?}", self.bus);
     }
 
     fn leave(&mut self) {

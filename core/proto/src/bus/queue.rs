@@ -340,7 +340,7 @@ impl Queue {
 
     /// Puts a gap into the stream, behind what waits.
     pub(super) fn note_gap(&mut self, gap: Gap) {
-        self.waiting.push_back(Entry::Gap(Box::new(gap)));
+        merge(&mut self.front_gap, gap, &self.pattern);
     }
 
     /// The delivery numbers of messages that were not sent yet.

@@ -113,7 +113,6 @@ impl Session {
             return Err(Error::new(ErrorKind::Protocol, "WELCOME does not fit its HELLO"));
         }
         self.names.connect(welcome.aliases);
-        let same_epoch = welcome.epoch == self.epoch;
         if welcome.resumed {
             self.answers.resume(welcome.answered)?;
             self.subscriptions.resume();
@@ -128,7 +127,7 @@ impl Session {
         } else {
             self.confirm_closing(events);
             if known {
-                self.restart(welcome, same_epoch, events);
+                self.restart(welcome, events);
             } else {
                 self.outbox.connect(welcome);
             }
@@ -159,7 +158,8 @@ impl Session {
     }
 
     /// The server knows nothing of the session we had.
-    fn restart(&mut self, welcome: &Welcome<'_>, same_epoch: bool, events: &mut Events) {
+    fn restart(&mut self, welcome: &Welcome<'_>, events: &mut Events) {
+        self.is_new_epoch = welcome.epoch != self.epoch;
         let origin = std::mem::take(&mut self.offered_origin);
         let released = self.outbox.restart(welcome, origin);
         self.settle(released, events);
@@ -177,7 +177,8 @@ impl Session {
             self.acks.end(number, RowStatus::Disconnected, &lost, events);
         }
         // Subscriptions get their gap from the server, when it has confirmed them again.
-        let reason = if same_epoch { GapReason::SessionExpired } else { GapReason::NewEpoch };
+        let reason =
+            if self.is_new_epoch { GapReason::NewEpoch } else { GapReason::SessionExpired };
         let topic = format!("kps.id.{}", self.id).into();
         let gap = Gap { topic, count: None, first: None, last: None, reason };
         if let Some(direct) = self.subscriptions.find(SubId::DIRECT.0) {

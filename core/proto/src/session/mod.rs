@@ -84,6 +84,8 @@ pub struct Session {
     /// The origin offered in the last `HELLO`, for the case that a new session begins.
     offered_origin: String,
     epoch: u64,
+    /// The last session was lost because the broker is another one.
+    is_new_epoch: bool,
     time_base_ms: u64,
     has_history: bool,
     /// Frames that are never gated, sent before all others and not kept.
@@ -122,6 +124,7 @@ impl Session {
             secret: Vec::new(),
             offered_origin: origin.clone(),
             epoch: 0,
+            is_new_epoch: false,
             time_base_ms: 0,
             has_history: false,
             control: Log::default(),

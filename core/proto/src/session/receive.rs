@@ -8,7 +8,7 @@ use super::{
 use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
-    message::{Extras, Gap, Message, Payload, RowStatus},
+    message::{Extras, Gap, GapReason, Message, Payload, RowStatus},
     wire::{
         Frames,
         frame::{ErrorFrame, Extensions, Frame, GapFrame, MessageFrame, Reference},
@@ -235,15 +235,20 @@ impl Session {
 
     fn gap(&mut self, now: Time, frame: &GapFrame<'_>, events: &mut Events) {
         let Some(entry) = self.subscriptions.find(frame.sub) else { return };
+        // The server cannot know whether it was this one that lost the session.
+        let reason = match frame.reason {
+            GapReason::SessionExpired if self.is_new_epoch => GapReason::NewEpoch,
+            reason => reason,
+        };
         let gap = Gap {
             topic: frame.topic.into(),
             count: frame.count,
             first: frame.range.map(|(first, _)| first),
             last: frame.range.map(|(_, last)| last),
-            reason: frame.reason,
+            reason,
         };
         let count = gap.count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
-        let detail = format!("{}: {count} ({})", frame.topic, frame.reason.as_str());
+        let detail = format!("{}: {count} ({})", frame.topic, reason.as_str());
         self.timeline.note(now, "gap", detail);
         let target = entry.target;
         self.subscriptions.receive_gap(frame.sub, &gap);
