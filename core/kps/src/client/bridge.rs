@@ -388,6 +388,7 @@ impl Bridge {
         let inner = Inner::start(shared.key, shared.options.clone(), shared.transport.clone())
             .expect("it started once with the same options");
         if shared.closed.load(Ordering::Relaxed) {
+            inner.end_session(runtime::now());
             drop(inner.begin_close(Duration::ZERO));
         }
         let own = Box::into_raw(Box::new(inner));

@@ -66,8 +66,14 @@ impl Driver {
         match &mut self.phase {
             Phase::Ended => Step::Wait,
             Phase::Offline => {
-                if !self.inner.session(|session| session.should_connect(now)) {
-                    return Step::Wait;
+                let (attempt, state) =
+                    self.inner.session(|session| (session.should_connect(now), session.state()));
+                if !attempt {
+                    if state != State::Closed {
+                        return Step::Wait;
+                    }
+                    self.leave(now);
+                    return Step::Again;
                 }
                 let (transport, options) =
                     (self.inner.transport.clone(), self.inner.options.clone());

@@ -125,6 +125,11 @@ impl Link {
         early: BytesMut,
     ) -> Result<Link> {
         let (read, write) = stream.into_split();
+        let tls = tls.map(|mut tls| {
+            // The bound is the caller's: who sends no more while something waits.
+            tls.set_buffer_limit(None);
+            Mutex::new(Box::new(tls))
+        });
         Ok(Link {
             _owned: owned,
             reading: Mutex::new(Reading {
@@ -134,7 +139,7 @@ impl Link {
             }),
             writing: Mutex::default(),
             stream: write,
-            tls: tls.map(|tls| Mutex::new(Box::new(tls))),
+            tls,
             blocked: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             sent: AtomicU64::new(0),

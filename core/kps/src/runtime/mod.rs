@@ -43,12 +43,14 @@ pub fn shutdown(timeout: Duration) -> usize {
 
     let deadline = Instant::now() + timeout;
     let rest = || deadline.saturating_duration_since(Instant::now());
+    // A little earlier than ours, so that what they say at their deadline is still heard.
+    let theirs = timeout.mul_f32(0.9);
     let (report, reports) = mpsc::channel();
     for exit in exits {
         let report = report.clone();
         running.handle.spawn(async move {
             // Nobody listens any more after the deadline.
-            let _ = report.send(exit.close(timeout).await);
+            let _ = report.send(exit.close(theirs).await);
         });
     }
     drop(report);
@@ -60,9 +62,8 @@ pub fn shutdown(timeout: Duration) -> usize {
     // Late or not: the thread only has to drop what it holds, and nobody needs it any more.
     let _ = running.stopped.recv_timeout(rest().max(Duration::from_millis(50)));
     if abandoned > 0 {
-        tell(&format!(
-            "{abandoned} messages were abandoned at exit: the server did not take them in time"
-        ));
+        let messages = if abandoned == 1 { "message was" } else { "messages were" };
+        tell(&format!("{abandoned} {messages} abandoned at exit: no server took them in time"));
     }
     abandoned
 }

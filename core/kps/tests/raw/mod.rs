@@ -52,13 +52,17 @@ pub(crate) struct Raw {
 
 /// Sends `request` and returns all that the server answers until it closes.
 pub(crate) fn http(server: &Server, request: &str) -> String {
+    String::from_utf8(http_bytes(server, request.as_bytes())).unwrap()
+}
+
+pub(crate) fn http_bytes(server: &Server, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(server.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(request).unwrap();
     let mut answer = Vec::new();
     // A server that has heard enough may reset the connection after its answer.
     let _ = stream.read_to_end(&mut answer);
-    String::from_utf8(answer).unwrap()
+    answer
 }
 
 /// The request for an upgrade, with `headers` beside what it needs.
@@ -72,10 +76,15 @@ pub(crate) fn upgrade(host: &str, headers: &str) -> String {
 impl Raw {
     /// A WebSocket without a word said on it.
     pub(crate) fn open(server: &Server, headers: &str) -> Raw {
+        Raw::open_at(server, "/ws/bus", headers)
+    }
+
+    pub(crate) fn open_at(server: &Server, path: &str, headers: &str) -> Raw {
         let mut stream = TcpStream::connect(server.address()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.write_all(upgrade(&server.address(), headers).as_bytes()).unwrap();
+        let request = upgrade(&server.address(), headers).replace("/ws/bus", path);
+        stream.write_all(request.as_bytes()).unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -161,8 +170,13 @@ impl Raw {
 
     /// Publishes with the next number.
     pub(crate) fn publish(&mut self, topic: &str, payload: &[u8]) -> u64 {
+        self.published(|number| publish(number, topic, payload))
+    }
+
+    /// Publishes what `make` makes of the next number.
+    pub(crate) fn published<'a>(&mut self, make: impl FnOnce(u64) -> Publish<'a>) -> u64 {
         self.published += 1;
-        let publish = publish(self.published, topic, payload);
+        let publish = make(self.published);
         self.send(&[Frame::Publish(publish)]);
         self.published
     }
