@@ -203,7 +203,9 @@ impl Host {
             complete(py);
         }
         let mut batch = std::mem::take(&mut *self.batch.lock());
-        if batch.is_empty() {
+        // The mailbox may have rung for what it still holds, and is quiet now.
+        let left_over = !batch.is_empty();
+        if !left_over {
             let mut fresh = Vec::from(batch);
             self.mailbox.drain(BATCH, &mut fresh);
             batch = fresh.into();
@@ -211,7 +213,7 @@ impl Host {
         let result = self.dispatch(py, &mut batch);
         let more = !batch.is_empty();
         *self.batch.lock() = batch;
-        if more {
+        if more || left_over {
             self.bell.get().expect("set when the host started").ring();
         }
         self.flush_now();
