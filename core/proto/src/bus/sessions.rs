@@ -372,15 +372,16 @@ impl Bus {
         if space.clients.get(&session.id) == Some(&key) {
             space.clients.remove(&session.id);
         }
-        let mut subs: Vec<_> = session.subs.drain().map(|(_, sub)| sub).collect();
-        subs.push(session.direct);
-        let mut acks: Vec<_> = session.acks.drain().map(|(_, ack)| ack).collect();
+        // Sorted by number, so that one run is like the other.
+        let mut subs: Vec<_> = session.subs.drain().chain([(0, session.direct)]).collect();
+        subs.sort_unstable();
+        let mut acks: Vec<_> = session.acks.drain().collect();
         acks.sort_unstable();
         self.fail_rows(now, key);
-        for sub in subs {
+        for (_, sub) in subs {
             self.remove_subscription(now, sub, RowStatus::Disconnected);
         }
-        for ack in acks {
+        for (_, ack) in acks {
             self.drop_ack(now, ack);
         }
         let session = self.sessions.remove(key).expect("looked up above");

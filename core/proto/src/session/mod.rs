@@ -67,8 +67,9 @@ use crate::{
     wire::{encode, frame::Frame},
 };
 
-/// How long credit that is not urgent, and the news that reports came, may wait.
-const CREDIT_DELAY: Duration = Duration::from_secs(1);
+/// How long credit that is not urgent, and the news that reports came, may wait. A server may hold
+/// less than the window we asked for, and then it waits for this.
+const CREDIT_DELAY: Duration = Duration::from_millis(100);
 
 /// A client. See the [module](self) for how it is driven.
 #[derive(Debug)]
@@ -116,19 +117,20 @@ impl Session {
     pub fn new(config: SessionConfig, seed: u64) -> Session {
         let mut random = Random::new(seed);
         let origin = random.name();
+        let outbox = Outbox::new(config.outbox, origin.clone(), random.next());
         Session {
             random,
             link: Link::new(config.backoff),
             now: Time::ZERO,
             id: config.id.clone().unwrap_or_default(),
             secret: Vec::new(),
-            offered_origin: origin.clone(),
+            offered_origin: origin,
             epoch: 0,
             is_new_epoch: false,
             time_base_ms: 0,
             has_history: false,
             control: Log::default(),
-            outbox: Outbox::new(config.outbox, origin),
+            outbox,
             answers: Answers::default(),
             subscriptions: Subscriptions::new(config.target),
             closing: HashMap::default(),

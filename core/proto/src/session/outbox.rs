@@ -69,11 +69,11 @@ struct Timed {
 }
 
 impl Outbox {
-    pub(super) fn new(bounds: OutboxBounds, origin: String) -> Outbox {
+    pub(super) fn new(bounds: OutboxBounds, origin: String, seed: u64) -> Outbox {
         let limits = Limits::default();
         Outbox {
             log: Log::default(),
-            topics: Topics::default(),
+            topics: Topics::new(seed),
             bounds,
             limits: Window { payload: limits.payload, messages: 0, bytes: 0 },
             accepted: 0,

@@ -31,10 +31,11 @@ pub(super) struct Topics {
     seen: Box<[u64; SEEN]>,
 }
 
-impl Default for Topics {
-    fn default() -> Self {
+impl Topics {
+    /// An empty table. Which topics share a slot of `seen` depends on `seed`: one seed, one run.
+    pub(super) fn new(seed: u64) -> Self {
         Topics {
-            numbers: HashMap::default(),
+            numbers: HashMap::with_hasher(ahash::RandomState::with_seeds(seed, !seed, 0, 0)),
             names: Vec::new(),
             limit: 0,
             announced: 0,
@@ -42,9 +43,7 @@ impl Default for Topics {
             seen: Box::new([0; SEEN]),
         }
     }
-}
 
-impl Topics {
     /// The number of `topic`, if it has one.
     #[inline]
     pub(super) fn find(&self, topic: &str) -> Option<Name<'static>> {
@@ -127,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_topic_gets_a_number_at_its_second_use_and_each_connection_is_told_once() {
-        let mut topics = Topics::default();
+        let mut topics = Topics::new(1);
         topics.connect(8);
         assert_eq!(topics.introduce("a"), Name::Inline("a"));
         assert_eq!(topics.introduce("a"), Name::Alias(0));
@@ -140,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_full_table_writes_names_and_a_cleared_one_takes_numbers_back_first() {
-        let mut topics = Topics::default();
+        let mut topics = Topics::new(1);
         topics.connect(1);
         for _ in 0..2 {
             topics.introduce("a");
