@@ -37,7 +37,7 @@ $(VENV)/.flights: $(VENV)/.tools
 	touch $@
 
 $(NODE_DIR)/node_modules/.tools: $(NODE_DIR)/package-lock.json
-	npm ci --prefix $(NODE_DIR) --no-audit --no-fund
+	npm install --prefix $(NODE_DIR) --no-audit --no-fund --silent
 	touch $@
 
 # --- packages ---------------------------------------------------------------------------------------------------
