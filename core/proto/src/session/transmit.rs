@@ -38,7 +38,8 @@ impl Session {
         self.has_output()
     }
 
-    /// Whether [`Session::transmit`] has something to say.
+    /// Whether [`Session::transmit`] has something to say. It may find that it has not, when that
+    /// was about something that ended meanwhile.
     pub fn has_output(&self) -> bool {
         if !self.link.is_ready() {
             return self.link.is_shaking_hands() && self.control.len() > 0;
