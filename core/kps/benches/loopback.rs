@@ -157,5 +157,17 @@ fn acks(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, throughput, acks);
+/// From options to the handshake's end, on a runtime that runs already.
+fn connect(criterion: &mut Criterion) {
+    let server = Server::start(ServerOptions::listen("127.0.0.1:0")).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    criterion.bench_function("connect", |bencher| {
+        bencher.iter(|| {
+            let bridge = Bridge::start(ConnectOptions::new(server.url())).unwrap();
+            runtime.block_on(bridge.ready()).unwrap();
+        });
+    });
+}
+
+criterion_group!(benches, throughput, acks, connect);
 criterion_main!(benches);

@@ -1,4 +1,5 @@
 //! The Rust face: what DESIGN's table of methods promises, as a Rust program calls it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
 use std::{collections::HashMap, time::Duration};
 

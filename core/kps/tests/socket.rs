@@ -1,4 +1,5 @@
 //! Real sockets: TLS, and a server that reads when it likes.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
 mod common;
 

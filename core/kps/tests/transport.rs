@@ -1,4 +1,5 @@
 //! Injected transports: links that are cut, that refuse to take more, that never answer.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
 mod common;
 

@@ -101,7 +101,8 @@ pub fn spawn<F: Future<Output: Send> + Send + 'static>(future: F) -> JoinHandle<
 
 /// The time, as the state machines count it.
 pub(crate) fn now() -> Time {
-    Time::from_micros(u64::try_from(BASE.elapsed().as_micros()).unwrap_or(u64::MAX))
+    let elapsed = BASE.elapsed();
+    Time::from_micros(elapsed.as_secs() * 1_000_000 + u64::from(elapsed.subsec_micros()))
 }
 
 /// A state machine's time as the runtime's timers count it.

@@ -1,9 +1,6 @@
 //! A host loop for tests: a thread that sleeps until its mailbox wakes it.
 #![allow(dead_code, reason = "each test file uses its part")]
-#![allow(
-    clippy::unwrap_used,
-    reason = "outside a test function clippy does not see that it is a test"
-)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
 use std::{
     collections::VecDeque,
