@@ -33,16 +33,16 @@ fn only_a_right_token_is_welcomed() {
     let mut raw = Raw::native_stranger(&server);
     raw.hello("a", "right");
     assert_eq!(welcomed(&mut raw), "a");
-    let mut raw = Raw::open(&server, "Sec-WebSocket-Protocol: kps.v1\r\nAuthorization: Bearer right\r\n");
+    let mut raw =
+        Raw::open(&server, "Sec-WebSocket-Protocol: kps.v1\r\nAuthorization: Bearer right\r\n");
     raw.hello("b", "");
     assert_eq!(welcomed(&mut raw), "b");
 }
 
 #[test]
 fn a_token_reaches_its_topics_and_no_others() {
-    let server = with_tokens(vec![
-        Token::new("t").publish(["out.>"]).unwrap().subscribe(["in.*"]).unwrap(),
-    ]);
+    let server =
+        with_tokens(vec![Token::new("t").publish(["out.>"]).unwrap().subscribe(["in.*"]).unwrap()]);
     let mut raw = Raw::native_stranger(&server);
     raw.hello("a", "t");
     welcomed(&mut raw);
@@ -52,7 +52,9 @@ fn a_token_reaches_its_topics_and_no_others() {
     assert_eq!(raw.error(), (ErrorKind::Unauthorized, Reference::Subscription(1), false));
     raw.subscribe(subscribe(2, "in.x"));
     let number = raw.publish("out.a.b", b"1");
-    raw.until(|f| matches!(f, Frame::Accepted { published, .. } if *published == number).then_some(()));
+    raw.until(|f| {
+        matches!(f, Frame::Accepted { published, .. } if *published == number).then_some(())
+    });
 }
 
 #[test]
@@ -116,7 +118,12 @@ fn the_hook_sees_who_asks_and_may_refuse() {
     assert_eq!(welcomed(&mut friend), "friend");
     let mut stranger = Raw::open(&server, "");
     stranger.say(serde_json::json!({ "action": "ping", "from": "stranger" }));
-    assert!(stranger.hear_error(ErrorKind::Unauthorized)["error"].as_str().unwrap().contains("not today"));
+    assert!(
+        stranger.hear_error(ErrorKind::Unauthorized)["error"]
+            .as_str()
+            .unwrap()
+            .contains("not today")
+    );
     stranger.is_closed();
     let seen = seen.lock().unwrap();
     assert_eq!(seen.len(), 2);

@@ -36,7 +36,10 @@ fn still_works(raw: &mut Raw) {
 fn malformed_frames_close_their_connection_with_the_reason() {
     let cases: &[(&str, &[u8])] = &[
         ("a length beyond the message", &[0x04, 0x20, 1]),
-        ("an endless varint", &[0x04, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
+        (
+            "an endless varint",
+            &[0x04, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
+        ),
         ("no length", &[0x04]),
     ];
     for (what, bytes) in cases {

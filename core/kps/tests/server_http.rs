@@ -142,11 +142,9 @@ fn who_dawdles_over_the_handshake_is_closed() {
 
 #[test]
 fn one_connection_too_many_is_told_so() {
-    let server = Server::start(ServerOptions {
-        max_connections: 2,
-        ..ServerOptions::listen("127.0.0.1:0")
-    })
-    .unwrap();
+    let server =
+        Server::start(ServerOptions { max_connections: 2, ..ServerOptions::listen("127.0.0.1:0") })
+            .unwrap();
     let mut bystanders = Bystanders::new(&server);
     let answer = http(&server, &upgrade(&server.address(), ""));
     assert_eq!(status(&answer), "503");

@@ -70,7 +70,10 @@ fn publishing_reaches_every_subscriber_the_publisher_included() {
 fn payload_bytes_pass_as_they_were_written() {
     let server = server();
     let mut a = Raw::json(&server, "a");
-    a.exchange(json!({ "action": "subscribe", "topic": "t" }), json!({ "action": "subscribed", "topic": "t" }));
+    a.exchange(
+        json!({ "action": "subscribe", "topic": "t" }),
+        json!({ "action": "subscribed", "topic": "t" }),
+    );
     let data = r#"{ "b":1.50, "a":12345678901234567890123, "e":"é" }"#;
     a.text(&format!(r#"{{"action":"publish","topic":"t","data":{data}}}"#));
     let came = [a.next(), a.next()];
@@ -81,8 +84,10 @@ fn payload_bytes_pass_as_they_were_written() {
 fn several_objects_may_come_in_one_frame() {
     let server = server();
     let mut a = Raw::open(&server, "");
-    a.text(r#"[{"action":"ping","from":"a"},{"action":"subscribe","topic":"t"},{"action":"?"},
-        {"action":"publish","topic":"t","data":1}]"#);
+    a.text(
+        r#"[{"action":"ping","from":"a"},{"action":"subscribe","topic":"t"},{"action":"?"},
+        {"action":"publish","topic":"t","data":1}]"#,
+    );
     a.hears(json!({ "action": "pong", "id": "a" }));
     let mut heard: Vec<_> = (0..4).map(|_| a.hear()["action"].to_string()).collect();
     heard.sort();
@@ -98,13 +103,15 @@ fn an_ack_ends_with_one_response_when_all_have_answered() {
         let said = json!({ "action": "subscribe", "topic": "t" });
         subscriber.exchange(said, json!({ "action": "subscribed", "topic": "t" }));
     }
-    publisher.say(json!({ "action": "publish_with_ack", "topic": "t", "data": 1, "ack_id": "mine" }));
+    publisher
+        .say(json!({ "action": "publish_with_ack", "topic": "t", "data": 1, "ack_id": "mine" }));
     let asked: Vec<Value> = subscribers.iter_mut().map(Raw::hear).collect();
     for object in &asked {
         assert_eq!((&object["action"], &object["data"]), (&json!("publish_ack"), &json!(1)));
         assert_eq!((&object["topic"], &object["from"]), (&json!("t"), &json!("p")));
     }
-    let status = |status: Value| json!({ "action": "ack_status", "ack_id": "mine", "status": status });
+    let status =
+        |status: Value| json!({ "action": "ack_status", "ack_id": "mine", "status": status });
     let ask = json!({ "action": "get_ack_status", "ack_id": "mine" });
     publisher.exchange(ask.clone(), status(json!({ "s1": false, "s2": false })));
     answer(&mut subscribers[1], &asked[1]["ack_id"], json!({ "success": false, "error": "no" }));
@@ -163,7 +170,10 @@ fn a_direct_message_can_be_acknowledged() {
 fn a_recipient_that_disconnects_fails_its_row_at_once() {
     let server = server();
     let (mut a, mut b) = (Raw::json(&server, "a"), Raw::json(&server, "b"));
-    b.exchange(json!({ "action": "subscribe", "topic": "t" }), json!({ "action": "subscribed", "topic": "t" }));
+    b.exchange(
+        json!({ "action": "subscribe", "topic": "t" }),
+        json!({ "action": "subscribed", "topic": "t" }),
+    );
     a.say(json!({ "action": "publish_with_ack", "topic": "t", "data": 1, "ack_id": "x" }));
     assert_eq!(b.hear()["action"], "publish_ack");
     drop(b);
@@ -178,7 +188,10 @@ fn an_ack_times_out_by_the_servers_cap_and_can_be_cancelled() {
     options.timings.ack_timeout = Duration::from_millis(50);
     let server = Server::start(options).unwrap();
     let (mut a, mut b) = (Raw::json(&server, "a"), Raw::json(&server, "b"));
-    b.exchange(json!({ "action": "subscribe", "topic": "t" }), json!({ "action": "subscribed", "topic": "t" }));
+    b.exchange(
+        json!({ "action": "subscribe", "topic": "t" }),
+        json!({ "action": "subscribed", "topic": "t" }),
+    );
     a.say(json!({ "action": "publish_with_ack", "topic": "t", "data": 1, "ack_id": "x" }));
     let late = b.hear()["ack_id"].clone();
     assert_eq!(a.hear()["responses"]["b"]["success"], false);
@@ -200,7 +213,11 @@ fn wrong_objects_are_told_and_the_connection_goes_on() {
     let server = server();
     let mut bystanders = Bystanders::new(&server);
     let mut a = Raw::json(&server, "a");
-    let deep = format!(r#"{{"action":"publish","topic":"t","data":{}1{}}}"#, "[".repeat(5000), "]".repeat(5000));
+    let deep = format!(
+        r#"{{"action":"publish","topic":"t","data":{}1{}}}"#,
+        "[".repeat(5000),
+        "]".repeat(5000)
+    );
     let long = format!(r#"{{"action":"subscribe","topic":"{}"}}"#, "x".repeat(5000));
     for (text, kind) in [
         ("", ErrorKind::Protocol),
@@ -220,7 +237,10 @@ fn wrong_objects_are_told_and_the_connection_goes_on() {
         (r#"{"action":"ack","ack_id":"-1","data":{"success":true}}"#, ErrorKind::NotFound),
         (r#"{"action":"get_ack_status","ack_id":"theirs"}"#, ErrorKind::NotFound),
         (r#"{"action":"cancel_ack","ack_id":"theirs"}"#, ErrorKind::NotFound),
-        (r#"{"action":"publish_to_server","to":"10.1.2.3:80","data":1}"#, ErrorKind::ForbiddenAddress),
+        (
+            r#"{"action":"publish_to_server","to":"10.1.2.3:80","data":1}"#,
+            ErrorKind::ForbiddenAddress,
+        ),
         (&deep, ErrorKind::LimitExceeded),
         (&long, ErrorKind::InvalidTopic),
     ] {
@@ -269,9 +289,11 @@ fn a_token_comes_with_the_upgrade() {
     stranger.hear_error(ErrorKind::Unauthorized);
     assert_eq!(stranger.is_closed(), 1008);
     let mut bearer = Raw::open(&server, "Authorization: Bearer se cret\r\n");
-    bearer.exchange(json!({ "action": "ping", "from": "a" }), json!({ "action": "pong", "id": "a" }));
+    bearer
+        .exchange(json!({ "action": "ping", "from": "a" }), json!({ "action": "pong", "id": "a" }));
     let mut query = Raw::open_at(&server, "/ws/bus?x=1&token=se%20cret", "");
-    query.exchange(json!({ "action": "ping", "from": "b" }), json!({ "action": "pong", "id": "b" }));
+    query
+        .exchange(json!({ "action": "ping", "from": "b" }), json!({ "action": "pong", "id": "b" }));
 }
 
 #[test]
@@ -279,20 +301,30 @@ fn both_dialects_meet_on_the_same_topics() {
     let server = server();
     let (mut json, mut native) = (Raw::json(&server, "j"), Raw::native(&server, "n"));
     native.subscribe(subscribe(1, "t.*"));
-    json.exchange(json!({ "action": "subscribe", "topic": "t.>" }), json!({ "action": "subscribed", "topic": "t.>" }));
+    json.exchange(
+        json!({ "action": "subscribe", "topic": "t.>" }),
+        json!({ "action": "subscribed", "topic": "t.>" }),
+    );
     native.publish("t.x", b"{\"from\":\"native\"}");
-    json.hears(json!({ "action": "publish", "topic": "t.x", "from": "n", "data": { "from": "native" } }));
+    json.hears(
+        json!({ "action": "publish", "topic": "t.x", "from": "n", "data": { "from": "native" } }),
+    );
     assert_eq!(native.message(1), b"{\"from\":\"native\"}");
     // Calls itself JSON and is none: it must not break out of its field.
     native.publish("t.x", b"1,\"from\":\"admin\"");
-    json.hears(json!({ "action": "publish", "topic": "t.x", "from": "n", "data": "1,\"from\":\"admin\"" }));
+    json.hears(
+        json!({ "action": "publish", "topic": "t.x", "from": "n", "data": "1,\"from\":\"admin\"" }),
+    );
 }
 
 #[test]
 fn publish_to_server_arrives_at_the_other_server() {
     let (here, there) = (server(), server());
     let mut listener = Raw::json(&there, "listener");
-    listener.exchange(json!({ "action": "subscribe", "topic": "t" }), json!({ "action": "subscribed", "topic": "t" }));
+    listener.exchange(
+        json!({ "action": "subscribe", "topic": "t" }),
+        json!({ "action": "subscribed", "topic": "t" }),
+    );
     let mut a = Raw::json(&here, "a");
     let to = there.address();
     a.exchange(

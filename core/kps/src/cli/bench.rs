@@ -129,7 +129,12 @@ impl Bench {
         }
         let rate = self.messages as f64 / started.elapsed().as_secs_f64();
         bar.finish_and_clear();
-        lines.push(Line { name: "throughput", key: "messages_per_second", value: rate, unit: "messages/s" });
+        lines.push(Line {
+            name: "throughput",
+            key: "messages_per_second",
+            value: rate,
+            unit: "messages/s",
+        });
         [&publisher, &subscriber].into_iter().for_each(link::close);
         Ok(())
     }
@@ -146,7 +151,11 @@ impl Bench {
             while left > 0 && !interrupt::was_interrupted() {
                 let Some(event) = questions.next(Some(PATIENCE)) else { break };
                 if let Event::Message { sub, delivery: Some(delivery), .. } = event {
-                    answerer.answer(delivery, Answer::Acked(Payload::json("null")), FlushHint::Now)?;
+                    answerer.answer(
+                        delivery,
+                        Answer::Acked(Payload::json("null")),
+                        FlushHint::Now,
+                    )?;
                     answerer.consumed(sub, 1, FlushHint::Now);
                     left -= 1;
                 }
@@ -170,8 +179,18 @@ impl Bench {
         trips.sort_unstable();
         let micros = |trip: Duration| trip.as_secs_f64() * 1e6;
         let p99 = trips[trips.len() * 99 / 100];
-        lines.push(Line { name: "ack, one in flight, p50", key: "ack_p50_us", value: micros(trips[trips.len() / 2]), unit: "µs" });
-        lines.push(Line { name: "ack, one in flight, p99", key: "ack_p99_us", value: micros(p99), unit: "µs" });
+        lines.push(Line {
+            name: "ack, one in flight, p50",
+            key: "ack_p50_us",
+            value: micros(trips[trips.len() / 2]),
+            unit: "µs",
+        });
+        lines.push(Line {
+            name: "ack, one in flight, p99",
+            key: "ack_p99_us",
+            value: micros(p99),
+            unit: "µs",
+        });
 
         let bar = self.bar("ack, 64", self.acks);
         let started = Instant::now();
@@ -190,9 +209,16 @@ impl Bench {
         }
         let rate = self.acks as f64 / started.elapsed().as_secs_f64();
         bar.finish_and_clear();
-        lines.push(Line { name: "ack, 64 in flight", key: "acks_per_second", value: rate, unit: "acks/s" });
+        lines.push(Line {
+            name: "ack, 64 in flight",
+            key: "acks_per_second",
+            value: rate,
+            unit: "acks/s",
+        });
         link::close(&publisher);
-        answering.join().unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the answerer failed")))
+        answering
+            .join()
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the answerer failed")))
     }
 
     fn fan_out(&self, payload: &[u8], lines: &mut Vec<Line>) -> Result<()> {
@@ -231,7 +257,12 @@ impl Bench {
         }
         let rate = expected as f64 / started.elapsed().as_secs_f64();
         bar.finish_and_clear();
-        lines.push(Line { name: "fan-out", key: "deliveries_per_second", value: rate, unit: "deliveries/s" });
+        lines.push(Line {
+            name: "fan-out",
+            key: "deliveries_per_second",
+            value: rate,
+            unit: "deliveries/s",
+        });
         subscribers.iter().map(|(bridge, _)| bridge).for_each(link::close);
         link::close(&publisher);
         Ok(())

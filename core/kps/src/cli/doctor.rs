@@ -125,7 +125,10 @@ async fn examine(url: &str, link: &Link, findings: &Findings) -> Result<()> {
     let (_, session) = stream.get_ref();
     let version = session.protocol_version().map_or("TLS".into(), |version| format!("{version:?}"));
     let took = millis(started.elapsed());
-    findings.good("TLS", &format!("{version}, the certificate is valid for {}, in {took}", address.host));
+    findings.good(
+        "TLS",
+        &format!("{version}, the certificate is valid for {}, in {took}", address.host),
+    );
     converse(stream, &address, link, findings).await
 }
 
@@ -133,7 +136,8 @@ async fn connect(address: &Address, patience: Duration, findings: &Findings) -> 
     let started = Instant::now();
     let lookup = tokio::net::lookup_host((address.host.as_str(), address.port));
     let found = within(patience, "looking up the name", lookup).await.and_then(|found| {
-        let found: Vec<_> = found.map_err(|error| cannot("resolve", &address.host, &error))?.collect();
+        let found: Vec<_> =
+            found.map_err(|error| cannot("resolve", &address.host, &error))?.collect();
         match found.is_empty() {
             true => Err(Error::new(ErrorKind::ConnectFailed, "the name has no address")),
             false => Ok(found),
@@ -149,7 +153,9 @@ async fn connect(address: &Address, patience: Duration, findings: &Findings) -> 
     for candidate in found {
         let started = Instant::now();
         let stream = within(patience, "connecting", TcpStream::connect(candidate)).await;
-        match stream.and_then(|s| s.map_err(|error| cannot("connect to", &candidate.to_string(), &error))) {
+        match stream
+            .and_then(|s| s.map_err(|error| cannot("connect to", &candidate.to_string(), &error)))
+        {
             Ok(stream) => {
                 let took = millis(started.elapsed());
                 findings.good("TCP", &format!("{candidate} accepts connections, in {took}"));
@@ -176,7 +182,8 @@ where
     let upgraded = within(patience, "the upgrade to WebSocket", upgrade).await;
     let (stream, early) = findings.check("HTTP", upgraded.and_then(|upgraded| upgraded))?;
     let took = millis(started.elapsed());
-    findings.good("HTTP", &format!("{} upgrades to WebSocket with kps.v1, in {took}", address.path));
+    findings
+        .good("HTTP", &format!("{} upgrades to WebSocket with kps.v1, in {took}", address.path));
 
     let mut line = Line::new(stream, early.to_vec(), patience);
     let started = Instant::now();
@@ -189,7 +196,8 @@ where
     let topic = format!("doctor.{client_id}");
     let tried = line.subscribe(&topic).await;
     findings.check("subscribe", tried)?;
-    let (trips, clock_ms) = findings.check("round trip", line.round_trips(&topic, time_base_ms).await)?;
+    let (trips, clock_ms) =
+        findings.check("round trip", line.round_trips(&topic, time_base_ms).await)?;
     say_clock(clock_ms, findings);
 
     let size = max_payload.min(LARGEST_TRIED);
@@ -262,7 +270,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             let mut picked = None;
             loop {
                 let mut unread = std::mem::take(&mut self.unread);
-                self.decoder.feed(&mut unread, &mut |received| take(&received, &mut pick, &mut picked))?;
+                self.decoder
+                    .feed(&mut unread, &mut |received| take(&received, &mut pick, &mut picked))?;
                 if let Some(picked) = picked {
                     return Ok(picked);
                 }
@@ -305,14 +314,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 
     async fn subscribe(&mut self, topic: &str) -> Result<()> {
-        let subscribe =
-            Subscribe { sub: 1, pattern: topic, window: 16, window_bytes: 1 << 30, ..Subscribe::default() };
+        let subscribe = Subscribe {
+            sub: 1,
+            pattern: topic,
+            window: 16,
+            window_bytes: 1 << 30,
+            ..Subscribe::default()
+        };
         self.send(&[Frame::Subscribe(subscribe)]).await?;
         self.receive(|frame| matches!(frame, Frame::Subscribed { sub: 1 }).then_some(())).await
     }
 
     /// Sends a message to ourselves; returns the server's time of it, in its own counting.
-    async fn round_trip(&mut self, topic: &str, content_type: ContentType, payload: &[u8]) -> Result<u64> {
+    async fn round_trip(
+        &mut self,
+        topic: &str,
+        content_type: ContentType,
+        payload: &[u8],
+    ) -> Result<u64> {
         self.published += 1;
         let publish = Frame::Publish(Publish {
             number: self.published,
@@ -330,14 +349,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         self.consumed += 1;
         let length = payload.len();
         self.receive(|frame| match frame {
-            Frame::Message(MessageFrame { time, payload, .. }) if payload.len() == length => Some(*time),
+            Frame::Message(MessageFrame { time, payload, .. }) if payload.len() == length => {
+                Some(*time)
+            }
             _ => None,
         })
         .await
     }
 
     /// Sorted round trips, and how many milliseconds the server's clock is ahead of ours.
-    async fn round_trips(&mut self, topic: &str, time_base_ms: u64) -> Result<(Vec<Duration>, i64)> {
+    async fn round_trips(
+        &mut self,
+        topic: &str,
+        time_base_ms: u64,
+    ) -> Result<(Vec<Duration>, i64)> {
         let mut trips = Vec::with_capacity(ROUNDS);
         let mut ahead = (Duration::MAX, 0);
         for _ in 0..ROUNDS {

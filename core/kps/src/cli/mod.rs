@@ -23,9 +23,9 @@ use kps_proto::{Error, ErrorKind, Result};
 /// A program called `kps-test` is `kps doctor`.
 pub fn run(args: impl Iterator<Item = OsString>) -> i32 {
     let mut args: Vec<OsString> = args.collect();
-    let is_doctor = args.first().is_some_and(|name| {
-        Path::new(name).file_stem().is_some_and(|stem| stem == "kps-test")
-    });
+    let is_doctor = args
+        .first()
+        .is_some_and(|name| Path::new(name).file_stem().is_some_and(|stem| stem == "kps-test"));
     if is_doctor {
         args.insert(1, "doctor".into());
     }
@@ -82,7 +82,8 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ if text.ends_with('m') => (&text[..text.len() - 1], 60.0),
         _ => (text, 1.0),
     };
-    let seconds = number.trim().parse::<f64>().map_err(|_| "expected like 1.5, 250ms, 10s or 2m")?;
+    let seconds =
+        number.trim().parse::<f64>().map_err(|_| "expected like 1.5, 250ms, 10s or 2m")?;
     Duration::try_from_secs_f64(seconds * unit).map_err(|error| error.to_string())
 }
 

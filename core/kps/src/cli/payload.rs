@@ -37,7 +37,9 @@ pub(super) fn readable(payload: &Payload) -> String {
 pub(super) fn value(payload: &Payload) -> Value {
     let text = || String::from_utf8_lossy(&payload.bytes);
     match payload.content_type {
-        ContentType::Json => serde_json::from_slice(&payload.bytes).unwrap_or_else(|_| json!(text())),
+        ContentType::Json => {
+            serde_json::from_slice(&payload.bytes).unwrap_or_else(|_| json!(text()))
+        }
         ContentType::Text => json!(text()),
         ContentType::Bytes => json!(&payload.bytes[..]),
     }

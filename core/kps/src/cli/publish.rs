@@ -12,9 +12,7 @@ use super::{
     link::{self, Link},
     payload::Format,
 };
-use crate::{
-    AckRequest, Bridge, Event, FlushHint, PublishOptions, Room, To,
-};
+use crate::{AckRequest, Bridge, Event, FlushHint, PublishOptions, Room, To};
 
 /// Publish a message, or one per line of standard input.
 #[derive(Args)]
@@ -77,7 +75,11 @@ impl Pub {
         let extras = Extras { headers: self.header.clone(), ..Extras::default() };
         let options = PublishOptions {
             extras: (!extras.is_empty()).then_some(&extras),
-            ack: self.ack.then_some(AckRequest { timeout: self.timeout, request: false, target: inbox.target }),
+            ack: self.ack.then_some(AckRequest {
+                timeout: self.timeout,
+                request: false,
+                target: inbox.target,
+            }),
             target: inbox.target,
             ..PublishOptions::default()
         };
@@ -103,14 +105,21 @@ impl Pub {
                     let millis = row.latency.as_secs_f64() * 1000.0;
                     if self.json {
                         let data = row.data.as_ref().map(super::payload::value);
-                        println!("{}", serde_json::json!({
-                            "client_id": &*row.client_id, "status": row.status.as_str(),
-                            "error": error, "data": data, "latency_ms": millis,
-                        }));
+                        println!(
+                            "{}",
+                            serde_json::json!({
+                                "client_id": &*row.client_id, "status": row.status.as_str(),
+                                "error": error, "data": data, "latency_ms": millis,
+                            })
+                        );
                     } else {
                         let data = row.data.as_ref().map(super::payload::readable);
                         let said = error.or(data).unwrap_or_default();
-                        println!("{} {} in {millis:.2} ms {said}", row.client_id, row.status.as_str());
+                        println!(
+                            "{} {} in {millis:.2} ms {said}",
+                            row.client_id,
+                            row.status.as_str()
+                        );
                     }
                 }
                 Event::AckDone { ack, .. } if ack == number => break,

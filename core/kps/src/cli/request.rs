@@ -61,11 +61,14 @@ impl Request {
                     let row = result?;
                     let data = row.data.as_ref();
                     if self.json {
-                        println!("{}", serde_json::json!({
-                            "client_id": &*row.client_id,
-                            "data": data.map(payload::value),
-                            "latency_ms": row.latency.as_secs_f64() * 1000.0,
-                        }));
+                        println!(
+                            "{}",
+                            serde_json::json!({
+                                "client_id": &*row.client_id,
+                                "data": data.map(payload::value),
+                                "latency_ms": row.latency.as_secs_f64() * 1000.0,
+                            })
+                        );
                     } else {
                         println!("{}", data.map(payload::readable).unwrap_or_default());
                     }

@@ -86,7 +86,10 @@ impl Serve {
         if json {
             let ledger = server.ledger();
             let (accepted, delivered) = (ledger.accepted, ledger.delivered);
-            println!("{}", serde_json::json!({ "closed": { "accepted": accepted, "delivered": delivered } }));
+            println!(
+                "{}",
+                serde_json::json!({ "closed": { "accepted": accepted, "delivered": delivered } })
+            );
         }
         // Being told to end is how a server ends.
         interrupt::forget();

@@ -85,14 +85,18 @@ impl Sub {
                         eprintln!("kps: subscribed to {}", self.pattern.join(" "));
                     }
                 }
-                Some(Event::SubscribeFailed { error, .. } | Event::SubscriptionClosed { error, .. }) => {
+                Some(
+                    Event::SubscribeFailed { error, .. } | Event::SubscriptionClosed { error, .. },
+                ) => {
                     return Err(error);
                 }
                 Some(Event::Message { sub, message, delivery, .. }) => {
                     received += 1;
                     let line = match self.json {
                         true => payload::object(&message).to_string(),
-                        false => format!("{} {}", message.topic, payload::readable(&message.payload)),
+                        false => {
+                            format!("{} {}", message.topic, payload::readable(&message.payload))
+                        }
                     };
                     if writeln!(out, "{line}").is_err() {
                         // Whoever read the output, like `head`, has enough.
@@ -106,7 +110,11 @@ impl Sub {
                 }
                 Some(Event::Gap { gap, .. }) => {
                     let count = gap.count.map_or("some".into(), |count| count.to_string());
-                    eprintln!("kps: {count} messages on {} are missing: {}", gap.topic, gap.reason.as_str());
+                    eprintln!(
+                        "kps: {count} messages on {} are missing: {}",
+                        gap.topic,
+                        gap.reason.as_str()
+                    );
                 }
                 Some(Event::State { state, error, .. }) => {
                     let why = error.map(|error| format!(": {error}")).unwrap_or_default();

@@ -216,11 +216,7 @@ impl Connection {
     }
 
     /// Answers a ping, unless the peer asks without reading the answers.
-    pub(super) fn answer_ping(
-        &self,
-        hub: &Hub,
-        fill: impl FnOnce(&mut Dialect, &mut Egress),
-    ) {
+    pub(super) fn answer_ping(&self, hub: &Hub, fill: impl FnOnce(&mut Dialect, &mut Egress)) {
         if self.outgoing.lock().backlog.len() < UNREAD {
             self.say(hub, None, fill);
         }
@@ -291,7 +287,12 @@ impl Connection {
         end
     }
 
-    fn poll(self: &Arc<Self>, hub: &Arc<Hub>, decoder: &mut Decoder, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        decoder: &mut Decoder,
+        cx: &mut Context<'_>,
+    ) -> Poll<End> {
         {
             let mut task = self.task.lock();
             match &mut *task {
@@ -367,7 +368,9 @@ impl Connection {
                     let end = if self.is_local() { End::Goodbye } else { End::Lost };
                     Poll::Ready(Err(end))
                 }
-                Ok(Chunk::Bytes(count)) => Poll::Ready(Ok(self.take_bytes(hub, decoder, &mut buffer[..count]))),
+                Ok(Chunk::Bytes(count)) => {
+                    Poll::Ready(Ok(self.take_bytes(hub, decoder, &mut buffer[..count])))
+                }
                 Ok(Chunk::Message(message)) => {
                     Poll::Ready(Ok(native::receive(hub, self, &message).map_err(Stop::from)))
                 }
@@ -422,19 +425,22 @@ impl Connection {
 
     fn stop(&self, hub: &Hub, stop: Stop) {
         match stop {
-            Stop::Closed { code } => {
-                let end = match code {
-                    close::NORMAL | close::NO_CODE => End::Goodbye,
-                    _ => End::Lost,
-                };
-                let code = if code == close::NO_CODE { close::NORMAL } else { code };
-                self.say(hub, Some(end), |_, egress| egress.close(code, ""));
-            }
+            Stop::Closed { code } => self.answer_close(hub, code),
             Stop::Violation(Violation { code, reason }) => {
                 self.say(hub, Some(End::Goodbye), |_, egress| egress.close(code, reason));
             }
             Stop::Fatal(error) => self.fatal(hub, error),
         }
+    }
+
+    /// The client closed: that is answered, and the connection ends.
+    pub(super) fn answer_close(&self, hub: &Hub, code: u16) {
+        let end = match code {
+            close::NORMAL | close::NO_CODE => End::Goodbye,
+            _ => End::Lost,
+        };
+        let code = if code == close::NO_CODE { close::NORMAL } else { code };
+        self.say(hub, Some(end), |_, egress| egress.close(code, ""));
     }
 
     /// Says why, and ends.

@@ -240,7 +240,11 @@ mod tests {
     use super::*;
 
     /// A socket that takes `step` bytes a call and blocks after `room`.
-    fn take(step: usize, mut room: usize, into: &mut Vec<u8>) -> impl FnMut(&[IoSlice<'_>]) -> io::Result<usize> {
+    fn take(
+        step: usize,
+        mut room: usize,
+        into: &mut Vec<u8>,
+    ) -> impl FnMut(&[IoSlice<'_>]) -> io::Result<usize> {
         move |slices| {
             let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
             let count = all.len().min(step).min(room);
@@ -277,7 +281,9 @@ mod tests {
     #[test]
     fn the_same_bytes_arrive_wherever_the_socket_blocks() {
         let mut egress = Egress::default();
-        for (step, room) in [(1 << 20, 1 << 20), (1000, 1 << 20), (3, 50), (1 << 20, 0), (1 << 20, 70_016)] {
+        for (step, room) in
+            [(1 << 20, 1 << 20), (1000, 1 << 20), (3, 50), (1 << 20, 0), (1 << 20, 70_016)]
+        {
             let expected = fill(&mut egress);
             let (mut backlog, mut out) = (Backlog::default(), Vec::new());
             egress.write(&mut backlog, take(step, room, &mut out)).unwrap();

@@ -66,9 +66,8 @@ impl Gate {
         }
         // Same host, whatever the port: the page came from the machine it now talks to.
         let name = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        name.map(name_of).is_some_and(|name| {
-            name == host || (is_loopback(name) && is_loopback(host))
-        })
+        name.map(name_of)
+            .is_some_and(|name| name == host || (is_loopback(name) && is_loopback(host)))
     }
 }
 
@@ -104,7 +103,11 @@ mod tests {
     fn loopback_names_and_the_listening_address_are_hosts() {
         let gate = Gate::new(&[], &["Bus.example.org:443".into()]);
         for host in [
-            "localhost:9313", "LOCALHOST", "127.0.0.1:1", "[::1]:9313", "192.168.1.7:9313",
+            "localhost:9313",
+            "LOCALHOST",
+            "127.0.0.1:1",
+            "[::1]:9313",
+            "192.168.1.7:9313",
             "bus.example.org",
         ] {
             assert!(gate.check(Some(host), None, local()).is_ok(), "{host}");
@@ -114,7 +117,9 @@ mod tests {
     #[test]
     fn a_foreign_or_missing_host_is_refused() {
         let gate = Gate::default();
-        for host in ["evil.example", "127.0.0.1.evil.example", "192.168.1.8", "", "localhost.", "[", "::"] {
+        for host in
+            ["evil.example", "127.0.0.1.evil.example", "192.168.1.8", "", "localhost.", "[", "::"]
+        {
             assert!(gate.check(Some(host), None, local()).is_err(), "{host}");
         }
         assert!(gate.check(None, None, local()).is_err());

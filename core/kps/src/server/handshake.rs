@@ -1,6 +1,8 @@
 //! A connection before it has a place at the bus: bounded in time and memory.
 
-use std::{collections::VecDeque, future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
+use std::{
+    collections::VecDeque, future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duration,
+};
 
 use bytes::Bytes;
 use kps_proto::{
@@ -41,6 +43,8 @@ pub(super) struct Guest {
     socket: Option<Socket>,
     decoder: Decoder,
     early: VecDeque<Early>,
+    /// The guest closed, with this code, after all that came early.
+    closed: Option<u16>,
     deadline: Instant,
 }
 
@@ -63,6 +67,7 @@ impl Guest {
             socket: Some(socket),
             decoder: Decoder::new(Role::Server, largest),
             early: VecDeque::new(),
+            closed: None,
             deadline,
         };
         guest.take(&mut read.to_vec()).ok()?;
@@ -92,33 +97,32 @@ impl Guest {
             if let Some(early) = self.early.pop_front() {
                 return Ok(Some(early));
             }
+            if self.closed.is_some() {
+                return Ok(None);
+            }
             buffer.resize(4096, 0);
             let socket = self.socket.as_ref().expect("it has its place only once");
             match poll_fn(|cx| socket.poll_read(cx, &mut buffer)).await {
                 Err(_) | Ok(Chunk::Bytes(0)) => return Ok(None),
-                Ok(Chunk::Bytes(count)) => {
-                    if !self.take(&mut buffer[..count])? {
-                        return Ok(None);
-                    }
-                }
+                Ok(Chunk::Bytes(count)) => self.take(&mut buffer[..count])?,
                 Ok(Chunk::Message(message)) => self.early.push_back(Early::Binary(message)),
             }
         }
     }
 
-    /// False once the peer has closed.
-    fn take(&mut self, bytes: &mut [u8]) -> Result<bool, Violation> {
-        let (early, mut open) = (&mut self.early, true);
+    fn take(&mut self, bytes: &mut [u8]) -> Result<(), Violation> {
+        let (early, closed) = (&mut self.early, &mut self.closed);
         self.decoder.feed(bytes, &mut |received| {
             match received {
-                Received::Binary(bytes) => early.push_back(Early::Binary(Bytes::copy_from_slice(bytes))),
+                Received::Binary(bytes) => {
+                    early.push_back(Early::Binary(Bytes::copy_from_slice(bytes)))
+                }
                 Received::Text(text) => early.push_back(Early::Text(text.to_owned())),
-                Received::Close { .. } => open = false,
+                Received::Close { code, .. } => *closed = Some(code),
                 Received::Ping(_) | Received::Pong(_) => {}
             }
-            Ok::<(), Violation>(())
-        })?;
-        Ok(open)
+            Ok(())
+        })
     }
 
     /// Who this is: by its token, the namespace it wants, and the hook.
@@ -145,7 +149,8 @@ impl Guest {
             }
             namespace.clone_into(&mut principal.namespace);
         }
-        let Some(hook) = &self.hub.options.on_connect else { return Ok(principal) };
+        let hook = self.hub.on_connect.lock().clone();
+        let Some(hook) = hook else { return Ok(principal) };
         let request = ConnectRequest {
             client_id: client_id.to_owned(),
             principal,
@@ -218,7 +223,7 @@ impl Guest {
     /// What came in the same read as the handshake goes to its place, then the connection runs
     /// until it ends.
     pub(super) async fn run(self, link: Arc<Connection>) {
-        let Guest { hub, decoder, early, .. } = self;
+        let Guest { hub, decoder, early, closed, .. } = self;
         hub.wake_clock();
         for early in early {
             match early {
@@ -232,6 +237,9 @@ impl Guest {
             }
         }
         hub.send_ready();
+        if let Some(code) = closed {
+            link.answer_close(&hub, code);
+        }
         if hub.is_closing() {
             link.close_for_shutdown(&hub);
         }

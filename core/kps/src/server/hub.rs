@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use super::{
     connection::Connection, egress::Egress, events::Listeners, options::ServerOptions, relay,
 };
-use crate::auth::Tokens;
+use crate::auth::{OnConnect, Tokens};
 
 /// Bytes pulled for one connection at once, and so about what it may have unsent beyond the
 /// bus' bounded queues.
@@ -32,6 +32,8 @@ const IDLE: Duration = Duration::from_secs(3600);
 pub(super) struct Hub {
     pub(super) options: ServerOptions,
     pub(super) tokens: Tokens,
+    /// The hook of the options, until the host sets another one.
+    pub(super) on_connect: Mutex<Option<OnConnect>>,
     pub(super) listeners: Listeners,
     start: Instant,
     state: Mutex<State>,
@@ -85,6 +87,7 @@ impl Hub {
         });
         Arc::new(Hub {
             tokens: Tokens::new(options.tokens.clone()),
+            on_connect: Mutex::new(options.on_connect.clone()),
             options,
             listeners: Listeners::default(),
             start: Instant::now(),
@@ -215,11 +218,11 @@ impl Hub {
                     None => self.listeners.client_disconnected(client_id),
                 }
             }
-            Notice::PublishToServer { address, payload, .. } => {
+            Notice::PublishToServer { relay, address, payload } => {
                 let hub = self.clone();
                 tokio::spawn(async move {
                     if let Err(error) = relay::send(&hub, &address, false, &payload).await {
-                        tracing::warn!(%error, "a message for another server was not passed on");
+                        hub.turn(|bus, _| bus.refuse_relay(relay, error));
                     }
                 });
             }

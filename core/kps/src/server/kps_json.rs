@@ -219,7 +219,8 @@ impl<'a> Turn<'_, 'a> {
                 self.publish(Destination::Topic(Name::Inline(topic)), data.get(), wanted);
             }
             Action::PublishToId { to, data, ack_id } => {
-                let wanted = ack_id.as_ref().map_or(Wanted::Nothing, |id| Wanted::Ack(id.to_string()));
+                let wanted =
+                    ack_id.as_ref().map_or(Wanted::Nothing, |id| Wanted::Ack(id.to_string()));
                 self.publish(Destination::Client(to), data.get(), wanted);
             }
             Action::PublishToServer { to, data, secure } => {
@@ -257,7 +258,11 @@ impl<'a> Turn<'_, 'a> {
     }
 
     fn refuse(&mut self, error: Error, ack_id: &'a str) {
-        self.direct.push(Direct::Refused(Refusal { error, topic: "".into(), ack_id: ack_id.into() }));
+        self.direct.push(Direct::Refused(Refusal {
+            error,
+            topic: "".into(),
+            ack_id: ack_id.into(),
+        }));
     }
 
     fn rename(&mut self, id: &str) {

@@ -44,6 +44,7 @@ use self::{
     socket::Socket,
 };
 use crate::{
+    auth::OnConnect,
     client::{Bridge, ConnectOptions},
     events::MailboxRef,
     net::{
@@ -165,6 +166,11 @@ impl Server {
         let key = self.bridge()?.key();
         self.0.hub.listeners.add(mailbox.clone(), key);
         Ok(())
+    }
+
+    /// From now on `hook` sees every connection, instead of [`ServerOptions::on_connect`].
+    pub fn on_connect(&self, hook: OnConnect) {
+        *self.0.hub.on_connect.lock() = Some(hook);
     }
 
     /// Clients connected to the default namespace, this process' own left out.

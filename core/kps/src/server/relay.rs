@@ -74,13 +74,16 @@ impl<'a> Target<'a> {
         let is_loopback =
             host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
         let authority = self.address.authority();
-        let listed = allowed.iter().any(|entry| entry == "*" || entry == host || *entry == authority);
+        let listed =
+            allowed.iter().any(|entry| entry == "*" || entry == host || *entry == authority);
         if is_loopback || listed {
             return Ok(());
         }
         Err(Error::new(
             ErrorKind::ForbiddenAddress,
-            format!("this server may not reach {authority}; start it with --server-address {authority}"),
+            format!(
+                "this server may not reach {authority}; start it with --server-address {authority}"
+            ),
         ))
     }
 

@@ -68,9 +68,9 @@ impl Socket {
         buffer: &mut [u8],
     ) -> Poll<io::Result<Chunk>> {
         if let Socket::Memory(end) = self {
-            return end.poll_receive(cx).map(|message| {
-                Ok(message.map_or(Chunk::Bytes(0), Chunk::Message))
-            });
+            return end
+                .poll_receive(cx)
+                .map(|message| Ok(message.map_or(Chunk::Bytes(0), Chunk::Message)));
         }
         loop {
             match self.try_read(buffer) {

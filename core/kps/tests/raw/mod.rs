@@ -19,7 +19,8 @@ use kps::{
     proto::wire::{
         self, Frames,
         frame::{
-            Destination, ErrorFrame, Frame, Hello, MessageFrame, Name, Publish, Reference, Subscribe,
+            Destination, ErrorFrame, Frame, Hello, MessageFrame, Name, Publish, Reference,
+            Subscribe,
         },
     },
 };
@@ -125,13 +126,8 @@ impl Raw {
     }
 
     pub(crate) fn hello(&mut self, id: &str, token: &str) {
-        let hello = Hello {
-            versions: (1, 1),
-            client_id: id,
-            origin: "raw",
-            token,
-            ..Hello::default()
-        };
+        let hello =
+            Hello { versions: (1, 1), client_id: id, origin: "raw", token, ..Hello::default() };
         self.send(&[Frame::Hello(hello)]);
     }
 
@@ -165,7 +161,9 @@ impl Raw {
     pub(crate) fn subscribe(&mut self, subscribe: Subscribe<'_>) {
         let sub = subscribe.sub;
         self.send(&[Frame::Subscribe(subscribe)]);
-        self.until(|frame| matches!(frame, Frame::Subscribed { sub: s } if *s == sub).then_some(()));
+        self.until(|frame| {
+            matches!(frame, Frame::Subscribed { sub: s } if *s == sub).then_some(())
+        });
     }
 
     /// Publishes with the next number.
