@@ -13,6 +13,7 @@ import pathlib
 import sys
 import time
 from collections import Counter, deque
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from data import departures
@@ -44,9 +45,8 @@ class Tally:
 async def main():
     arguments = parse_arguments()
     flights = departures()
-    async with kps.Server("127.0.0.1:0") as server, asyncio.timeout(600):
-        services = await start_services(server)
-        tally = Tally()
+    tally = Tally()
+    async with kps.Server("127.0.0.1:0") as server, services(server) as programs:
         progress = asyncio.create_task(show_progress(tally, len(flights) * arguments.passes))
         began = time.perf_counter()
         for _ in range(arguments.passes):
@@ -56,13 +56,13 @@ async def main():
         news = await hear_the_news(server)
         received = {name: await server.request(f"report.{name}", None) for name in ("delays", "desk-1", "desk-2")}
         await server.publish("demo.over", None)
-        await asyncio.gather(*(service.wait() for service in services))
+        codes = [await program.wait() for program in programs]
     figures = summarize(tally, seconds, flights, received, news)
     if arguments.json:
         print(json.dumps(figures))
     else:
         print_summary(figures, tally)
-    return 1 if figures["lost"] or any(service.returncode for service in services) else 0
+    return 1 if figures["lost"] or any(codes) else 0
 
 
 def parse_arguments():
@@ -72,11 +72,12 @@ def parse_arguments():
     return parser.parse_args()
 
 
-async def start_services(server):
+@asynccontextmanager
+async def services(server):
     """The four other programs, once all of them have subscribed."""
     url = f"ws://{server.address}"
     ready = await server.subscribe("demo.ready")
-    services = [
+    programs = [
         await asyncio.create_subprocess_exec(*map(str, command))
         for command in [
             ("node", HERE / "delays.mjs", url),
@@ -85,9 +86,14 @@ async def start_services(server):
             (sys.executable, HERE / "newsroom.py", url),
         ]
     ]
-    for _ in services:
-        await anext(ready)
-    return services
+    try:
+        for _ in programs:
+            await anext(ready)
+        yield programs
+    finally:
+        for program in programs:
+            if program.returncode is None:
+                program.terminate()
 
 
 async def replay(server, flights, tally):
@@ -142,7 +148,9 @@ def summarize(tally, seconds, flights, received, news):
 
 
 def print_summary(figures, tally):
-    print(f"\r\033[K{'':18}{'received':>12}{'acknowledged':>15}" if sys.stdout.isatty() else "")
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    print(f"  {'':16}{'received':>12}{'acknowledged':>15}")
     for name, count in figures["received"].items():
         print(f"  {name + ' (Node)':16}{count:>12,}{tally.by[name]:>15,}")
     print(
