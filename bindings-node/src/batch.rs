@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::{complete::Completion, strings::Strings};
 
 /// Bytes of one record: ten `i32`, then five `f64`.
-pub(crate) const RECORD: usize = 80;
+const RECORD: usize = 80;
 
 /// Payloads above this travel as buffers of their own: a slab is for the many small ones.
 const LARGE: usize = 16 << 10;
@@ -88,6 +88,11 @@ impl<'a> Batch<'a> {
         large: &'a mut Vec<Bytes>,
     ) -> Self {
         Batch { slab, head, tail, count: 0, strings, large }
+    }
+
+    /// How many records without payload there is room for.
+    pub(crate) fn room(&self) -> usize {
+        (self.tail - self.head) / RECORD
     }
 
     /// How many records were written.

@@ -1,7 +1,7 @@
 //! One environment's (a thread's) link to the core: its clients, its mailbox, its one wake.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     rc::Rc,
     sync::Arc,
@@ -20,6 +20,7 @@ use crate::{
     hot, ledger, options,
     server::Asked,
     strings::Strings,
+    wake::Wake,
 };
 
 /// The environment's link to the core. One per loaded copy of the package.
@@ -106,21 +107,25 @@ impl Shared {
         let inbound = &mut *self.inbound.borrow_mut();
         let renewed = fresh && inbound.strings.renew();
         let mut large = Vec::new();
-        let room = tail.saturating_sub(head) / crate::batch::RECORD;
-        // Without room nobody can know whether something waits.
-        let mut more = room == 0;
-        if inbound.waiting.is_empty() && room > 0 {
-            more = self.mailbox.drain(room, &mut inbound.waiting);
-            inbound.waiting.reverse();
-        }
         let mut batch = Batch::new(slab, head, tail, &mut inbound.strings, &mut large);
-        while let Some(item) = inbound.waiting.last() {
-            if !batch.item(item) {
-                break;
+        let mut more = true;
+        'full: while more {
+            if inbound.waiting.is_empty() {
+                let room = batch.room();
+                if room == 0 {
+                    break;
+                }
+                more = self.mailbox.drain(room, &mut inbound.waiting);
+                inbound.waiting.reverse();
             }
-            inbound.waiting.pop();
+            while let Some(item) = inbound.waiting.last() {
+                if !batch.item(item) {
+                    more = true;
+                    break 'full;
+                }
+                inbound.waiting.pop();
+            }
         }
-        more |= !inbound.waiting.is_empty();
         // Calls end after the events before them are told.
         while !more && let Some(completion) = self.completions.next() {
             if !batch.completion(&completion) {
@@ -163,22 +168,18 @@ impl Bridge {
     /// process alive. `main`: this environment ends with the process.
     #[napi(constructor)]
     pub fn new(env: Env, wake: Function<'_, (), ()>, main: bool) -> Result<Self> {
-        let wake = wake
-            .build_threadsafe_function::<()>()
-            .callee_handled::<false>()
-            .weak::<true>()
-            .build()
-            .map_err(internal)?;
-        let wake = Arc::new(wake);
+        // The wake needs to know what to end, and what it ends holds the wake.
+        let ending: Rc<OnceCell<Rc<Shared>>> = Rc::default();
+        let end = ending.clone();
+        let wake = Wake::new(env, &wake, move || {
+            if let Some(shared) = end.get() {
+                shared.end();
+            }
+        })
+        .map_err(internal)?;
         let again = wake.clone();
-        let call = napi::threadsafe_function::ThreadsafeFunctionCallMode::NonBlocking;
-        // Once the environment is gone the calls are refused, and nobody misses them.
-        let mailbox = Arc::new(HostMailbox::new(move || {
-            wake.call((), call);
-        }));
-        let completions = Completions::new(move || {
-            again.call((), call);
-        });
+        let mailbox = Arc::new(HostMailbox::new(move || wake.call()));
+        let completions = Completions::new(move || again.call());
         let shared = Rc::new(Shared {
             mailbox,
             completions,
@@ -191,7 +192,8 @@ impl Bridge {
             main,
             ended: Cell::new(false),
         });
-        env.add_env_cleanup_hook(shared.clone(), |shared| shared.end()).map_err(internal)?;
+        // Nobody else has it: this is its first value.
+        let _ = ending.set(shared.clone());
         Ok(Bridge { shared })
     }
 

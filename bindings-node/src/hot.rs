@@ -241,7 +241,7 @@ unsafe extern "C" fn name(env: sys::napi_env, info: sys::napi_callback_info) -> 
 }
 
 /// `publish(client, mode, name, payload, timeout?, options?) -> number`, negative above the soft
-/// bound. `timeout` (ms, at least 0) wants an ack; `options` is JSON.
+/// bound. `timeout` (ms) wants an ack unless it is not a number; `options` is JSON.
 unsafe extern "C" fn publish(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
     // SAFETY: a callback of `functions`.
     let call = unsafe { Call::<6>::new(env, info) };
@@ -266,7 +266,11 @@ fn publish_now(call: &Call<'_, 6>) -> kps::Result<f64> {
         let message = "the payload is neither text nor bytes";
         return Err(kps::Error::new(kps::ErrorKind::InvalidPayload, message));
     }
-    let timeout = if call.count > 4 { call.float(4) } else { -1.0 };
+    let timeout = if call.count > 4 { call.float(4) } else { f64::NAN };
+    if timeout < 0.0 {
+        let message = format!("the timeout is {timeout} ms; it is 0 or more");
+        return Err(kps::Error::new(kps::ErrorKind::InvalidArgument, message));
+    }
     let mut given = match call.count {
         6 => serde_json::from_str(&call.text(5)).map_err(|error| {
             kps::Error::new(kps::ErrorKind::InvalidArgument, error.to_string())
@@ -277,7 +281,7 @@ fn publish_now(call: &Call<'_, 6>) -> kps::Result<f64> {
     let receipt = given.receipt()?;
     call.shared.with_client(call.int(0), |client| {
         let target = client.target;
-        let ack = (timeout >= 0.0).then(|| options::millis(timeout));
+        let ack = (!timeout.is_nan()).then(|| options::millis(timeout));
         let request = mode & mode::REQUEST != 0;
         let options = PublishOptions {
             extras: (!extras.is_empty()).then_some(&extras),

@@ -6,7 +6,7 @@
 
 mod batch;
 mod bridge;
-//mod cli;
+mod cli;
 mod complete;
 mod error;
 mod hot;
@@ -14,3 +14,4 @@ mod ledger;
 mod options;
 mod server;
 mod strings;
+mod wake;

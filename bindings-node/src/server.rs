@@ -8,7 +8,7 @@ use std::{
 
 use kps::{
     Error, ErrorKind, Server, ServerOptions,
-    auth::{ConnectRequest, Token, decide_later},
+    auth::{ConnectRequest, OnConnect, Token, decide_later},
     net::identity::TlsIdentity,
     proto::{bus::Principal, topic::Pattern},
 };
@@ -43,7 +43,8 @@ struct Start {
     allowed_hosts: Vec<String>,
     #[serde(default)]
     server_addresses: Vec<String>,
-    /// Whether JavaScript wants to be asked.
+    /// Whether JavaScript wants to be asked, from the first connection on.
+    #[serde(default)]
     on_connect: bool,
     forbid_block: Option<bool>,
     max_payload: Option<usize>,
@@ -85,7 +86,7 @@ impl Grant {
 }
 
 impl Start {
-    fn options(self, asker: impl FnOnce() -> kps::auth::OnConnect) -> kps::Result<ServerOptions> {
+    fn options(self, asker: &OnConnect) -> kps::Result<ServerOptions> {
         let mut options = ServerOptions::default();
         set(&mut options.listen, self.listen);
         options.id = self.id;
@@ -117,7 +118,7 @@ impl Start {
         time(&mut options.timings.resume_window, self.resume_window);
         time(&mut options.timings.stall_timeout, self.stall_timeout);
         time(&mut options.timings.ack_timeout, self.ack_timeout);
-        options.on_connect = self.on_connect.then(asker);
+        options.on_connect = self.on_connect.then(|| asker.clone());
         Ok(options)
     }
 }
@@ -167,16 +168,20 @@ impl Bridge {
     #[napi]
     pub fn start_server(&self, options: String, token: u32) -> Result<u32> {
         let start: Start = serde_json::from_str(&options).map_err(invalid)?;
-        let (asked, completions) = (self.shared.asked.clone(), self.shared.completions.clone());
-        let asker = move || {
-            decide_later(move |request, answer| asked.ask(&completions, token, request, answer))
-        };
-        let server = start.options(asker).and_then(Server::start).map_err(thrown)?;
+        let asker = self.asker(token);
+        let server = start.options(&asker).and_then(Server::start).map_err(thrown)?;
         let own = server.bridge().map_err(thrown)?.clone();
         let key = self.shared.adopt(own);
         server.listen_to_events(&self.shared.mailbox).map_err(thrown)?;
         self.shared.servers.borrow_mut().insert(key, server);
         Ok(key)
+    }
+
+    /// From now on the server's questions are asked, under `token`.
+    #[napi]
+    pub fn ask_on_connect(&self, server: u32, token: u32) -> Result<()> {
+        self.server(server)?.on_connect(self.asker(token));
+        Ok(())
     }
 
     /// Decides about connection `number`: `{"grant": …}` or `{"refuse": reason}`.
@@ -234,6 +239,11 @@ impl Bridge {
             completions.end(token, Ok(report_json(&report)));
         });
         Ok(())
+    }
+
+    fn asker(&self, token: u32) -> OnConnect {
+        let (asked, completions) = (self.shared.asked.clone(), self.shared.completions.clone());
+        decide_later(move |request, answer| asked.ask(&completions, token, request, answer))
     }
 
     fn server(&self, key: u32) -> Result<Server> {

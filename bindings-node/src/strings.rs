@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use kps_proto::message::Sender;
+use kps::message::Sender;
 
 /// Above this many names the table starts anew with the next slab. Bounds what a stream of
 /// ever-new topics can hold on both sides.

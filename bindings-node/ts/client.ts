@@ -1,3 +1,4 @@
+import { inspect } from "node:util";
 import { Ack } from "./ack";
 import { Hold } from "./alive";
 import * as check from "./check";
@@ -118,7 +119,7 @@ export class Client implements AsyncDisposable {
     check.options(options, PUBLISH);
     const { headers, ...rest } = options;
     const json = JSON.stringify({ ...rest, headers: pairs(headers) });
-    const number = this._outbound.publish(Mode.Json, topic, data, -1, json);
+    const number = this._outbound.publish(Mode.Json, topic, data, undefined, json);
     return this.receipts.make(number, options.receipt, options.id);
   }
 
@@ -158,7 +159,7 @@ export class Client implements AsyncDisposable {
   async request<T = any>(topic: string, data: unknown, timeoutMs: number = ACK_TIMEOUT): Promise<T> {
     check.string("topic", topic);
     check.number("timeoutMs", timeoutMs);
-    const number = this._outbound.publish(Mode.Request, topic, data, Math.max(0, timeoutMs));
+    const number = this._outbound.publish(Mode.Request, topic, data, timeoutMs);
     return await this.inbound.requests.make<T>(Math.abs(number));
   }
 
@@ -212,6 +213,16 @@ export class Client implements AsyncDisposable {
   /** Closes. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** What `JSON.stringify` shows. */
+  toJSON(): object {
+    return { id: this.id, url: this.url, state: this.state };
+  }
+
+  /** @internal */
+  [inspect.custom](): string {
+    return `${this.constructor.name}(${this.id}, ${this.state})`;
   }
 
   // KPS' names.
@@ -351,7 +362,7 @@ export class Client implements AsyncDisposable {
 
   private acked(mode: Mode, name: string, data: unknown, timeoutMs: number): Ack {
     check.number("timeoutMs", timeoutMs);
-    const number = Math.abs(this._outbound.publish(mode, name, data, Math.max(0, timeoutMs)));
+    const number = Math.abs(this._outbound.publish(mode, name, data, timeoutMs));
     const ack = new Ack(this, number);
     this.inbound.acks.set(number, ack);
     return ack;

@@ -60,7 +60,8 @@ export function failed({ code, message }: Failure): KpsError {
 /** What the native module threw, as a `KpsError`. @internal */
 export function thrown(error: unknown): unknown {
   const { code, message } = error as Failure;
-  return error instanceof Error && typeof code === "string" ? failed({ code, message }) : error;
+  // Core's codes are lower case; Node-API's own are not.
+  return /^[a-z_]+$/.test(code) ? failed({ code, message }) : error;
 }
 
 /** Runs `call` of the native module; its errors become `KpsError`s. @internal */

@@ -190,6 +190,8 @@ export class Inbound {
         this.drop(sub)?._end();
         return this.unsubscribing.resolve(sub);
       case "subscription_closed":
+        // The client's own end is told as such.
+        if (error!.code === "closed") return this.drop(sub)?._end();
         this.drop(sub)?._end(error);
         return this.events.emit("subscription_closed", error, subscription);
       case "gap": {

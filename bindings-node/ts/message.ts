@@ -1,4 +1,4 @@
-import { inspect } from "node:util";
+import { inspect, types } from "node:util";
 import { readData } from "./row";
 import { type Batch, Flag, Float, Int } from "./slab";
 import type { Subscription } from "./subscription";
@@ -128,7 +128,7 @@ export class Message<T = unknown> {
   fail(error: unknown): void {
     if (!this._wanted) return;
     this.answer = Answer.Given;
-    const [type, text] = error instanceof Error ? [error.name, error.message] : ["Error", String(error)];
+    const [type, text] = types.isNativeError(error) ? [error.name, error.message] : ["Error", String(error)];
     this.subscription._client._outbound.failed(this._delivery, type, text);
   }
 

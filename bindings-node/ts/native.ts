@@ -7,7 +7,7 @@ import type * as generated from "../native";
 export interface Hot {
   /** The number to publish under to `name`; `again` = 1 forgets all names before it. */
   name(name: string, again: 0 | 1): number;
-  /** Returns the publish number, negative above the soft bound. `timeout` < 0: no ack. */
+  /** Returns the publish number, negative above the soft bound. `timeout` NaN: no ack. */
   publish(
     client: number,
     mode: number,

@@ -48,15 +48,15 @@ export class Outbound {
   ) {}
 
   /** Publishes and returns the number, negative above the soft bound. */
-  publish(to: Mode, name: string, data: unknown, timeout = -1, options?: string): number {
+  publish(to: Mode, name: string, data: unknown, timeout?: number, options?: string): number {
     const payload = this.encode(data, "data");
     const mode = to | contentType(data);
     this.touch();
     try {
       // The calls differ in their number of arguments alone: each one costs.
       const number = numberOf(this.hot, name);
-      if (options !== undefined) return this.hot.publish(this.client, mode, number, payload, timeout, options);
-      if (timeout >= 0) return this.hot.publish(this.client, mode, number, payload, timeout);
+      if (options !== undefined) return this.hot.publish(this.client, mode, number, payload, timeout ?? NaN, options);
+      if (timeout !== undefined) return this.hot.publish(this.client, mode, number, payload, timeout);
       return this.hot.publish(this.client, mode, number, payload);
     } catch (error) {
       throw thrown(error);

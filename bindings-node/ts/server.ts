@@ -39,20 +39,16 @@ export type OnConnect = (request: ConnectRequest) => ConnectDecision | Promise<C
 export class Server extends Client {
   /** Where it listens: `host:port`, or `mem://name`. */
   readonly address: string;
-  private decider: OnConnect | undefined;
 
   /** @internal */
   constructor(
     key: number,
-    private readonly asker: number,
+    private readonly questions: Questions,
     exact: boolean,
-    questions: Questions,
   ) {
     const { bridge } = environment;
     super(key, bridge.serverUrl(key), exact, [...CLIENT_EVENTS, "client_connected", "client_disconnected", TO_ID, TO_SERVER]);
     this.address = bridge.serverAddress(key);
-    this.decider = questions.decider;
-    questions.decide = (request) => (this.decider === undefined ? true : this.decider(request));
     this._hold.hold();
   }
 
@@ -60,16 +56,15 @@ export class Server extends Client {
   static async start(options: ServerOptions = {}): Promise<Server> {
     check.options(options, SERVER);
     const { bigints = false, onConnect, ...rest } = options;
-    const questions: Questions = { decider: onConnect ?? undefined, decide: (request) => onConnect?.(request) ?? true };
-    const asker = environment.asker((question, told) => void answer(question, told as ConnectRequest, questions));
+    const questions = new Questions(onConnect ?? undefined);
     try {
-      const json = JSON.stringify({ listen: LISTEN, ...rest, onConnect: true });
-      const key = native(() => environment.bridge.startServer(json, asker));
-      const server = new Server(key, asker, bigints, questions);
+      const json = JSON.stringify({ listen: LISTEN, ...rest, onConnect: Boolean(onConnect) });
+      const key = native(() => environment.bridge.startServer(json, questions.token));
+      const server = new Server(key, questions, bigints);
       await server._ready();
       return server;
     } catch (error) {
-      environment.forgetAsker(asker);
+      questions.end();
       throw error;
     }
   }
@@ -88,7 +83,8 @@ export class Server extends Client {
   /** From now on `handler` decides who may connect. */
   onConnect(handler: OnConnect): this {
     check.fn("handler", handler);
-    this.decider = handler;
+    this.questions.decide = handler;
+    native(() => environment.bridge.askOnConnect(this._key, this.questions.token));
     return this;
   }
 
@@ -136,29 +132,36 @@ export class Server extends Client {
 
   /** @internal */
   protected override _end(timeoutMs: number): Promise<CloseReport> {
-    environment.forgetAsker(this.asker);
+    this.questions.end();
     return environment.call((token) => environment.bridge.closeServer(this._key, timeoutMs, token));
   }
 }
 
-/** Who is asked, before and after there is a `Server`. */
-interface Questions {
-  decider: OnConnect | undefined;
-  decide: OnConnect;
-}
+/** Who decides about connections. */
+class Questions {
+  readonly token: number;
 
-async function answer(question: number, request: ConnectRequest, { decide }: Questions): Promise<void> {
-  let decision: object;
-  try {
-    const decided = (await decide(request)) ?? true;
-    decision = decided === false ? { refuse: "the server refused this connection" } : { grant: decided === true ? {} : decided };
-  } catch (error) {
-    decision = { refuse: (error as Error)?.message ?? String(error) };
+  constructor(public decide: OnConnect | undefined) {
+    this.token = environment.asker((question, told) => void this.answer(question, told as ConnectRequest));
   }
-  try {
-    environment.bridge.decide(question, JSON.stringify(decision));
-  } catch (error) {
-    // A grant that is none: nobody gets in by it.
-    environment.bridge.decide(question, JSON.stringify({ refuse: (error as Error).message }));
+
+  end(): void {
+    environment.forgetAsker(this.token);
+  }
+
+  private async answer(question: number, request: ConnectRequest): Promise<void> {
+    let decision: object;
+    try {
+      const decided = (await this.decide?.(request)) ?? true;
+      decision = decided === false ? { refuse: "the server refused this connection" } : { grant: decided === true ? {} : decided };
+    } catch (error) {
+      decision = { refuse: (error as Error)?.message ?? String(error) };
+    }
+    try {
+      environment.bridge.decide(question, JSON.stringify(decision));
+    } catch (error) {
+      // A grant that is none: nobody gets in by it.
+      environment.bridge.decide(question, JSON.stringify({ refuse: (error as Error).message }));
+    }
   }
 }

@@ -1,3 +1,4 @@
+import { inspect } from "node:util";
 import type { Client } from "./client";
 import type { KpsError } from "./errors";
 import { type Gap, Message } from "./message";
@@ -99,6 +100,16 @@ export class Subscription<T = unknown> implements AsyncIterable<Item<T>>, AsyncD
   /** Unsubscribes. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.unsubscribe();
+  }
+
+  /** What `JSON.stringify` shows. */
+  toJSON(): object {
+    return { topic: this.topic };
+  }
+
+  /** @internal */
+  [inspect.custom](): string {
+    return `Subscription(${this.topic})`;
   }
 
   /** The broker confirmed it. @internal */
