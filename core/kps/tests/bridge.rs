@@ -222,6 +222,24 @@ fn a_mailbox_that_is_gone_ends_its_subscriptions() {
 }
 
 #[test]
+fn a_loop_that_ends_answers_what_it_had_with_no_handler() {
+    let server = server();
+    let bridge = Bridge::start(ConnectOptions::new(server.url())).unwrap();
+    let (mut stays, mut goes) = (Host::new(&bridge), Host::new(&bridge));
+    let sub = goes.subscribe("t");
+    let ack = AckRequest { timeout: Duration::from_secs(5), request: false, target: stays.target };
+    let options = PublishOptions { ack: Some(ack), ..PublishOptions::default() };
+    bridge.publish(To::Topic("t"), ContentType::Json, b"1", options, FlushHint::Now).unwrap();
+    goes.delivery(sub);
+    bridge.detach(goes.mailbox());
+    let status = stays.until(|event| match event {
+        Event::Row { row, .. } => Some(row.status),
+        _ => None,
+    });
+    assert_eq!(status, kps::message::RowStatus::NoHandler);
+}
+
+#[test]
 fn direct_messages_come_to_one_mailbox() {
     let server = server();
     let bridge = Bridge::start(ConnectOptions {

@@ -127,13 +127,12 @@ impl Bridge {
         self.inner().outlets.attach(mailbox)
     }
 
-    /// Forgets it (its loop ended): its subscriptions end.
+    /// Forgets it (its loop ended): its subscriptions end, and what they were handed and did not
+    /// answer is answered with [`Answer::NoHandler`].
     pub fn detach(&self, mailbox: &MailboxRef) {
         let inner = self.inner();
-        for sub in inner.outlets.detach(Target(mailbox.id())) {
-            // It may have ended by itself.
-            let _ = inner.with_session(|session, events| session.unsubscribe(sub, events));
-        }
+        let ended = inner.outlets.detach(Target(mailbox.id()));
+        inner.session(|session| ended.into_iter().for_each(|sub| session.abandon(sub)));
         inner.want_flush();
     }
 

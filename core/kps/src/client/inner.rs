@@ -12,7 +12,6 @@ use bytes::BytesMut;
 use kps_proto::{
     Error, Result,
     clock::Time,
-    message::Answer,
     session::{Backoff, Events, OutboxBounds, Session, SessionConfig, State},
 };
 use tokio::sync::{oneshot, watch};
@@ -197,12 +196,7 @@ impl Inner {
             if orphan.message {
                 session.consumed(orphan.sub, 1);
             }
-            if let Some(delivery) = orphan.delivery {
-                // It may be cancelled already.
-                let _ = session.answer(delivery, &Answer::NoHandler);
-            }
-            // Direct messages have no subscription to end; others may have ended already.
-            let _ = session.unsubscribe(orphan.sub, &mut Events::new());
+            session.abandon(orphan.sub);
         }
         drop(session);
         self.want_flush();

@@ -32,7 +32,6 @@ struct Boxes {
 /// A message that nobody takes any more.
 pub(super) struct Orphan {
     pub(super) sub: SubId,
-    pub(super) delivery: Option<u64>,
     /// Whether it was a message, not just news about the subscription.
     pub(super) message: bool,
 }
@@ -210,8 +209,8 @@ impl Sorted {
 impl Orphan {
     fn of(event: &Event) -> Option<Orphan> {
         match *event {
-            Event::Message { sub, delivery, .. } => Some(Orphan { sub, delivery, message: true }),
-            Event::Subscribed { sub } => Some(Orphan { sub, delivery: None, message: false }),
+            Event::Message { sub, .. } => Some(Orphan { sub, message: true }),
+            Event::Subscribed { sub } => Some(Orphan { sub, message: false }),
             _ => None,
         }
     }

@@ -66,6 +66,17 @@ impl Answers {
         Ok(())
     }
 
+    /// Answers whatever is open of a subscription: nobody is left to do it.
+    pub(super) fn refuse_all(&mut self, sub: SubId) {
+        let mut open: Vec<u64> =
+            self.open.iter().filter(|(_, of)| **of == sub).map(|(delivery, _)| *delivery).collect();
+        open.sort_unstable();
+        for delivery in open {
+            self.open.remove(&delivery);
+            self.send(delivery - self.before, &Answer::NoHandler);
+        }
+    }
+
     /// Answers a delivery that never was open.
     pub(super) fn refuse(&mut self, wire: u64) {
         self.send(wire, &Answer::NoHandler);

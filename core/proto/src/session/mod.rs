@@ -246,6 +246,14 @@ impl Session {
         Ok(())
     }
 
+    /// Ends a subscription whose host is gone: what is open of it is answered with
+    /// [`Answer::NoHandler`], and nothing is told. Nothing happens if it has ended.
+    pub fn abandon(&mut self, sub: SubId) {
+        self.answers.refuse_all(sub);
+        // An error means that it has ended, or never ends.
+        let _ = self.unsubscribe(sub, &mut Events::new());
+    }
+
     /// The host handed `count` more messages of the subscription to its handler or iterator, and
     /// is done with them: the server may send as many more.
     #[inline]
