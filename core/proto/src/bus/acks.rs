@@ -7,7 +7,7 @@ use slotmap::SlotMap;
 use smallvec::{SmallVec, smallvec};
 
 use super::{
-    Bus, MAX_CONTROLS, Output, Published,
+    Bus, MAX_CONTROLS, Output, Published, Relay,
     publish::AckRequest,
     state::{AckKey, Awaited, PortId, SessionKey, SubKey, Timer},
 };
@@ -155,6 +155,12 @@ impl Bus {
     pub(super) fn refuse(&mut self, key: SessionKey, number: u64, error: Error) {
         let report = Output::Error { reference: Reference::Publish(number), error };
         self.report(Time::ZERO, key, report, true);
+    }
+
+    /// What `relay` stands for could not be passed on; its publisher is told, though its publish
+    /// may long be accepted.
+    pub fn refuse_relay(&mut self, relay: Relay, error: Error) {
+        self.refuse(relay.publisher, relay.number, error);
     }
 
     pub(super) fn answer(

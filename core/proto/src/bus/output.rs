@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{queue::OVERHEAD, state::PortId};
+use super::{queue::OVERHEAD, state::{PortId, SessionKey}};
 use crate::{
     clock::Time,
     error::Error,
@@ -268,11 +268,18 @@ pub enum Notice {
     },
     /// A client asks to pass a payload on to another server.
     PublishToServer {
-        /// The client's connection.
-        port: PortId,
+        /// Names it if it fails: see [`Bus::refuse_relay`](super::Bus::refuse_relay).
+        relay: Relay,
         /// The other server.
         address: String,
         /// What to pass on.
         payload: Payload,
     },
+}
+
+/// A publish that is to be passed on to another server.
+#[derive(Clone, Copy, Debug)]
+pub struct Relay {
+    pub(super) publisher: SessionKey,
+    pub(super) number: u64,
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{
-    Bus, Notice, PortKind, Published,
+    Bus, Notice, PortKind, Published, Relay,
     queue::{OVERHEAD, Pushed},
     routes::{Group, TopicKey},
     state::{Parked, PortId, SessionKey, SubKey, Subscription, Timer},
@@ -274,13 +274,11 @@ impl Bus {
                 (sub.pattern.text().clone(), recipient.direct_seq)
             }
             To::Server(address) => {
-                if let Some(port) = session.port {
-                    self.notices.push_back(Notice::PublishToServer {
-                        port,
-                        address: address.to_string(),
-                        payload: std::mem::take(&mut draft.payload),
-                    });
-                }
+                self.notices.push_back(Notice::PublishToServer {
+                    relay: Relay { publisher: key, number: draft.number },
+                    address: address.to_string(),
+                    payload: std::mem::take(&mut draft.payload),
+                });
                 self.dealt_with(now, key, draft.number, cost, draft.prompt);
                 return Ok(());
             }

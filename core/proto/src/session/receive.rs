@@ -261,9 +261,14 @@ impl Session {
         match frame.reference {
             Reference::Publish(wire) => {
                 self.reports.note();
-                let number = self.outbox.number(wire);
-                if let Some(number) = number.filter(|number| *number > self.outbox.accepted()) {
-                    self.refusals.note(number, Refusal { id: self.outbox.id_of(number), error });
+                let Some(number) = self.outbox.number(wire) else { return };
+                let refusal = Refusal { id: self.outbox.id_of(number), error };
+                if number > self.outbox.accepted() {
+                    self.refusals.note(number, refusal);
+                } else if self.refusals.find(number).is_none() {
+                    // Another server could not be reached with it.
+                    self.refusals.count_late();
+                    self.publish_failed(number, refusal, events);
                 }
             }
             Reference::Subscription(sub) if sub != SubId::DIRECT.0 => {

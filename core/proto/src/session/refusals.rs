@@ -41,6 +41,11 @@ impl Refusals {
         Some((number, refusal))
     }
 
+    /// One that came after the confirmation: what was accepted could not be passed on.
+    pub(super) fn count_late(&mut self) {
+        self.total += 1;
+    }
+
     /// The session is lost: what does not count yet never will.
     pub(super) fn restart(&mut self) {
         self.waiting.clear();

@@ -1,0 +1,113 @@
+//! Runs the language-neutral cases of `tests/conformance` against the Rust client and server, and
+//! compares the names that travel with `api.json`.
+
+#[path = "conformance/link.rs"]
+mod link;
+#[path = "conformance/log.rs"]
+mod log;
+#[path = "conformance/reader.rs"]
+mod reader;
+#[path = "conformance/value.rs"]
+mod value;
+#[path = "conformance/world.rs"]
+mod world;
+
+use std::{collections::BTreeSet, fs, path::PathBuf, rc::Rc};
+
+use kps::{
+    ErrorKind,
+    message::{GapReason, RowStatus},
+    options::Overflow,
+};
+use serde_json::{Value, json};
+use world::World;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/conformance")
+}
+
+fn read(path: PathBuf) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+macro_rules! rows {
+    ($($row:ident)*) => {
+        const ROWS: &[&str] = &[$(stringify!($row)),*];
+        $(
+            #[test]
+            fn $row() {
+                run_all(stringify!($row));
+            }
+        )*
+    };
+}
+
+rows! {
+    close connect iterate on publish publish_to_id publish_to_id_with_ack publish_to_server
+    publish_with_ack request rows server status subscribe unsubscribe wait wait_any
+}
+
+#[test]
+fn every_file_of_cases_is_run() {
+    let files: BTreeSet<_> = fs::read_dir(folder().join("cases"))
+        .unwrap()
+        .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(files, ROWS.iter().map(|row| row.to_string()).collect());
+}
+
+fn run_all(row: &str) {
+    let mut failures = Vec::new();
+    let content = read(folder().join(format!("cases/{row}.json")));
+    for case in content["cases"].as_array().unwrap() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let local = tokio::task::LocalSet::new();
+        if let Err(why) = local.block_on(&runtime, run(case)) {
+            failures.push(format!("{}\n    {why}", case["name"].as_str().unwrap()));
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+async fn run(case: &Value) -> Result<(), String> {
+    let world = Rc::new(World::default());
+    let options = case.get("server").cloned().unwrap_or_else(|| json!({}));
+    let start = json!({ "do": "start_server", "options": options });
+    let steps = std::iter::once(&start).chain(case["steps"].as_array().unwrap());
+    let mut outcome = Ok(());
+    for step in steps {
+        if let Err(why) = world.take(step).await {
+            outcome = Err(format!("in step {step}: {why}"));
+            break;
+        }
+    }
+    if outcome.is_ok() {
+        outcome = world.join_all().await;
+    }
+    world.end().await;
+    outcome
+}
+
+fn names(value: &Value) -> Vec<&str> {
+    value.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
+}
+
+#[test]
+fn error_codes_are_those_of_the_description() {
+    let api = read(folder().join("api.json"));
+    let codes = api["errors"]["codes"].as_array().unwrap();
+    let described: Vec<_> = codes.iter().map(|entry| entry["code"].as_str().unwrap()).collect();
+    let have: Vec<_> = ErrorKind::ALL.iter().map(|kind| kind.code()).collect();
+    assert_eq!(have, described);
+}
+
+#[test]
+fn enums_are_those_of_the_description() {
+    let enums = &read(folder().join("api.json"))["enums"];
+    let overflow: Vec<_> = (0..).map_while(Overflow::from_number).map(Overflow::as_str).collect();
+    assert_eq!(overflow, names(&enums["Overflow"]));
+    let status: Vec<_> = (0..).map_while(RowStatus::from_number).map(RowStatus::as_str).collect();
+    assert_eq!(status, names(&enums["RowStatus"]));
+    let reasons: Vec<_> = (0..6).map(|number| GapReason::from_number(number).as_str()).collect();
+    assert_eq!(reasons, names(&enums["GapReason"]));
+}

@@ -1,0 +1,744 @@
+//! The interpreter of conformance steps: what `tests/conformance/README.md` describes, over kps.
+
+use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
+
+use kps::{
+    Ack, Client, ConnectOptions, Error, ErrorKind, Event, Receipt, Received, Result, Server,
+    ServerOptions, To,
+    auth::{self, Token},
+    message::{Extras, ReceiptLevel},
+    options::{Overflow, SubscribeOptions},
+};
+use serde_json::{Value, json};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{JoinHandle, spawn_local},
+    time::Instant,
+};
+
+use crate::{
+    link::Link,
+    log::Logs,
+    reader::{self, Command, Gates, Handler, Owner},
+    value::{self, int, matches, payload, seconds, text},
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a step failed: an error of kps that the case may have expected, or what the case did not.
+pub(crate) enum Failure {
+    Kps(Error),
+    Case(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Kps(error)
+    }
+}
+
+type Outcome<T = ()> = std::result::Result<T, Failure>;
+
+/// Everything a case names: servers, links, clients, subscriptions, acks, gates, background steps.
+#[derive(Default)]
+pub(crate) struct World {
+    servers: RefCell<HashMap<String, Server>>,
+    addresses: RefCell<HashMap<String, String>>,
+    links: RefCell<HashMap<String, Rc<Link>>>,
+    clients: RefCell<HashMap<String, Client>>,
+    subs: RefCell<HashMap<String, Sub>>,
+    acks: RefCell<HashMap<String, Rc<tokio::sync::RwLock<Ack>>>>,
+    tasks: RefCell<HashMap<String, JoinHandle<Outcome>>>,
+    gates: Rc<Gates>,
+    logs: Rc<Logs>,
+}
+
+#[derive(Clone)]
+struct Sub {
+    client: String,
+    topic: String,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl World {
+    pub(crate) async fn take(self: &Rc<Self>, step: &Value) -> std::result::Result<(), String> {
+        let (world, given) = (self.clone(), step.clone());
+        let work = async move { world.judged(&given).await };
+        let outcome = match step["as"].as_str() {
+            Some(name) => {
+                self.tasks.borrow_mut().insert(name.into(), spawn_local(work));
+                Ok(())
+            }
+            None => patiently(work).await,
+        };
+        told(outcome)
+    }
+
+    pub(crate) async fn join_all(&self) -> std::result::Result<(), String> {
+        let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
+        for task in tasks.into_values() {
+            told(patiently(async { task.await.expect("steps do not panic") }).await)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn end(&self) {
+        let servers = std::mem::take(&mut *self.servers.borrow_mut());
+        for (name, client) in std::mem::take(&mut *self.clients.borrow_mut()) {
+            if !servers.contains_key(&name) {
+                client.close_within(Duration::ZERO).await;
+            }
+        }
+        for server in servers.into_values() {
+            server.close(Duration::ZERO).await;
+        }
+    }
+
+    /// Acts, and compares an error with the one that the step expects.
+    async fn judged(self: Rc<Self>, step: &Value) -> Outcome {
+        let outcome = self.act(step).await;
+        match (step["error"].as_str(), outcome) {
+            (None, outcome) => outcome,
+            (Some(wanted), Err(Failure::Kps(error))) if error.code() == wanted => Ok(()),
+            (Some(wanted), Err(Failure::Kps(error))) => fail(format!("{error}; expected {wanted}")),
+            (Some(wanted), Ok(())) => fail(format!("no error; expected {wanted}")),
+            (Some(_), outcome) => outcome,
+        }
+    }
+
+    async fn act(self: &Rc<Self>, step: &Value) -> Outcome {
+        match string(step, "do") {
+            "start_server" => self.start_server(step),
+            "stop_server" => self.stop_server(step).await,
+            "connect" => self.connect(step).await,
+            "close" => self.close(step).await,
+            "flush" => Ok(self.client(step).flush().await?),
+            "state" => {
+                let client = self.client(step);
+                until(|| json!(client.state().as_str()), &step["is"]).await
+            }
+            "count" => self.count(step).await,
+            "event" => self.event(step).await,
+            // Events are a type in Rust; there is no unknown one.
+            "on" => Err(Error::new(ErrorKind::InvalidArgument, "no such event").into()),
+            "cut" => Ok(self.link(step).cut()),
+            "restore" => Ok(self.link(step).restore()),
+            "freeze" => Ok(self.link(step).freeze(true)),
+            "thaw" => Ok(self.link(step).freeze(false)),
+            "let_pass" => Ok(tokio::time::sleep(seconds(&step["time"])?).await),
+            "subscribe" => self.subscribe(step).await,
+            "unsubscribe" => self.unsubscribe(step).await,
+            "next" => self.next(step).await,
+            "next_many" => self.next_many(step).await,
+            "expect" => self.expect(step).await,
+            "expect_last" => self.expect_last(step).await,
+            "expect_nothing" => match self.logs.len(&self.sub_owner(step), &self.sub_name(step)) {
+                0 => Ok(()),
+                count => fail(format!("{count} messages came nevertheless")),
+            },
+            "expect_many" => self.expect_many(step).await,
+            "started" => {
+                let count = step.get("count").map_or(1, int);
+                Ok(self.gates.started(string(step, "gate"), count).await)
+            }
+            "release" => Ok(self.gates.release(string(step, "gate"))),
+            "ledger" => self.ledger(step).await,
+            "publish" => self.publish(step).await,
+            "publish_many" => {
+                for number in 0..int(&step["count"]) {
+                    let topic = string(step, "topic");
+                    self.client(step).publish(topic, kps::Json(number))?.await?;
+                }
+                Ok(())
+            }
+            "publish_to_id" => {
+                let receipt =
+                    self.client(step).publish_to_id(string(step, "to"), payload(&step["data"]))?;
+                settled(receipt, step).await
+            }
+            "publish_to_server" => {
+                let to = self.address(&step["to"]);
+                let receipt = self.client(step).publish_to_server(&to, payload(&step["data"]))?;
+                settled(receipt, step).await
+            }
+            "publish_with_ack" => {
+                let (topic, data) = (text(&step["topic"]), payload(&step["data"]));
+                self.keep(step, self.client(step).publish_with_ack(&topic, data, timeout(step)?)?)
+            }
+            "publish_to_id_with_ack" => {
+                let (to, data) = (string(step, "to"), payload(&step["data"]));
+                self.keep(step, self.client(step).publish_to_id_with_ack(to, data, timeout(step)?)?)
+            }
+            "request" => {
+                let (topic, data) = (text(&step["topic"]), payload(&step["data"]));
+                let answer = self.client(step).request(&topic, data, timeout(step)?).await?;
+                step.get("answer").map_or(Ok(()), |wanted| expect(wanted, &value::data(&answer)))
+            }
+            "wait" => {
+                let rows = value::rows(&self.ack(step).read().await.wait().await?);
+                let Some(wanted) = step.get("rows") else { return Ok(()) };
+                expect(&json!(keys(wanted)), &json!(keys(&rows)))?;
+                expect(wanted, &rows)
+            }
+            "wait_any" => {
+                let row = self.ack(step).read().await.wait_any().await?;
+                expect(&step["row"], &row.as_ref().map_or(Value::Null, value::row))
+            }
+            "next_row" => {
+                let row = self.ack(step).write().await.next().await?;
+                expect(&step["row"], &row.as_ref().map_or(Value::Null, value::row))
+            }
+            "status" => {
+                let ack = self.ack(step);
+                let ack = ack.read().await;
+                until(
+                    || {
+                        ack.status()
+                            .iter()
+                            .map(|(id, acked)| (id.to_string(), json!(acked)))
+                            .collect()
+                    },
+                    &step["is"],
+                )
+                .await?;
+                step.get("complete").map_or(Ok(()), |is| expect(is, &json!(ack.is_complete())))
+            }
+            "cancel_ack" => Ok(self.ack(step).read().await.cancel()),
+            "join" => {
+                let task = self.tasks.borrow_mut().remove(string(step, "name"));
+                task.expect("a step with this name").await.expect("steps do not panic")
+            }
+            other => fail(format!("no step is called {other}")),
+        }
+    }
+
+    // Servers and links.
+
+    fn start_server(self: &Rc<Self>, step: &Value) -> Outcome {
+        let name = step["server"].as_str().unwrap_or("server").to_owned();
+        let given = &step["options"];
+        let before = self.addresses.borrow().get(&name).cloned();
+        let listen = match given.get("listen") {
+            Some(listen) => self.address(listen),
+            None => before.unwrap_or_else(|| "127.0.0.1:0".into()),
+        };
+        let server = Server::start(server_options(listen, given)?)?;
+        let own = Client::from(server.bridge()?.clone());
+        let (logs, owner) = (self.logs.clone(), name.clone());
+        let mut events = own.events();
+        spawn_local(async move {
+            while let Some(event) = events.next().await {
+                log_event(&logs, &owner, &event);
+            }
+        });
+        let (logs, owner) = (self.logs.clone(), name.clone());
+        let mut direct = own.direct();
+        spawn_local(async move {
+            while let Some(message) = direct.message().await {
+                logs.put(&owner, "message_to_id", json!([value::message(&message)]));
+            }
+        });
+        let mailbox = own.bridge().clone();
+        self.addresses.borrow_mut().insert(name.clone(), server.address());
+        self.clients.borrow_mut().insert(name.clone(), Client::from(mailbox));
+        self.servers.borrow_mut().insert(name, server);
+        Ok(())
+    }
+
+    async fn stop_server(&self, step: &Value) -> Outcome {
+        let name = step["server"].as_str().unwrap_or("server");
+        let server = self.servers.borrow_mut().remove(name).expect("a server with this name");
+        self.clients.borrow_mut().remove(name);
+        server.close(Duration::from_secs(1)).await;
+        Ok(())
+    }
+
+    fn address(&self, to: &Value) -> String {
+        match to["server"].as_str() {
+            Some(server) => self.addresses.borrow()[server].clone(),
+            None => text(to),
+        }
+    }
+
+    async fn count(&self, step: &Value) -> Outcome {
+        let server = self.servers.borrow()["server"].clone();
+        match step.get("clients") {
+            Some(clients) => until(|| json!(server.count_clients()), clients).await,
+            None => {
+                let topic = string(step, "topic");
+                until(|| json!(server.count_subscribers(topic)), &step["subscribers"]).await
+            }
+        }
+    }
+
+    fn link(&self, step: &Value) -> Rc<Link> {
+        self.links.borrow()[string(step, "client")].clone()
+    }
+
+    // Clients.
+
+    async fn connect(self: &Rc<Self>, step: &Value) -> Outcome {
+        let name = string(step, "client");
+        let target = self.addresses.borrow()[step["server"].as_str().unwrap_or("server")].clone();
+        let (cut, frozen) = (step["cut"] == true, step["frozen"] == true);
+        let link = Link::open(target, cut, frozen).await;
+        self.links.borrow_mut().insert(name.into(), link.clone());
+        let url = step["url"].as_str().map_or_else(|| format!("ws://{}", link.address), Into::into);
+        let given = &step["options"];
+        let mut options = ConnectOptions {
+            id: Some(given["id"].as_str().unwrap_or(name).into()),
+            token: given["token"].as_str().map(Into::into),
+            wait: given["wait"] != false,
+            reconnect: given["reconnect"] != false,
+            reconnect_min: Duration::from_millis(10),
+            reconnect_max: Duration::from_millis(50),
+            ..ConnectOptions::new(url)
+        };
+        if let Some(timeout) = given.get("timeout") {
+            options.timeout = seconds(timeout)?;
+        }
+        if let Some(soft) = given.get("outbox_soft") {
+            options.outbox_soft = int(soft);
+        }
+        if let Some(hard) = given.get("outbox_hard") {
+            options.outbox_hard = int(hard);
+        }
+        let client = Client::connect(options).await?;
+        let (logs, owner) = (self.logs.clone(), name.to_owned());
+        let mut events = client.events();
+        spawn_local(async move {
+            while let Some(event) = events.next().await {
+                log_event(&logs, &owner, &event);
+            }
+        });
+        if let Some(script) = step.get("direct") {
+            let handler = Handler::new(script, "message_to_id", &self.gates, &self.logs);
+            let owner =
+                Owner { client: name.into(), topic: String::new(), logs: self.logs.clone() };
+            let (keep, commands) = mpsc::unbounded_channel();
+            let direct = client.direct();
+            spawn_local(async move {
+                reader::serve(direct, commands, owner, handler).await;
+                drop(keep);
+            });
+        }
+        self.clients.borrow_mut().insert(name.into(), client);
+        Ok(())
+    }
+
+    fn client(&self, step: &Value) -> Client {
+        self.clients.borrow()[string(step, "client")].clone()
+    }
+
+    async fn close(&self, step: &Value) -> Outcome {
+        let timeout = step.get("timeout").map_or(Ok(Duration::from_secs(5)), seconds)?;
+        let report = self.client(step).close_within(timeout).await;
+        let report = json!({ "flushed": report.flushed, "kept": report.kept, "abandoned": report.abandoned });
+        step.get("report").map_or(Ok(()), |wanted| expect(wanted, &report))
+    }
+
+    async fn event(&self, step: &Value) -> Outcome {
+        let (client, name) = (string(step, "client"), string(step, "name"));
+        let wanted = step["args"].as_array().cloned().unwrap_or_default();
+        loop {
+            let args = tokio::select! {
+                args = self.logs.take(client, name) => args,
+                () = self.read_for(client) => unreachable!("it reads for ever"),
+            };
+            let args = args.as_array().cloned().unwrap_or_default();
+            let args = json!(args[..wanted.len().min(args.len())]);
+            if matches(&json!(wanted), &args) {
+                return Ok(());
+            }
+            if step["skip"] != true {
+                return fail(format!("{name}: {args} is not {}", json!(wanted)));
+            }
+        }
+    }
+
+    /// In Rust a subscription tells what happens to it in its stream, so that somebody must read.
+    async fn read_for(&self, client: &str) {
+        let all: Vec<Sub> = self.subs.borrow().values().cloned().collect();
+        for sub in all.iter().filter(|sub| sub.client == client) {
+            loop {
+                let (reply, item) = oneshot::channel();
+                if sub.commands.send(Command::Next(reply)).is_err()
+                    || !matches!(item.await, Ok(Some(_)))
+                {
+                    break;
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
+    // Subscriptions.
+
+    fn sub_name(&self, step: &Value) -> String {
+        step["sub"].as_str().unwrap_or("sub").to_owned()
+    }
+
+    async fn subscribe(self: &Rc<Self>, step: &Value) -> Outcome {
+        let (client, topic) = (self.client(step), text(&step["topic"]));
+        let given = &step["options"];
+        let concurrency = given.get("concurrency").map_or(1, int);
+        if concurrency == 0 || given.get("start").is_some_and(|start| start != "new") {
+            return Err(Error::new(ErrorKind::InvalidArgument, "not expressible in Rust").into());
+        }
+        let overflow = match given["overflow"].as_str() {
+            Some(name) => Overflow::from_name(name)
+                .ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "no such policy"))?,
+            None => Overflow::default(),
+        };
+        let options = SubscribeOptions {
+            group: given["group"].as_str().map(Into::into),
+            overflow,
+            capacity: given.get("capacity").map(|count| u32::try_from(int(count)).expect("small")),
+        };
+        let sub = client.subscribe_with(&topic, options).await?;
+        let name = self.sub_name(step);
+        let (sender, commands) = mpsc::unbounded_channel();
+        let owner = Owner {
+            client: string(step, "client").into(),
+            topic: topic.clone(),
+            logs: self.logs.clone(),
+        };
+        match step.get("handler") {
+            None => drop(spawn_local(reader::read(sub, commands, owner))),
+            Some(script) => {
+                let handler = Handler::new(script, &name, &self.gates, &self.logs);
+                if concurrency == 1 {
+                    drop(spawn_local(reader::serve(sub, commands, owner, handler)));
+                } else {
+                    let client = owner.client;
+                    drop(spawn_local(sub.serve(concurrency, move |message| {
+                        let (handler, client) = (handler.clone(), client.clone());
+                        async move { handler.call(&client, &message).await }
+                    })));
+                }
+            }
+        }
+        let sub = Sub { client: string(step, "client").into(), topic, commands: sender };
+        self.subs.borrow_mut().insert(name, sub);
+        Ok(())
+    }
+
+    async fn unsubscribe(&self, step: &Value) -> Outcome {
+        let subs: Vec<Sub> = match step["topic"].as_str() {
+            Some(topic) => {
+                let wanted =
+                    |sub: &&Sub| sub.topic == topic && sub.client == string(step, "client");
+                self.subs.borrow().values().filter(wanted).cloned().collect()
+            }
+            None => vec![self.subs.borrow()[&self.sub_name(step)].clone()],
+        };
+        if subs.is_empty() {
+            // A Rust program holds its subscriptions; it cannot name one that is not there.
+            return Err(Error::new(ErrorKind::NotFound, "no such subscription").into());
+        }
+        for sub in subs {
+            let (reply, done) = oneshot::channel();
+            if sub.commands.send(Command::Unsubscribe(reply)).is_ok() {
+                let _ = done.await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn next(&self, step: &Value) -> Outcome {
+        let sub = self.subs.borrow()[&self.sub_name(step)].clone();
+        let (reply, item) = oneshot::channel();
+        let item = match sub.commands.send(Command::Next(reply)) {
+            Ok(()) => item.await.ok().flatten(),
+            Err(_) => None,
+        };
+        match (item, step.get("gap"), step.get("message")) {
+            (None, None, Some(Value::Null)) => Ok(()),
+            (Some(Received::Gap(gap)), Some(wanted), _) => expect(wanted, &value::gap(&gap)),
+            (Some(Received::Message(message)), None, wanted) if wanted != Some(&Value::Null) => {
+                wanted.map_or(Ok(()), |wanted| expect(wanted, &value::message(&message)))?;
+                if let Some(answer) = step["then"].get("respond") {
+                    message.respond(payload(answer))?;
+                }
+                if let Some(text) = step["then"]["fail"].as_str() {
+                    message.fail("ValueError", text)?;
+                }
+                Ok(())
+            }
+            (item, ..) => fail(format!("the next item is {item:?}")),
+        }
+    }
+
+    async fn next_many(&self, step: &Value) -> Outcome {
+        let sub = self.subs.borrow()[&self.sub_name(step)].clone();
+        let mut seen = Vec::new();
+        while seen.len() < int(&step["count"]) {
+            let (reply, batch) = oneshot::channel();
+            let batch = match sub.commands.send(Command::Batch(reply)) {
+                Ok(()) => batch.await.ok().flatten(),
+                Err(_) => None,
+            };
+            for item in batch.into_iter().flatten() {
+                match item {
+                    Received::Message(message) => seen.push(value::data(&message.payload)),
+                    other => return fail(format!("in between came {other:?}")),
+                }
+            }
+        }
+        numbers(&seen, int(&step["count"]))
+    }
+
+    /// The data or messages that a handler got are logged under its subscription's name.
+    async fn handled(&self, step: &Value) -> Value {
+        let (sub, name) = (self.sub_owner(step), self.sub_name(step));
+        self.logs.take(&sub, &name).await[0].clone()
+    }
+
+    fn sub_owner(&self, step: &Value) -> String {
+        self.subs.borrow()[&self.sub_name(step)].client.clone()
+    }
+
+    async fn expect(&self, step: &Value) -> Outcome {
+        for wanted in step["messages"].as_array().expect("messages") {
+            expect(wanted, &self.handled(step).await)?;
+        }
+        Ok(())
+    }
+
+    async fn expect_last(&self, step: &Value) -> Outcome {
+        for wanted in step["messages"].as_array().expect("messages") {
+            while !matches(wanted, &self.handled(step).await) {}
+        }
+        Ok(())
+    }
+
+    async fn expect_many(&self, step: &Value) -> Outcome {
+        let count = int(&step["count"]);
+        let mut seen = Vec::new();
+        let Some(subs) = step["subs"].as_array() else {
+            while seen.len() < count {
+                seen.push(self.handled(step).await["data"].clone());
+            }
+            return numbers(&seen, count);
+        };
+        let names: Vec<(String, String)> = subs
+            .iter()
+            .map(|name| (self.subs.borrow()[&text(name)].client.clone(), text(name)))
+            .collect();
+        let total = || names.iter().map(|(client, sub)| self.logs.len(client, sub)).sum::<usize>();
+        until(|| json!(total()), &step["count"]).await?;
+        let mut all = Vec::new();
+        for (client, sub) in &names {
+            let mut mine = Vec::new();
+            while let Some(entry) = self.logs.try_take(client, sub) {
+                mine.push(entry[0]["data"].as_u64().expect("a number"));
+            }
+            if mine.is_empty() || !mine.is_sorted() {
+                return fail(format!("{sub}: {mine:?}"));
+            }
+            all.extend(mine);
+        }
+        all.sort_unstable();
+        numbers(&all.into_iter().map(Value::from).collect::<Vec<_>>(), count)
+    }
+
+    async fn ledger(&self, step: &Value) -> Outcome {
+        let sub = self.subs.borrow()[&self.sub_name(step)].clone();
+        let client = self.clients.borrow()[&sub.client].clone();
+        let read = || {
+            let ledger = client.ledger();
+            let entry = ledger.subscriptions.iter().find(|entry| entry.pattern == sub.topic);
+            let counts = entry.map_or(ledger.totals, |entry| entry.counts);
+            let all = json!({
+                "accepted": counts.accepted(), "delivered": counts.delivered,
+                "dropped": counts.dropped_total(), "expired": counts.expired,
+                "cancelled": counts.cancelled, "pending": counts.pending,
+            });
+            keys(&step["is"]).into_iter().map(|key| (key.clone(), all[key].clone())).collect()
+        };
+        until(read, &step["is"]).await
+    }
+
+    // Publishing.
+
+    async fn publish(&self, step: &Value) -> Outcome {
+        let given = &step["options"];
+        let headers = given["headers"].as_object().into_iter().flatten();
+        let extras = Extras {
+            headers: headers.map(|(name, value)| (name.clone(), text(value))).collect(),
+            id: given["id"].as_str().map(Into::into),
+            ttl: given.get("ttl").map(seconds).transpose()?,
+        };
+        let receipt = given["receipt"].as_str().map(receipt_level).transpose()?;
+        let topic = text(&step["topic"]);
+        let data = payload(&step["data"]);
+        let receipt = self.client(step).publish_with(To::Topic(&topic), data, &extras, receipt)?;
+        settled(receipt, step).await
+    }
+
+    fn keep(&self, step: &Value, ack: Ack) -> Outcome {
+        let ack = Rc::new(tokio::sync::RwLock::new(ack));
+        self.acks.borrow_mut().insert(step["ack"].as_str().unwrap_or("ack").into(), ack);
+        Ok(())
+    }
+
+    fn ack(&self, step: &Value) -> Rc<tokio::sync::RwLock<Ack>> {
+        self.acks.borrow()[step["ack"].as_str().unwrap_or("ack")].clone()
+    }
+}
+
+fn server_options(listen: String, given: &Value) -> Result<ServerOptions> {
+    let mut options = ServerOptions::listen(listen);
+    for (name, value) in given.as_object().into_iter().flatten() {
+        match name.as_str() {
+            "listen" => {}
+            "id" => options.id = Some(text(value)),
+            "token" => options.tokens.push(Token::new(text(value))),
+            "tokens" => {
+                for (secret, principal) in value.as_object().expect("tokens by secret") {
+                    let mut token = Token::new(secret).name(text(&principal["name"]));
+                    if let Some(patterns) = principal["publish"].as_array() {
+                        token = token.publish(patterns.iter().filter_map(Value::as_str))?;
+                    }
+                    if let Some(patterns) = principal["subscribe"].as_array() {
+                        token = token.subscribe(patterns.iter().filter_map(Value::as_str))?;
+                    }
+                    options.tokens.push(token);
+                }
+            }
+            "insecure" => options.insecure = value == true,
+            "forbid_block" => options.forbid_block = value == true,
+            "max_payload" => options.limits.payload = int(value),
+            "heartbeat" => options.timings.heartbeat = seconds(value)?,
+            "silence" => options.timings.silence = seconds(value)?,
+            "resume_window" => options.timings.resume_window = seconds(value)?,
+            "stall_timeout" => options.timings.stall_timeout = seconds(value)?,
+            "on_connect" => {
+                let script = value.clone();
+                options.on_connect =
+                    Some(auth::decide_at_once(move |request| decide(&script, request)));
+            }
+            other => panic!("no server option is called {other}"),
+        }
+    }
+    Ok(options)
+}
+
+fn decide(script: &Value, request: &auth::ConnectRequest) -> auth::Decision {
+    let refused = script["refuse"]
+        .as_array()
+        .is_some_and(|ids| ids.iter().any(|id| id == request.client_id.as_str()));
+    if refused {
+        return Err(Error::new(ErrorKind::Unauthorized, "refused by the script"));
+    }
+    let mut token = Token::new("");
+    let grant = &script["grant"][&request.client_id];
+    if let Some(patterns) = grant["publish"].as_array() {
+        token = token.publish(patterns.iter().filter_map(Value::as_str))?;
+    }
+    if let Some(patterns) = grant["subscribe"].as_array() {
+        token = token.subscribe(patterns.iter().filter_map(Value::as_str))?;
+    }
+    Ok(if grant.is_object() { token.principal } else { request.principal.clone() })
+}
+
+fn log_event(logs: &Logs, client: &str, event: &Event) {
+    match event {
+        Event::State { state, error, resumed } => {
+            logs.put(client, "state", json!([state.as_str()]));
+            match state.as_str() {
+                "connected" => logs.put(client, "connected", json!([resumed])),
+                "reconnecting" => {
+                    logs.put(client, "disconnected", json!([value::code(error.as_ref())]))
+                }
+                "closed" => logs.put(client, "closed", json!([value::code(error.as_ref())])),
+                _ => {}
+            }
+        }
+        Event::PublishFailed { id, error, .. } => {
+            logs.put(client, "publish_failed", json!([id, value::code(Some(error))]));
+        }
+        Event::ClientConnected { id } => logs.put(client, "client_connected", json!([&**id])),
+        Event::ClientDisconnected { id } => logs.put(client, "client_disconnected", json!([&**id])),
+        Event::ServerMessage { from, payload } => {
+            let message = json!([{ "data": value::data(payload), "sender": &**from }]);
+            logs.put(client, "server_message", message);
+        }
+        _ => {}
+    }
+}
+
+fn receipt_level(name: &str) -> Result<ReceiptLevel> {
+    use ReceiptLevel::{Accepted, Queued, QueuedOnDisk, Replicated, Stored};
+    let all = [Queued, QueuedOnDisk, Accepted, Stored, Replicated];
+    all.into_iter()
+        .find(|level| level.as_str() == name)
+        .ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "no such receipt level"))
+}
+
+async fn settled(receipt: Receipt, step: &Value) -> Outcome {
+    match step.get("level") {
+        Some(level) => expect(level, &json!(receipt.await?.as_str())),
+        None if step.get("error").is_some() => Ok(receipt.await.map(|_| ())?),
+        None => Ok(()),
+    }
+}
+
+fn timeout(step: &Value) -> Result<Duration> {
+    step.get("timeout").map_or(Ok(kps::client::DEFAULT_TIMEOUT), seconds)
+}
+
+fn string<'a>(step: &'a Value, name: &str) -> &'a str {
+    step[name].as_str().unwrap_or_else(|| panic!("{step} has no {name}"))
+}
+
+fn keys(value: &Value) -> Vec<String> {
+    let mut keys: Vec<_> =
+        value.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect();
+    keys.sort();
+    keys
+}
+
+fn numbers(seen: &[Value], count: usize) -> Outcome {
+    if seen.len() == count && seen.iter().enumerate().all(|(at, number)| *number == at) {
+        return Ok(());
+    }
+    fail(format!("not the numbers from 0 to {count}: {}", json!(seen)))
+}
+
+fn expect(wanted: &Value, actual: &Value) -> Outcome {
+    if matches(wanted, actual) { Ok(()) } else { fail(format!("{actual} is not {wanted}")) }
+}
+
+/// Waits for a value that no event announces; fails with the last one seen.
+async fn until(read: impl Fn() -> Value, wanted: &Value) -> Outcome {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let seen = read();
+        if seen == *wanted {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            return fail(format!("still {seen}, not {wanted}"));
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn patiently(work: impl Future<Output = Outcome>) -> Outcome {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => fail("took too long".into()),
+    }
+}
+
+fn fail<T>(why: String) -> Outcome<T> {
+    Err(Failure::Case(why))
+}
+
+fn told(outcome: Outcome) -> std::result::Result<(), String> {
+    outcome.map_err(|failure| match failure {
+        Failure::Kps(error) => error.to_string(),
+        Failure::Case(why) => why,
+    })
+}
