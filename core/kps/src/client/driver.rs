@@ -88,7 +88,7 @@ impl Driver {
                     Poll::Ready(Err(error)) => self.disconnected(now, error),
                     Poll::Pending if *until <= now => {
                         let sentence = "the server did not take the connection in time";
-                        self.disconnected(now, Error::new(ErrorKind::ConnectFailed, sentence));
+                        self.disconnected(now, Error::new(ErrorKind::Timeout, sentence));
                     }
                     Poll::Pending => return Step::Wait,
                 }
