@@ -12,6 +12,7 @@ use std::{
 
 use kps_proto::{
     Error, ErrorKind, Result,
+    clock::Time,
     message::{Answer, ContentType, ReceiptLevel},
     options::SubscribeOptions,
     session::{Ledger, Moment},
@@ -195,7 +196,7 @@ impl Bridge {
             credit
         });
         if credit {
-            inner.queued(runtime::now(), CREDIT, hint);
+            inner.queued(CREDIT, hint);
         }
     }
 
@@ -211,7 +212,7 @@ impl Bridge {
             Answer::Acked(payload) => payload.bytes.len(),
             _ => 0,
         };
-        inner.queued(runtime::now(), CREDIT + bytes, hint);
+        inner.queued(CREDIT + bytes, hint);
         Ok(())
     }
 
@@ -232,7 +233,9 @@ impl Bridge {
         hint: FlushHint,
     ) -> Result<u64> {
         let inner = self.inner();
-        let now = runtime::now();
+        // Only what expires needs the time.
+        let expires = options.ack.is_some() || options.extras.is_some();
+        let now = if expires { runtime::now() } else { Time::ZERO };
         let number = inner.session(|session| {
             let number = session.publish(now, to, content_type, payload, &options)?;
             if options.ack.is_some() {
@@ -240,7 +243,7 @@ impl Bridge {
             }
             Ok(number)
         })?;
-        inner.queued(now, HEADER + payload.len(), hint);
+        inner.queued(HEADER + payload.len(), hint);
         Ok(number)
     }
 
@@ -253,7 +256,7 @@ impl Bridge {
         let inner = self.inner();
         let reached = inner.session(|session| session.watch(number, level, target))?;
         if !reached {
-            inner.queued(runtime::now(), CREDIT, FlushHint::Later);
+            inner.queued(CREDIT, FlushHint::Later);
         }
         Ok(reached)
     }
@@ -268,7 +271,7 @@ impl Bridge {
     pub fn cancel_ack(&self, number: u64) {
         let inner = self.inner();
         inner.with_session(|session, events| session.cancel_ack(number, events));
-        inner.queued(runtime::now(), CREDIT, FlushHint::Later);
+        inner.queued(CREDIT, FlushHint::Later);
     }
 
     /// The id under which subscribers see the publish with this number, unless it was given one.
