@@ -17,8 +17,9 @@ use crate::random::Dice;
 
 /// What the checks depend on.
 pub(crate) enum Told<'a> {
-    /// A client is there; only these subscriptions of its earlier connection go on.
-    Attached { received: &'a [(u32, u64)] },
+    /// A client is there; only these subscriptions of its earlier connection go on. `lost`: its
+    /// session is not known any more.
+    Attached { received: &'a [(u32, u64)], lost: bool },
     /// It asks for a subscription.
     Subscribe { sub: u32 },
 }
@@ -69,7 +70,8 @@ impl Peer {
                     )?;
                     self.port = Some(attached.port);
                     let received = if attached.resumed { &hello.received[..] } else { &[] };
-                    tell(Told::Attached { received });
+                    let lost = !attached.resumed && !hello.session.is_empty();
+                    tell(Told::Attached { received, lost });
                     let BusConfig { limits, timings, epoch, time_base_ms, .. } = bus.config();
                     let welcome = Welcome {
                         version: 1,

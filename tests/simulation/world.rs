@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Virtual time in which everything must settle once the network is well.
-const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_secs(600);
 
 pub(crate) struct World {
     dice: Dice,
@@ -155,7 +155,6 @@ impl World {
         self.bus = Bus::new(self.config.clone());
         self.spy = Spy::attach(&mut self.bus, self.now);
         self.truth.restart();
-        self.truth.losses += 1;
         for connection in self.connections.values_mut() {
             connection.peer.port = None;
         }
@@ -289,9 +288,12 @@ impl World {
             let taken =
                 peer.receive(&mut self.bus, now, &message, &mut self.dice, &mut replies, |told| {
                     match told {
-                        Told::Attached { received } => truth.starts.retain(|(who, sub), _| {
-                            *who != client || received.iter().any(|(kept, _)| kept == sub)
-                        }),
+                        Told::Attached { received, lost } => {
+                            truth.losses += usize::from(lost);
+                            truth.starts.retain(|(who, sub), _| {
+                                *who != client || received.iter().any(|(kept, _)| kept == sub)
+                            });
+                        }
                         Told::Subscribe { sub } => truth.subscribed(client, sub),
                     }
                 });
