@@ -45,7 +45,7 @@ use self::{
 };
 use crate::{
     auth::OnConnect,
-    client::{Bridge, ConnectOptions},
+    client::{Bridge, Client, ConnectOptions},
     events::MailboxRef,
     net::{
         BoxFuture, listener,
@@ -142,6 +142,11 @@ impl Server {
         let options = ConnectOptions { id: self.0.hub.options.id.clone(), ..Default::default() };
         let bridge = self.connect(options)?;
         Ok(self.0.own.get_or_init(|| bridge))
+    }
+
+    /// The server's own client, as Rust programs use it.
+    pub fn client(&self) -> Result<Client> {
+        self.bridge().cloned().map(Client::from)
     }
 
     /// Another client inside the process, without any socket. `url` and `transport` of `options`
