@@ -34,8 +34,7 @@ enum Kind {
     Told = 6,
     Completed = 7,
     ToServer = 8,
-    ToId = 9,
-    Asked = 10,
+    Asked = 9,
 }
 
 /// Bits beside the kind: the low two are the content type.
@@ -123,13 +122,19 @@ impl<'a> Batch<'a> {
                 self.row(record(Kind::RequestDone), *ack, row)
             }
             Event::RequestDone { ack, result: Err(error) } => {
-                let record =
-                    Record { flags: flag::FAILED, number: *ack as f64, ..record(Kind::RequestDone) };
+                let record = Record {
+                    flags: flag::FAILED,
+                    number: *ack as f64,
+                    ..record(Kind::RequestDone)
+                };
                 self.write(record, failure(error).to_string().as_bytes(), &Bytes::new())
             }
             Event::Recipients { ack, clients } => {
-                let mut record =
-                    Record { number: *ack as f64, sub: clients.len() as u32, ..record(Kind::Recipients) };
+                let mut record = Record {
+                    number: *ack as f64,
+                    sub: clients.len() as u32,
+                    ..record(Kind::Recipients)
+                };
                 match &clients[..] {
                     [] => self.write(record, &[], &Bytes::new()),
                     [client] => {
@@ -152,10 +157,8 @@ impl<'a> Batch<'a> {
                     Record { number: *number as f64, sub: *level as u32, ..record(Kind::Receipt) };
                 self.write(record, &[], &Bytes::new())
             }
-            Event::ServerMessage { from, payload } => self.overheard(record(Kind::ToServer), from, payload),
-            Event::MessageToId { from, to, payload } => {
-                let name = self.strings.number(to);
-                self.overheard(Record { name, ..record(Kind::ToId) }, from, payload)
+            Event::ServerMessage { from, payload } => {
+                self.to_server(record(Kind::ToServer), from, payload)
             }
             other => self.write(record(Kind::Told), &[], &Bytes::from(told(other).to_string())),
         }
@@ -206,14 +209,16 @@ impl<'a> Batch<'a> {
         };
         match &message.extras {
             None => self.write(record, &[], &message.payload.bytes),
-            Some(extras) => {
-                self.write(record, extras_json(extras).to_string().as_bytes(), &message.payload.bytes)
-            }
+            Some(extras) => self.write(
+                record,
+                extras_json(extras).to_string().as_bytes(),
+                &message.payload.bytes,
+            ),
         }
     }
 
-    /// What a server tells its host of messages that are not its own client's.
-    fn overheard(&mut self, mut record: Record, from: &Arc<str>, payload: &Payload) -> bool {
+    /// What was sent to a server itself.
+    fn to_server(&mut self, mut record: Record, from: &Arc<str>, payload: &Payload) -> bool {
         record.flags = payload.content_type as u32 | flag::PAYLOAD;
         record.sender = self.strings.number(from);
         self.write(record, &[], &payload.bytes)
@@ -338,7 +343,7 @@ fn told(event: &Event) -> Value {
         }
         Event::ClientConnected { id } => json!({ "event": "client_connected", "id": &**id }),
         Event::ClientDisconnected { id } => json!({ "event": "client_disconnected", "id": &**id }),
-        // Their payloads need more than JSON; see `item`.
+        // Events of a newer core.
         _ => json!({ "event": "unknown" }),
     }
 }

@@ -108,14 +108,7 @@ impl<'a, const N: usize> Call<'a, N> {
         // SAFETY: the array has room for `count` values; the data pointer is the one given to
         // `napi_create_function`, alive as long as the function.
         unsafe {
-            sys::napi_get_cb_info(
-                env,
-                info,
-                &mut count,
-                args.as_mut_ptr(),
-                null_mut(),
-                &mut data,
-            );
+            sys::napi_get_cb_info(env, info, &mut count, args.as_mut_ptr(), null_mut(), &mut data);
             Call { env, args, count: count.min(N), shared: &*data.cast::<Shared>() }
         }
     }
@@ -172,9 +165,8 @@ impl<'a, const N: usize> Call<'a, N> {
     unsafe fn bytes(&self, at: usize) -> Option<&'a mut [u8]> {
         let (mut start, mut length) = (null_mut(), 0);
         // SAFETY: Node-API checks the kind of the value.
-        let status = unsafe {
-            sys::napi_get_buffer_info(self.env, self.args[at], &mut start, &mut length)
-        };
+        let status =
+            unsafe { sys::napi_get_buffer_info(self.env, self.args[at], &mut start, &mut length) };
         if status != sys::Status::napi_ok {
             return None;
         }
@@ -212,8 +204,8 @@ impl<'a, const N: usize> Call<'a, N> {
 
     /// Throws `error`; the value to return after it.
     fn throw(&self, error: &kps::Error) -> sys::napi_value {
-        let message = CString::new(error.message().replace('\0', " "))
-            .expect("zero bytes were replaced");
+        let message =
+            CString::new(error.message().replace('\0', " ")).expect("zero bytes were replaced");
         let code = CString::new(error.code()).expect("codes have no zero bytes");
         // SAFETY: both are zero-terminated and copied by the call.
         unsafe { sys::napi_throw_error(self.env, code.as_ptr(), message.as_ptr()) };
@@ -272,9 +264,8 @@ fn publish_now(call: &Call<'_, 6>) -> kps::Result<f64> {
         return Err(kps::Error::new(kps::ErrorKind::InvalidArgument, message));
     }
     let mut given = match call.count {
-        6 => serde_json::from_str(&call.text(5)).map_err(|error| {
-            kps::Error::new(kps::ErrorKind::InvalidArgument, error.to_string())
-        })?,
+        6 => serde_json::from_str(&call.text(5))
+            .map_err(|error| kps::Error::new(kps::ErrorKind::InvalidArgument, error.to_string()))?,
         _ => options::Publish::default(),
     };
     let extras = given.extras();

@@ -65,7 +65,12 @@ impl Wake {
         unsafe {
             napi::check_status!(sys::napi_get_uv_event_loop(env.raw(), &mut event_loop))?;
             let callback = napi::JsValue::raw(callback);
-            napi::check_status!(sys::napi_create_reference(env.raw(), callback, 1, &mut reference))?;
+            napi::check_status!(sys::napi_create_reference(
+                env.raw(),
+                callback,
+                1,
+                &mut reference
+            ))?;
             let handle = allocate();
             let wake = Wake(Arc::new(RwLock::new(Open(handle))));
             if uv_async_init(event_loop, handle, woken) != 0 {

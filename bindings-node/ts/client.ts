@@ -111,9 +111,9 @@ export class Client implements AsyncDisposable {
    * Sends `data` (a JSON value, a string, or bytes) to a topic's subscribers, at once. Throws
    * `outbox_full` at the outbox' hard bound and queues nothing.
    */
-  publish(topic: string, data: unknown, options?: PublishOptions | null): Receipt {
+  publish(topic: string, data: unknown, options?: PublishOptions): Receipt {
     check.string("topic", topic);
-    if (options === undefined || options === null) {
+    if (options === undefined) {
       return this.receipts.make(this._outbound.publish(Mode.Json, topic, data));
     }
     check.options(options, PUBLISH);

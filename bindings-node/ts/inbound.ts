@@ -5,9 +5,9 @@ import { type Failure, KpsError, failed } from "./errors";
 import type { Events } from "./events";
 import type { Json } from "./json";
 import { Gap, Message, Resumed } from "./message";
-import { Overheard, TO_ID, TO_SERVER } from "./overheard";
 import type { Receipts } from "./receipt";
 import { readRow } from "./row";
+import { SERVER_MESSAGE, ServerMessage } from "./server-message";
 import { type Batch, Flag, Float, Int, Kind } from "./slab";
 import { Subscription } from "./subscription";
 import type { GapReason, ReceiptLevel, State } from "./types";
@@ -109,8 +109,7 @@ export class Inbound {
       case Kind.RequestDone:
         return this.requestDone(batch, record);
       case Kind.ToServer:
-      case Kind.ToId:
-        return this.events.emit(kind === Kind.ToId ? TO_ID : TO_SERVER, new Overheard(batch, record, this.json));
+        return this.events.emit(SERVER_MESSAGE, new ServerMessage(batch, record, this.json));
       default:
         return this.told(JSON.parse(batch.payloadText(record)) as Told);
     }
@@ -197,7 +196,8 @@ export class Inbound {
       case "gap": {
         const { topic, count, first, last, reason } = told as unknown as Gap;
         const gap = new Gap(topic, count, first, last, reason as GapReason);
-        subscription?._gap(gap);
+        if (subscription === undefined || sub === DIRECT) return;
+        subscription._gap(gap);
         return this.events.emit("gap", gap, subscription);
       }
       case "resumed":

@@ -3,10 +3,13 @@ import { Client } from "./client";
 import { CLIENT_EVENTS } from "./client-events";
 import { environment } from "./environment";
 import { native } from "./errors";
-import { type Overheard, TO_ID, TO_SERVER } from "./overheard";
+import type { Message } from "./message";
+import { SERVER_MESSAGE, type ServerMessage } from "./server-message";
 import type { CloseReport, ConnectDecision, ConnectRequest, ServerOptions } from "./types";
 
 const LISTEN = "127.0.0.1:9313";
+
+const SERVER_EVENTS = ["client_connected", "client_disconnected", SERVER_MESSAGE];
 
 const SERVER = {
   listen: "string",
@@ -47,7 +50,7 @@ export class Server extends Client {
     exact: boolean,
   ) {
     const { bridge } = environment;
-    super(key, bridge.serverUrl(key), exact, [...CLIENT_EVENTS, "client_connected", "client_disconnected", TO_ID, TO_SERVER]);
+    super(key, bridge.serverUrl(key), exact, [...CLIENT_EVENTS, ...SERVER_EVENTS]);
     this.address = bridge.serverAddress(key);
     this._hold.hold();
   }
@@ -88,17 +91,16 @@ export class Server extends Client {
     return this;
   }
 
-  /** Calls `handler` with every message that a client sends to a client's id. */
-  onMessageToId(handler: (message: Overheard) => unknown): this {
-    check.fn("handler", handler);
-    this._events.on(TO_ID, handler);
+  /** Calls `handler` with every message to the server's own id. What it returns answers an ack. */
+  onMessageToId(handler: (message: Message<any>) => unknown): this {
+    this.on("message_to_id", handler);
     return this;
   }
 
   /** Calls `handler` with every message that another server sends to this one. */
-  onServerMessage(handler: (message: Overheard) => unknown): this {
+  onServerMessage(handler: (message: ServerMessage) => unknown): this {
     check.fn("handler", handler);
-    this._events.on(TO_SERVER, handler);
+    this._events.on(SERVER_MESSAGE, handler);
     return this;
   }
 

@@ -18,8 +18,7 @@ export const enum Kind {
   Told = 6,
   Completed = 7,
   ToServer = 8,
-  ToId = 9,
-  Asked = 10,
+  Asked = 9,
 }
 
 /** Bits beside the kind; the low two are the content type. @internal */

@@ -1,16 +1,14 @@
+import type { Json } from "./json";
 import { CONTENT_TYPES } from "./message";
 import { readData } from "./row";
-import { type Batch, Int, Kind } from "./slab";
-import type { Json } from "./json";
+import { type Batch, Int } from "./slab";
 import type { ContentType } from "./types";
 
-/** A server's events of messages that are not its own client's. @internal */
-export const TO_ID = "a message to an id";
-/** @internal */
-export const TO_SERVER = "a message to the server";
+/** The name of the event that carries them. @internal */
+export const SERVER_MESSAGE = "server_message";
 
-/** A message that a server sees on its way: to another client's id, or to the server itself. */
-export class Overheard<T = any> {
+/** What another server sent to this one. */
+export class ServerMessage<T = any> {
   /** @internal */
   constructor(
     private readonly batch: Batch,
@@ -21,11 +19,6 @@ export class Overheard<T = any> {
   /** Who sent it. */
   get sender(): string {
     return this.batch.name(this.batch.int(this.record, Int.Sender));
-  }
-
-  /** The id it goes to; empty when it goes to the server itself. */
-  get to(): string {
-    return this.batch.kind(this.record) === Kind.ToId ? this.batch.name(this.batch.int(this.record, Int.Name)) : "";
   }
 
   /** The payload as a value. */

@@ -1,0 +1,7 @@
+"use strict";
+
+module.exports = {
+  rootDir: __dirname,
+  testMatch: ["<rootDir>/*.test.js"],
+  testTimeout: 20_000,
+};
