@@ -1,6 +1,8 @@
 //! What the whole way costs: publish → socket → server → socket → mailbox, everything in this
 //! process, the server's and both clients' work on the one runtime thread.
 
+#![allow(clippy::unwrap_used, reason = "a bench that cannot start has nothing better to do than panic")]
+
 use std::{
     sync::{Arc, mpsc},
     time::{Duration, Instant},
