@@ -69,6 +69,11 @@ impl Desk {
                     table.finish(error);
                 }
             }
+            Event::CancelDelivery { sub, delivery } => {
+                if let Some(feed) = desks.feeds.get(&sub) {
+                    feed.cancel(delivery);
+                }
+            }
             Event::RequestDone { ack, result } => tell(desks.requests.remove(&ack), result),
             Event::Receipt { number, level } => tell(desks.receipts.remove(&number), Ok(level)),
             Event::PublishFailed { number, error, .. } => {
@@ -142,6 +147,17 @@ impl Feed {
         drop(waiting);
         if let Some(reader) = reader {
             reader.wake();
+        }
+    }
+
+    /// Nobody waits for the answer any more: a request that was not handed out will not be.
+    fn cancel(&self, cancelled: u64) {
+        for event in &mut self.0.lock().events {
+            if let Event::Message { sub, delivery, request: true, .. } = *event
+                && delivery == Some(cancelled)
+            {
+                *event = Event::CancelDelivery { sub, delivery: cancelled };
+            }
         }
     }
 

@@ -183,6 +183,11 @@ impl Subscription {
                 self.open.extend(reply.clone());
                 Some(Received::Message(Delivered { message, request, reply }))
             }
+            Event::CancelDelivery { .. } => {
+                // In the place of a request that expired while it waited here.
+                self.bridge.consumed(self.sub, 1, FlushHint::Now);
+                None
+            }
             Event::Gap { gap, .. } => Some(Received::Gap(gap)),
             Event::Resumed { replayed, .. } => Some(Received::Resumed(replayed)),
             Event::SubscriptionClosed { error, .. } => Some(Received::Closed(error)),

@@ -1,10 +1,10 @@
 //! The interpreter of conformance steps: what `tests/conformance/README.md` describes, over kps.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
 
 use kps::{
-    Ack, Client, ConnectOptions, Error, ErrorKind, Event, Receipt, Received, Result, Server,
-    ServerOptions, To,
+    Ack, Client, ConnectOptions, Error, ErrorKind, Event, HostMailbox, Receipt, Received, Result,
+    Server, ServerOptions, To,
     auth::{self, Token},
     message::{Extras, ReceiptLevel},
     options::{Overflow, SubscribeOptions},
@@ -57,6 +57,8 @@ pub(crate) struct World {
 struct Sub {
     client: String,
     topic: String,
+    /// Whether it reads what it is told to, rather than calling a handler.
+    reads: bool,
     commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -224,11 +226,18 @@ impl World {
         };
         let server = Server::start(server_options(listen, given)?)?;
         let own = Client::from(server.bridge()?.clone());
+        let (woken, mut wakes) = mpsc::unbounded_channel();
+        let mailbox = Arc::new(HostMailbox::new(move || {
+            // The case may be over.
+            let _ = woken.send(());
+        }));
+        server.listen_to_events(&mailbox)?;
         let (logs, owner) = (self.logs.clone(), name.clone());
-        let mut events = own.events();
         spawn_local(async move {
-            while let Some(event) = events.next().await {
-                log_event(&logs, &owner, &event);
+            let mut items = Vec::new();
+            while wakes.recv().await.is_some() {
+                mailbox.drain(64, &mut items);
+                items.drain(..).for_each(|item| log_event(&logs, &owner, &item.event));
             }
         });
         let (logs, owner) = (self.logs.clone(), name.clone());
@@ -238,9 +247,8 @@ impl World {
                 logs.put(&owner, "message_to_id", json!([value::message(&message)]));
             }
         });
-        let mailbox = own.bridge().clone();
         self.addresses.borrow_mut().insert(name.clone(), server.address());
-        self.clients.borrow_mut().insert(name.clone(), Client::from(mailbox));
+        self.clients.borrow_mut().insert(name.clone(), own);
         self.servers.borrow_mut().insert(name, server);
         Ok(())
     }
@@ -359,7 +367,7 @@ impl World {
     /// In Rust a subscription tells what happens to it in its stream, so that somebody must read.
     async fn read_for(&self, client: &str) {
         let all: Vec<Sub> = self.subs.borrow().values().cloned().collect();
-        for sub in all.iter().filter(|sub| sub.client == client) {
+        for sub in all.iter().filter(|sub| sub.client == client && sub.reads) {
             loop {
                 let (reply, item) = oneshot::channel();
                 if sub.commands.send(Command::Next(reply)).is_err()
@@ -418,7 +426,8 @@ impl World {
                 }
             }
         }
-        let sub = Sub { client: string(step, "client").into(), topic, commands: sender };
+        let reads = step.get("handler").is_none();
+        let sub = Sub { client: string(step, "client").into(), topic, reads, commands: sender };
         self.subs.borrow_mut().insert(name, sub);
         Ok(())
     }

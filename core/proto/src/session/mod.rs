@@ -326,10 +326,10 @@ impl Session {
     /// # Errors
     /// `Closed`, if it never will be.
     pub fn flush(&mut self, target: Target) -> Result<bool> {
+        self.check_open()?;
         if self.outbox.is_empty() {
             return Ok(true);
         }
-        self.check_open()?;
         let last = self.outbox.last();
         self.receipts.watch_flush(last, target);
         self.hurry = Some(last);
