@@ -1,6 +1,7 @@
 "use strict";
 // The interpreter of conformance steps: what tests/conformance/README.md describes, over kps.
 
+const { inspect } = require("node:util");
 const kps = require("kps");
 const { Link } = require("./link.js");
 
@@ -386,7 +387,7 @@ class World {
 
 const camel = (name) => name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
 const timeout = (step) => ("timeout" in step ? [step.timeout * 1000] : []);
-const show = (value) => JSON.stringify(value, (_, each) => (each instanceof Error ? `${each.code}` : each));
+const show = (value) => inspect(value, { depth: 2, breakLength: Infinity });
 
 /** Options in Python's names and seconds, as Node takes them. */
 function settings(options = {}) {
