@@ -277,6 +277,7 @@ impl World {
 
     /// The server's side of a connection.
     fn serve(&mut self, number: u64) {
+        self.spy.look(&mut self.bus, self.now, &mut self.truth);
         let Some(connection) = self.connections.get_mut(&number) else { return };
         let Connection { client, link, peer } = connection;
         let client = *client;
