@@ -329,10 +329,7 @@ fn wait_for_ack(inbox: &mut Inbox) -> Result<bool> {
     loop {
         match inbox.next(Some(PATIENCE)) {
             Some(Event::AckDone { .. }) => return Ok(true),
-            Some(Event::Row { row, .. }) => match row.to_error() {
-                Some(error) => return Err(error),
-                None => {}
-            },
+            Some(Event::Row { row, .. }) => row.to_error().map_or(Ok(()), Err)?,
             Some(Event::PublishFailed { error, .. }) => return Err(error),
             Some(_) => {}
             None => return Ok(false),

@@ -21,6 +21,7 @@ use kps_proto::Result;
 
 pub use address::{Address, DEFAULT_PATH, DEFAULT_PORT};
 pub use kps_proto::wire::v1::SUBPROTOCOL;
+#[cfg(feature = "cli")]
 pub(crate) use tls::handshake_error;
 pub use tls::{Ca, TlsOptions};
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     connection::{Connection, Dialect, close, close_code},
     egress::{Backlog, Egress},
-    http::Introduction,
+    http::{Introduction, Upgraded},
     hub::Hub,
     kps_json, native,
     socket::{Chunk, Socket},
@@ -49,14 +49,13 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// `read`: what was read from the socket already.
+    /// `None` if what came with the upgrade breaks the protocol.
     pub(super) fn new(
         hub: Arc<Hub>,
-        socket: Socket,
-        read: &Bytes,
-        introduction: Introduction,
+        upgraded: Upgraded<Socket>,
         remote: Option<SocketAddr>,
     ) -> Option<Self> {
+        let Upgraded { io: socket, read, introduction } = upgraded;
         let deadline = Instant::now() + hub.options.handshake_timeout;
         // An oversized payload is to be refused by name, not by closing, unless it is absurd.
         let largest = hub.options.limits.payload.saturating_mul(4).saturating_add(64 << 10);
@@ -220,19 +219,18 @@ impl Guest {
         tokio::time::timeout(FAREWELL, leaving).await.unwrap_or(false)
     }
 
-    /// What came in the same read as the handshake goes to its place, then the connection runs
-    /// until it ends.
-    pub(super) async fn run(self, link: Arc<Connection>) {
+    /// Hands what came together with the handshake to its place; what goes on is the decoder.
+    pub(super) fn settle(self, link: &Arc<Connection>) -> Decoder {
         let Guest { hub, decoder, early, closed, .. } = self;
         hub.wake_clock();
         for early in early {
             match early {
                 Early::Binary(message) if link.is_native() => {
-                    if let Err(error) = native::receive(&hub, &link, &message) {
+                    if let Err(error) = native::receive(&hub, link, &message) {
                         link.fatal(&hub, error);
                     }
                 }
-                Early::Text(text) if !link.is_native() => kps_json::receive(&hub, &link, &text),
+                Early::Text(text) if !link.is_native() => kps_json::receive(&hub, link, &text),
                 _ => link.fatal(&hub, Error::new(ErrorKind::Protocol, "text and binary are mixed")),
             }
         }
@@ -243,8 +241,7 @@ impl Guest {
         if hub.is_closing() {
             link.close_for_shutdown(&hub);
         }
-        let end = link.run(&hub, decoder).await;
-        hub.unlink(link.port, end == super::connection::End::Lost);
+        decoder
     }
 }
 

@@ -251,3 +251,32 @@ fn public(headers: &HeaderMap) -> Vec<(String, String)> {
         })
         .collect()
 }
+
+/// Hands `request` to the HTTP side as a connection that then closes; panics if a WebSocket comes
+/// of it that should not.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(request: &[u8]) {
+    use tokio::io::AsyncWriteExt;
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("resources");
+    }
+    let gate = Arc::new(Gate::default());
+    RUNTIME.with(|runtime| {
+        runtime.block_on(async {
+            let (mut client, server) = tokio::io::duplex(1 << 20);
+            client.write_all(request).await.expect("there is room for it");
+            client.shutdown().await.expect("a pipe closes");
+            if let Some(upgraded) = serve(server, gate, None, Duration::from_secs(1)).await {
+                let introduction = upgraded.introduction;
+                let head = String::from_utf8_lossy(request).to_lowercase();
+                assert!(head.starts_with("get ") && head.contains("websocket"), "{introduction:?}");
+                let origin = introduction.headers.iter().find(|(name, _)| name == "origin");
+                let foreign = origin.is_some_and(|(_, origin)| origin.contains("evil.example"));
+                assert!(!foreign, "{introduction:?}");
+                let mut pairs = introduction.path.split(['?', '&']);
+                assert!(!pairs.any(|pair| pair.starts_with("token=")), "{introduction:?}");
+            }
+        });
+    });
+}

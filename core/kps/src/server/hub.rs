@@ -159,7 +159,7 @@ impl Hub {
             batch.link.send(now, outputs, batch.more, egress);
         }
         drop(outputs);
-        let notices: Vec<_> = notices.drain(..).collect();
+        let notices = std::mem::take(notices);
         drop(work);
         if let Some(deadline) = deadline {
             self.wake_clock_by(deadline);

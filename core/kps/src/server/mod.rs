@@ -37,6 +37,7 @@ use tokio::{
 
 pub use self::options::{DEFAULT_PORT, ServerOptions};
 use self::{
+    connection::End,
     gate::Gate,
     handshake::Guest,
     http::{Dialect, Introduction, Upgraded},
@@ -53,6 +54,13 @@ use crate::{
     },
     runtime::{self, Exit, OwnedByProcess},
 };
+
+/// For the fuzzer: see [`http`].
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn fuzz_upgrade(request: &[u8]) {
+    http::fuzz(request);
+}
 
 /// A running server. Dropping the last handle closes it without waiting for anybody.
 #[derive(Clone)]
@@ -319,16 +327,19 @@ where
 }
 
 async fn serve(hub: &Arc<Hub>, upgraded: Upgraded<Socket>, remote: Option<SocketAddr>) {
-    let Upgraded { io, read, introduction } = upgraded;
-    let dialect = introduction.dialect;
-    let Some(guest) = Guest::new(hub.clone(), io, &read, introduction, remote) else { return };
-    // Boxed: its memory is not kept while the connection runs.
-    let greeted = match dialect {
-        Dialect::Native => Box::pin(native::greet(guest)).await,
-        Dialect::KpsJson => Box::pin(kps_json::greet(guest)).await,
+    let dialect = upgraded.introduction.dialect;
+    // Boxed, and over before the connection runs: what the handshake needed is not kept.
+    let greeted = match Guest::new(hub.clone(), upgraded, remote) {
+        None => return,
+        Some(guest) => match dialect {
+            Dialect::Native => Box::pin(native::greet(guest)).await,
+            Dialect::KpsJson => Box::pin(kps_json::greet(guest)).await,
+        },
     };
     if let Some((link, guest)) = greeted {
-        guest.run(link).await;
+        let decoder = guest.settle(&link);
+        let end = link.run(hub, decoder).await;
+        hub.unlink(link.port, end == End::Lost);
     }
 }
 
