@@ -46,7 +46,7 @@ impl Peer {
         message: &[u8],
         dice: &mut Dice,
         replies: &mut BytesMut,
-        mut tell: impl FnMut(Told<'_>),
+        mut tell: impl FnMut(Told<'_>, &mut Bus),
     ) -> Result<()> {
         for frame in Frames::new(message) {
             let frame = frame?;
@@ -71,7 +71,7 @@ impl Peer {
                     self.port = Some(attached.port);
                     let received = if attached.resumed { &hello.received[..] } else { &[] };
                     let lost = !attached.resumed && !hello.session.is_empty();
-                    tell(Told::Attached { received, lost });
+                    tell(Told::Attached { received, lost }, bus);
                     let BusConfig { limits, timings, epoch, time_base_ms, .. } = bus.config();
                     let welcome = Welcome {
                         version: 1,
@@ -99,7 +99,7 @@ impl Peer {
                         encode(&Frame::Pong { nonce }, replies);
                     }
                     if let Frame::Subscribe(subscribe) = &frame {
-                        tell(Told::Subscribe { sub: subscribe.sub });
+                        tell(Told::Subscribe { sub: subscribe.sub }, bus);
                     }
                     bus.handle(now, port, &frame)?;
                 }

@@ -277,7 +277,6 @@ impl World {
 
     /// The server's side of a connection.
     fn serve(&mut self, number: u64) {
-        self.spy.look(&mut self.bus, self.now, &mut self.truth);
         let Some(connection) = self.connections.get_mut(&number) else { return };
         let Connection { client, link, peer } = connection;
         let client = *client;
@@ -285,7 +284,7 @@ impl World {
             self.trace = self.trace.rotate_left(5) ^ message.len() as u64;
             crate::trace(self.now, format_args!("c{client} → bus"), &message);
             let mut replies = BytesMut::new();
-            let (truth, now) = (&mut self.truth, self.now);
+            let (truth, spy, now) = (&mut self.truth, &mut self.spy, self.now);
             let taken =
                 peer.receive(&mut self.bus, now, &message, &mut self.dice, &mut replies, |told| {
                     match told {
@@ -295,7 +294,10 @@ impl World {
                                 *who != client || received.iter().any(|(kept, _)| kept == sub)
                             });
                         }
-                        Told::Subscribe { sub } => truth.subscribed(client, sub),
+                        Told::Subscribe { sub } => {
+                            spy.look(bus, now, truth);
+                            truth.subscribed(client, sub);
+                        }
                     }
                 });
             if !replies.is_empty() {
