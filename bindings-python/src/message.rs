@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -11,7 +11,6 @@ use std::{
 use kps::message::{Answer, HandlerError, Message as CoreMessage, Payload, Sender};
 use pyo3::{
     prelude::*,
-    sync::PyOnceLock,
     types::{PyBytes, PyDict},
 };
 
@@ -25,13 +24,14 @@ use crate::{
 #[pyclass(frozen, freelist = 256, module = "kps", name = "Message")]
 pub(crate) struct Message {
     message: CoreMessage,
-    data: PyOnceLock<Py<PyAny>>,
+    /// Not pyo3's lock, which lets go of the GIL for every message.
+    data: OnceLock<Py<PyAny>>,
     reply: Option<Arc<Reply>>,
 }
 
 impl Message {
     pub(crate) fn new(message: CoreMessage, reply: Option<Arc<Reply>>) -> Self {
-        Message { message, data: PyOnceLock::new(), reply }
+        Message { message, data: OnceLock::new(), reply }
     }
 
     /// What another server sent to this server itself: no topic, no place in a sequence.
@@ -68,11 +68,11 @@ impl Message {
 
     #[getter]
     fn data(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        if let Some(data) = self.data.get(py) {
+        if let Some(data) = self.data.get() {
             return Ok(data.clone_ref(py));
         }
         let data = payload::decoded(py, &self.message.payload)?.unbind();
-        Ok(self.data.get_or_init(py, || data).clone_ref(py))
+        Ok(self.data.get_or_init(|| data).clone_ref(py))
     }
 
     /// The payload's bytes.

@@ -1,10 +1,12 @@
 //! What a program gets to read: rows, gaps, reports. All immutable.
 
+use std::sync::OnceLock;
+
 use kps::{
     client::CloseReport as CoreReport,
     message::{AckRow as CoreRow, Gap as CoreGap, Payload},
 };
-use pyo3::{prelude::*, sync::PyOnceLock};
+use pyo3::prelude::*;
 
 use crate::payload;
 
@@ -12,12 +14,13 @@ use crate::payload;
 #[pyclass(frozen, module = "kps", name = "AckRow")]
 pub(crate) struct AckRow {
     row: CoreRow,
-    data: PyOnceLock<Py<PyAny>>,
+    /// Not pyo3's lock, which lets go of the GIL for every row.
+    data: OnceLock<Py<PyAny>>,
 }
 
 impl AckRow {
     pub(crate) fn new(row: CoreRow) -> Self {
-        AckRow { row, data: PyOnceLock::new() }
+        AckRow { row, data: OnceLock::new() }
     }
 
     pub(crate) fn error_text(&self) -> Option<&str> {
@@ -51,10 +54,12 @@ impl AckRow {
     /// What the handler returned, decoded when it is read.
     #[getter]
     pub(crate) fn data(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        if let Some(data) = self.data.get() {
+            return Ok(data.clone_ref(py));
+        }
         let read = |payload: &Payload| payload::decoded(py, payload).map(Bound::unbind);
-        let data =
-            self.data.get_or_try_init(py, || self.row.data.as_ref().map_or(Ok(py.None()), read))?;
-        Ok(data.clone_ref(py))
+        let data = self.row.data.as_ref().map_or(Ok(py.None()), read)?;
+        Ok(self.data.get_or_init(|| data).clone_ref(py))
     }
 
     /// Seconds from the broker's acceptance to its receipt of the answer.

@@ -22,6 +22,7 @@ mod link;
 mod log;
 mod names;
 mod outbox;
+mod payloads;
 mod publish;
 mod random;
 mod receipts;
@@ -44,6 +45,7 @@ use self::{
     log::Log,
     names::Names,
     outbox::Outbox,
+    payloads::Payloads,
     random::Random,
     receipts::Receipts,
     refusals::Refusals,
@@ -103,6 +105,7 @@ pub struct Session {
     refusals: Refusals,
     reports: Reports,
     names: Names,
+    payloads: Payloads,
     /// When to give credit that is not urgent.
     credit_at: Option<Time>,
     /// Somebody waits for this publish to be accepted: a `PING` after it hurries the server.
@@ -140,6 +143,7 @@ impl Session {
             refusals: Refusals::default(),
             reports: Reports::default(),
             names: Names::default(),
+            payloads: Payloads::default(),
             credit_at: None,
             hurry: None,
             abandoned: 0,

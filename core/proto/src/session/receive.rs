@@ -102,7 +102,7 @@ impl Session {
             topic,
             payload: Payload {
                 content_type: frame.content_type,
-                bytes: payload_bytes(frame.payload, shared),
+                bytes: self.payloads.keep(frame.payload, shared),
             },
             sender,
             number: frame.number,
@@ -316,15 +316,6 @@ impl Session {
             }
             Phase::Ended => {}
         }
-    }
-}
-
-/// Shares when that pins at most four times the payload's size, else copies.
-#[inline]
-fn payload_bytes(payload: &[u8], shared: Option<&Bytes>) -> Bytes {
-    match shared {
-        Some(bytes) if payload.len() >= bytes.len() / 4 => bytes.slice_ref(payload),
-        _ => Bytes::copy_from_slice(payload),
     }
 }
 
