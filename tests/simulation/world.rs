@@ -285,21 +285,25 @@ impl World {
             crate::trace(self.now, format_args!("c{client} → bus"), &message);
             let mut replies = BytesMut::new();
             let (truth, spy, now) = (&mut self.truth, &mut self.spy, self.now);
-            let taken =
-                peer.receive(&mut self.bus, now, &message, &mut self.dice, &mut replies, |told| {
-                    match told {
-                        Told::Attached { received, lost } => {
-                            truth.losses += usize::from(lost);
-                            truth.starts.retain(|(who, sub), _| {
-                                *who != client || received.iter().any(|(kept, _)| kept == sub)
-                            });
-                        }
-                        Told::Subscribe { sub } => {
-                            spy.look(bus, now, truth);
-                            truth.subscribed(client, sub);
-                        }
+            let taken = peer.receive(
+                &mut self.bus,
+                now,
+                &message,
+                &mut self.dice,
+                &mut replies,
+                |told, bus| match told {
+                    Told::Attached { received, lost } => {
+                        truth.losses += usize::from(lost);
+                        truth.starts.retain(|(who, sub), _| {
+                            *who != client || received.iter().any(|(kept, _)| kept == sub)
+                        });
                     }
-                });
+                    Told::Subscribe { sub } => {
+                        spy.look(bus, now, truth);
+                        truth.subscribed(client, sub);
+                    }
+                },
+            );
             if !replies.is_empty() {
                 link.down.send(self.now, replies.freeze());
             }
