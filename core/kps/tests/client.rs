@@ -169,6 +169,38 @@ async fn a_dropped_request_is_cancelled_and_its_late_answer_goes_to_nobody() {
 }
 
 #[tokio::test]
+async fn a_cancelled_request_stops_its_handler() {
+    let server = server();
+    let (a, b) = (client(&server, "a").await, client(&server, "b").await);
+    let subscription = b.subscribe("t").await.unwrap();
+    let (started, stopped) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+    struct Stopping<'a>(&'a tokio::sync::Notify);
+    impl Drop for Stopping<'_> {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    let serving = subscription.serve(1, async |_| {
+        let _stopping = Stopping(&stopped);
+        started.notify_one();
+        std::future::pending::<kps::Result<()>>().await
+    });
+    let cancelling = async {
+        tokio::select! {
+            _ = a.request("t", (), PATIENCE) => panic!("nobody answers"),
+            () = started.notified() => {}
+        }
+        stopped.notified().await;
+    };
+    tokio::select! {
+        () = serving => panic!("the subscription stays open"),
+        () = cancelling => {}
+    }
+    // With the whole server loop gone, so is the subscription.
+    assert_eq!(a.request("t", (), PATIENCE).await.unwrap_err().kind(), ErrorKind::NoResponders);
+}
+
+#[tokio::test]
 async fn direct_messages_and_their_acks() {
     let server = server();
     let (a, b) = (client(&server, "a").await, client(&server, "b").await);

@@ -129,6 +129,8 @@ pub(super) struct Feed(Lock<Waiting>);
 struct Waiting {
     events: VecDeque<Event>,
     ended: bool,
+    /// Deliveries that nobody waits for, if the reader wants to know.
+    cancelled: Option<Vec<u64>>,
     reader: Option<Waker>,
 }
 
@@ -152,13 +154,29 @@ impl Feed {
 
     /// Nobody waits for the answer any more: a request that was not handed out will not be.
     fn cancel(&self, cancelled: u64) {
-        for event in &mut self.0.lock().events {
+        let mut waiting = self.0.lock();
+        for event in &mut waiting.events {
             if let Event::Message { sub, delivery, request: true, .. } = *event
                 && delivery == Some(cancelled)
             {
                 *event = Event::CancelDelivery { sub, delivery: cancelled };
+                return;
             }
         }
+        let Some(list) = &mut waiting.cancelled else { return };
+        list.push(cancelled);
+        let reader = waiting.reader.take();
+        drop(waiting);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// The deliveries cancelled since the last call; the first asks for them to be noted.
+    pub(super) fn poll_cancelled(&self, cx: &mut Context<'_>) -> Vec<u64> {
+        let mut waiting = self.0.lock();
+        waiting.reader = Some(cx.waker().clone());
+        waiting.cancelled.replace(Vec::new()).unwrap_or_default()
     }
 
     /// Nothing more comes.

@@ -95,7 +95,8 @@ impl Subscription {
     }
 
     /// Calls `handler` with each message until the subscription ends, `concurrency` at a time (at
-    /// least one); what it returns is the answer. Starts in order.
+    /// least one); what it returns is the answer. Starts in order. A handler is dropped when its
+    /// publisher gives up.
     pub async fn serve<F, A, P, E>(mut self, concurrency: usize, mut handler: F)
     where
         F: FnMut(Delivered) -> A,
@@ -103,23 +104,14 @@ impl Subscription {
         P: IntoPayload,
         E: fmt::Display,
     {
-        let mut running: Vec<(Delivered, Pin<Box<A>>)> = Vec::new();
+        let mut running: Vec<Running<A>> = Vec::new();
         let mut ended = false;
         std::future::poll_fn(|cx| {
             loop {
-                running.retain_mut(|(message, answer)| match answer.as_mut().poll(cx) {
-                    Poll::Ready(result) => {
-                        let done = match result {
-                            Ok(answer) => message.respond(answer),
-                            Err(error) => message.fail("Error", error.to_string()),
-                        };
-                        if let Err(error) = done {
-                            tracing::debug!(%error, "an answer could not be given");
-                        }
-                        false
-                    }
-                    Poll::Pending => true,
-                });
+                // Nobody waits for these any more: their handlers stop where they are.
+                let cancelled = self.feed.poll_cancelled(cx);
+                running.retain(|handler| !cancelled.iter().any(|&it| handler.answers(it)));
+                running.retain_mut(|handler| handler.poll(cx).is_pending());
                 if running.len() >= concurrency.max(1) || ended {
                     return if ended && running.is_empty() {
                         Poll::Ready(())
@@ -131,7 +123,8 @@ impl Subscription {
                     Poll::Ready(Some(Received::Message(message))) => {
                         // The handler's answer is the only one.
                         self.open.clear();
-                        running.push((message.clone(), Box::pin(handler(message))));
+                        let answer = Box::pin(handler(message.clone()));
+                        running.push(Running { message, answer });
                     }
                     Poll::Ready(Some(_)) => {}
                     Poll::Ready(None) => ended = true,
@@ -288,6 +281,41 @@ impl Deref for Delivered {
     type Target = Message;
     fn deref(&self) -> &Message {
         &self.message
+    }
+}
+
+/// A handler that works on its answer.
+struct Running<A> {
+    message: Delivered,
+    answer: Pin<Box<A>>,
+}
+
+impl<A> Running<A> {
+    fn answers(&self, delivery: u64) -> bool {
+        self.message.reply.as_ref().is_some_and(|reply| reply.delivery == delivery)
+    }
+
+    fn poll<P: IntoPayload, E: fmt::Display>(&mut self, cx: &mut Context<'_>) -> Poll<()>
+    where
+        A: Future<Output = Result<P, E>>,
+    {
+        self.answer.as_mut().poll(cx).map(|result| {
+            let done = match result {
+                Ok(answer) => self.message.respond(answer),
+                Err(error) => self.message.fail("Error", error.to_string()),
+            };
+            if let Err(error) = done {
+                // The publisher must not wait for what cannot be said.
+                let _ = self.message.fail(error.code(), error.message());
+            }
+        })
+    }
+}
+
+impl<A> Drop for Running<A> {
+    fn drop(&mut self) {
+        // Nothing happens if it answered.
+        let _ = self.message.fail("cancelled", "the handler was stopped before it ended");
     }
 }
 
