@@ -73,6 +73,7 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self) -> Result<()> {
         self.log();
+        raise_file_limit();
         let json = self.json;
         let server = Server::start(self.options()?)?;
         let (address, url) = (server.address(), server.url());
@@ -139,3 +140,21 @@ impl Serve {
         let _ = tracing::subscriber::set_global_default(subscriber);
     }
 }
+
+/// Each connection needs a file descriptor, and the usual soft limit of 1024 is for programs that
+/// use `select`.
+#[cfg(unix)]
+fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls only read or fill `limit`, which lives as long as they run.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            // If it is refused, the old limit stays, and says so by itself when it is reached.
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn raise_file_limit() {}

@@ -34,8 +34,12 @@ const READ: usize = 128 << 10;
 /// Reads before other connections have their turn.
 const TURNS: usize = 4;
 
-/// Bytes a peer may leave unread before its pings are not answered and its actions not read.
+/// Bytes a peer may leave unread before its pings are not answered.
 const UNREAD: usize = 64 << 10;
+
+/// Requests that a peer may make while it reads nothing of what it got. Each costs memory for an
+/// answer that cannot leave.
+const UNANSWERED: u64 = 1 << 16;
 
 /// WebSocket close codes (RFC 6455 §7.4.1).
 pub(super) mod close {
@@ -71,6 +75,8 @@ pub(super) struct Connection {
     heard: AtomicU64,
     said: AtomicU64,
     dead: AtomicBool,
+    /// Requests since the socket last had room for more.
+    unanswered: AtomicU64,
 }
 
 struct Outgoing {
@@ -119,7 +125,17 @@ impl Connection {
             heard: AtomicU64::new(now.as_micros()),
             said: AtomicU64::new(now.as_micros()),
             dead: AtomicBool::new(false),
+            unanswered: AtomicU64::new(0),
         }
+    }
+
+    /// Counts requests whose answers cannot leave at the moment; false if they are too many.
+    pub(super) fn may_ask(&self, requests: usize) -> bool {
+        if self.accepts() {
+            self.unanswered.store(0, Ordering::Relaxed);
+            return true;
+        }
+        self.unanswered.fetch_add(requests as u64, Ordering::Relaxed) < UNANSWERED
     }
 
     /// A client of this process.
@@ -312,7 +328,7 @@ impl Connection {
             return Poll::Pending;
         }
         for _ in 0..TURNS {
-            if self.is_paused() {
+            if self.is_paused() || !self.may_ask(0) {
                 return Poll::Pending;
             }
             match self.poll_read(hub, decoder, cx) {

@@ -129,6 +129,8 @@ pub(super) fn receive(hub: &Arc<Hub>, link: &Arc<Connection>, text: &str) {
 fn handle(hub: &Arc<Hub>, link: &Arc<Connection>, actions: Actions<'_>) {
     // Parsed before the bus is locked, handled under one lock.
     let actions: Vec<_> = actions.collect();
+    // What is too much is not refused: the socket is not read until the answers have left.
+    link.may_ask(actions.len());
     let mut direct = Vec::new();
     let paused = hub.with_bus(|bus, now| {
         link.with_dialogue(|dialogue| {

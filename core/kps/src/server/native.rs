@@ -131,16 +131,27 @@ pub(super) fn receive(hub: &Arc<Hub>, link: &Connection, message: &[u8]) -> Resu
     let mut ping = None;
     let mut token = None;
     let mut frames = Vec::new();
+    let mut requests = 0;
     for frame in Frames::new(message) {
         match frame {
             // One answer is enough for all pings of a message.
             Ok(Frame::Ping { nonce }) => ping = Some(nonce),
             Ok(Frame::Auth { token: renewed }) => token = Some(renewed),
-            Ok(frame) => frames.push(frame),
+            Ok(frame) => {
+                requests +=
+                    usize::from(matches!(frame, Frame::Subscribe(_) | Frame::Unsubscribe { .. }));
+                frames.push(frame);
+            }
             Err(error) => fault = Some(error),
         }
     }
     hub.with_bus(|bus, now| frames.iter().try_for_each(|frame| bus.handle(now, link.port, frame)))?;
+    if requests > 0 && !link.may_ask(requests) {
+        return Err(Error::new(
+            ErrorKind::LimitExceeded,
+            "too many subscriptions were asked for while the answers were not read",
+        ));
+    }
     if let Some(nonce) = ping {
         link.answer_ping(hub, |_, egress| put(&Frame::Pong { nonce }, egress));
     }

@@ -1,0 +1,193 @@
+//! The command line as scripts use it.
+#![cfg(feature = "cli")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "outside a test function clippy does not see that it is a test"
+)]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    process::{Child, ChildStdout, Command, Output, Stdio},
+};
+
+use serde_json::{Value, json};
+
+fn kps(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kps"));
+    command.args(args).env_remove("KPS_URL").env_remove("KPS_TOKEN");
+    command
+}
+
+/// A `kps serve` that ends with the test.
+struct Serve {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    url: String,
+}
+
+impl Serve {
+    fn start(args: &[&str]) -> Serve {
+        let mut command = kps(&["serve", "--listen", "127.0.0.1:0", "--json"]);
+        let mut child = command.args(args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let said: Value = serde_json::from_str(&line(&mut out)).unwrap();
+        assert!(said["listening"].as_str().unwrap().starts_with("127.0.0.1:"));
+        Serve { child, out, url: said["url"].as_str().unwrap().to_owned() }
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        kps(args).env("KPS_URL", &self.url).output().unwrap()
+    }
+
+    /// A command that goes on, and its standard output and error.
+    fn spawn(&self, args: &[&str]) -> Child {
+        let mut command = kps(args);
+        command.env("KPS_URL", &self.url).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// A `kps sub` that is subscribed.
+    fn subscribe(&self, args: &[&str]) -> Child {
+        let mut child = self.spawn(&[&["sub"], args].concat());
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        while !line(&mut errors).contains("subscribed") {}
+        child.stderr = Some(errors.into_inner());
+        child
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        // It may have ended as the test wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn line(from: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    assert!(from.read_line(&mut line).unwrap() > 0, "the output ended");
+    line
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn what_pub_publishes_sub_prints() {
+    let serve = Serve::start(&[]);
+    let plain = serve.subscribe(&["a.*", "--count", "3"]);
+    let scripted = serve.subscribe(&["a.b", "--count", "2", "--json"]);
+    assert!(serve.run(&["pub", "a.b", r#"{"x":1}"#, "--header", "k=v"]).status.success());
+    let mut lines = serve.spawn(&["pub", "a.b"]);
+    lines.stdin.take().unwrap().write_all(b"two words\n").unwrap();
+    assert!(lines.wait().unwrap().success());
+    assert!(serve.run(&["pub", "a.c", "7", "--text"]).status.success());
+    let plain = plain.wait_with_output().unwrap();
+    assert!(plain.status.success());
+    assert_eq!(text(&plain.stdout), "a.b {\"x\":1}\na.b two words\na.c 7\n");
+    let scripted = scripted.wait_with_output().unwrap();
+    let objects: Vec<Value> =
+        text(&scripted.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(objects[0]["data"], json!({ "x": 1 }));
+    assert_eq!(objects[0]["headers"], json!({ "k": "v" }));
+    assert_eq!(
+        (&objects[1]["data"], &objects[1]["content_type"]),
+        (&json!("two words"), &json!("text"))
+    );
+    assert_eq!((&objects[0]["seq"], &objects[1]["seq"]), (&json!(1), &json!(2)));
+}
+
+#[test]
+fn acks_and_requests_print_who_answered() {
+    let serve = Serve::start(&[]);
+    let answerer = serve.subscribe(&["q", "--id", "answerer", "--count", "2"]);
+    let acked = serve.run(&["pub", "q", "1", "--ack", "--json"]);
+    assert!(acked.status.success());
+    let row: Value = serde_json::from_str(text(&acked.stdout)).unwrap();
+    assert_eq!((&row["client_id"], &row["status"]), (&json!("answerer"), &json!("acked")));
+    let answer = serve.run(&["request", "q", "2"]);
+    assert_eq!((answer.status.code(), text(&answer.stdout)), (Some(0), "null\n"));
+    assert!(answerer.wait_with_output().unwrap().status.success());
+    let nobody = serve.run(&["request", "nobody.there"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(text(&nobody.stderr).contains("no_responders"));
+}
+
+#[test]
+fn the_doctor_finds_a_healthy_server_healthy() {
+    let serve = Serve::start(&["--token", "t"]);
+    let findings = serve.run(&["doctor", &serve.url, "--token", "t", "--json"]);
+    assert!(findings.status.success(), "{}", text(&findings.stdout));
+    let steps: Vec<Value> =
+        text(&findings.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
+    assert_eq!(names, ["TCP", "HTTP", "handshake", "clock", "payload", "round trip"]);
+    assert!(steps.iter().all(|step| step["verdict"] == "good"), "{steps:?}");
+}
+
+#[test]
+fn the_doctor_says_what_is_broken() {
+    let serve = Serve::start(&["--token", "t"]);
+    let refused = serve.run(&["doctor", "--token", "wrong"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stdout).contains("✗ handshake: the token is not one of this server's"));
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let absent = kps(&["doctor", &format!("ws://{free}")]).output().unwrap();
+    assert_eq!(absent.status.code(), Some(1));
+    assert!(text(&absent.stdout).contains("✗ TCP"), "{}", text(&absent.stdout));
+    let wrong = kps(&["doctor", "http://x"]).output().unwrap();
+    assert!(text(&wrong.stdout).contains("✗ address"));
+}
+
+#[test]
+fn the_bench_ends_with_its_figures() {
+    let serve = Serve::start(&[]);
+    let sizes = ["--messages", "2000", "--acks", "50", "--subscribers", "3"];
+    let done = serve.run(&[&["bench", "--json"], &sizes[..]].concat());
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let figures: Value = serde_json::from_str(text(&done.stdout)).unwrap();
+    for name in [
+        "messages_per_second",
+        "ack_p50_us",
+        "ack_p99_us",
+        "acks_per_second",
+        "deliveries_per_second",
+    ] {
+        assert!(figures[name].as_f64().unwrap() > 0.0, "{figures}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn serve_closes_in_order_when_it_is_told_to_end() {
+    for signal in ["TERM", "INT"] {
+        let mut serve = Serve::start(&[]);
+        let mut listener = serve.subscribe(&["t"]);
+        let pid = serve.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        assert_eq!(serve.child.wait().unwrap().code(), Some(0));
+        let mut rest = String::new();
+        serve.out.read_to_string(&mut rest).unwrap();
+        assert!(rest.contains("closed"), "{rest}");
+        // Its clients were told, and wait for it to come back.
+        let mut errors = BufReader::new(listener.stderr.take().unwrap());
+        while !line(&mut errors).contains("Reconnecting") {}
+        listener.kill().unwrap();
+        listener.wait().unwrap();
+    }
+}
+
+#[test]
+fn serve_says_why_it_cannot() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let failed = kps(&["serve", "--listen", &address]).output().unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(text(&failed.stderr).contains("bind_failed"));
+    let exposed = kps(&["serve", "--listen", "0.0.0.0:0"]).output().unwrap();
+    assert!(text(&exposed.stderr).contains("--token"));
+    let half = kps(&["serve", "--tls-cert", "x.pem"]).output().unwrap();
+    assert_eq!(half.status.code(), Some(2));
+}
