@@ -105,10 +105,6 @@ impl Connection for Link {
         self.link.poll_close(cx)
     }
 
-    fn direct(&self) -> bool {
-        self.link.direct()
-    }
-
     fn state(&self) -> LinkState {
         self.link.state()
     }

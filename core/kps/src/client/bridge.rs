@@ -21,7 +21,7 @@ use kps_proto::{
 use super::{ConnectOptions, desk::Desk, inner::Inner, outlets::NATIVE};
 use crate::{
     events::{ClientKey, ClientState, MailboxRef, PublishOptions, Room, SubId, Target, To},
-    net::{self, Health, Transport},
+    net::{self, Health, LinkState, Transport},
     runtime,
 };
 
@@ -354,7 +354,8 @@ impl Bridge {
 
     /// What the present link carried; `None` while there is none.
     pub fn health(&self) -> Option<Health> {
-        self.inner().link().map(|link| link.health())
+        let link = self.inner().link().filter(|link| link.state() == LinkState::Open)?;
+        Some(link.health())
     }
 
     /// Uses another token from now on.

@@ -144,10 +144,6 @@ impl Connection for Link {
         Poll::Ready(())
     }
 
-    fn direct(&self) -> bool {
-        true
-    }
-
     fn state(&self) -> LinkState {
         match self.closed.load(Ordering::Relaxed) {
             true => LinkState::Closed,

@@ -61,10 +61,6 @@ pub trait Connection: fmt::Debug + Send + Sync + 'static {
     /// Hands on what waits, says goodbye and ends the link. The caller drops it if it takes too long.
     fn poll_close(&self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Whether `send` reaches the other side by itself, from any thread. If not, only the runtime
-    /// thread sends.
-    fn direct(&self) -> bool;
-
     /// Whether the link lives.
     fn state(&self) -> LinkState;
 

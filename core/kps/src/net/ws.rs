@@ -338,10 +338,6 @@ impl Connection for Link {
         }
     }
 
-    fn direct(&self) -> bool {
-        true
-    }
-
     fn state(&self) -> LinkState {
         match self.closed.load(Ordering::Relaxed) {
             true => LinkState::Closed,
