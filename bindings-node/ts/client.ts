@@ -58,7 +58,7 @@ export class Client implements AsyncDisposable {
     this._json = exact ? bigints() : plain;
     this._events = new Events(events);
     this._outbound = new Outbound(_key, this._json);
-    const hasRoom = () => this.inbound.state === "closed" || environment.bridge.watchRoom(_key);
+    const hasRoom = () => environment.bridge.watchRoom(_key);
     this.receipts = new Receipts(this._hold, (number) => this._messageId(number), hasRoom);
     const closed = () => this.gone();
     this.inbound = new Inbound(this, this._json, this._events, this.receipts, this._hold, closed);

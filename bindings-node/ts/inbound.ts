@@ -79,7 +79,7 @@ export class Inbound {
   private lastSubscription: Subscription | undefined;
 
   constructor(
-    client: Client,
+    private readonly client: Client,
     private readonly json: Json,
     private readonly events: Events,
     private readonly receipts: Receipts,
@@ -151,7 +151,9 @@ export class Inbound {
   private direct(message: Message): unknown {
     const [first, ...others] = this.events.all("message_to_id") as Iterable<(message: Message) => unknown>;
     if (first === undefined) return message._unhandled();
-    for (const other of others) other(message);
+    for (const other of others) {
+      void (async () => other(message))().catch((error) => this.client._handlerError(error, message, false));
+    }
     return first(message);
   }
 
@@ -210,7 +212,9 @@ export class Inbound {
         return this.events.emit("publish_failed", told.id, error);
       }
       case "room":
-        return this.receipts.room();
+        // A closed outbox is empty too, but not because there is room.
+        if (this.client.state !== "closed") this.receipts.room();
+        return;
       case "flushed":
         if (error !== undefined) return this.flushes.reject(told.token as number, error);
         return this.flushes.resolve(told.token as number);
@@ -224,7 +228,8 @@ export class Inbound {
     const before = this.state;
     if (state === "closed") {
       if (before === "connected") this.events.emit("disconnected", error ?? null);
-      return this.end(error);
+      // Closed by its user is no error.
+      return this.end(error?.code === "closed" ? undefined : error);
     }
     this.state = state;
     this.events.emit("state", state);

@@ -62,10 +62,11 @@ export class Receipt implements PromiseLike<ReceiptLevel> {
     if (outcome instanceof KpsError) return Promise.reject(outcome);
     if (outcome !== undefined) return Promise.resolve(outcome);
     if (this.wants === Wants.Nothing) return QUEUED;
-    const { hold, crowd } = this.receipts;
+    const { hold, crowd, ended } = this.receipts;
+    if (ended !== undefined) return Promise.reject(ended);
     if (this.wants === Wants.Room) {
       if (this.receipts.hasRoom()) return QUEUED;
-      crowd.add(this);
+      crowd.set(this._number, this);
     }
     hold.hold();
     return new Promise((resolve, reject) => {
@@ -82,7 +83,9 @@ export class Receipt implements PromiseLike<ReceiptLevel> {
 /** What became of a client's publishes, for the receipts that want to know. @internal */
 export class Receipts {
   /** Awaited receipts that wait for room. */
-  readonly crowd = new Set<Receipt>();
+  readonly crowd = new Map<number, Receipt>();
+  /** Why nothing more will be told. */
+  ended: KpsError | undefined;
   private readonly watched = new Map<number, Receipt>();
   private readonly refused = new Map<number, KpsError>();
 
@@ -112,22 +115,24 @@ export class Receipts {
   }
 
   refuse(number: number, error: KpsError): void {
-    const receipt = this.watched.get(number);
+    const receipt = this.watched.get(number) ?? this.crowd.get(number);
     this.watched.delete(number);
+    this.crowd.delete(number);
     this.refused.set(number, error);
     if (this.refused.size > REMEMBERED) this.refused.delete(this.refused.keys().next().value!);
     receipt?._settle(error);
   }
 
   room(): void {
-    const crowd = [...this.crowd];
+    const crowd = [...this.crowd.values()];
     this.crowd.clear();
     for (const receipt of crowd) receipt._settle("queued");
   }
 
   /** The client is closed: nothing more will be told. */
   end(error: KpsError): void {
-    for (const receipt of [...this.crowd, ...this.watched.values()]) receipt._settle(error);
+    this.ended = error;
+    for (const receipt of [...this.crowd.values(), ...this.watched.values()]) receipt._settle(error);
     this.crowd.clear();
     this.watched.clear();
   }
