@@ -190,15 +190,20 @@ impl Dialogue {
     fn deliver(
         &mut self,
         sub: u32,
-        published: &Published,
+        published: &Arc<Published>,
         delivery: Option<u64>,
         egress: &mut Egress,
     ) {
-        let data = &Json::of(&published.payload);
         let (topic, from) = (&*published.topic, &*published.sender.id);
+        if sub != 0 && delivery.is_none() {
+            // The same text for every recipient: checked and written once.
+            return egress.put_text(published, |egress| {
+                put(&Reply::Publish { topic, from, data: &Json::of(&published.payload) }, egress);
+            });
+        }
+        let data = &Json::of(&published.payload);
         match (sub, delivery) {
-            (0, None) => put(&Reply::DirectMessage { from, data }, egress),
-            (_, None) => put(&Reply::Publish { topic, from, data }, egress),
+            (_, None) => put(&Reply::DirectMessage { from, data }, egress),
             (sub, Some(delivery)) => {
                 self.last_delivery = self.last_delivery.max(delivery);
                 let ack_id = &*delivery.to_string();

@@ -5,12 +5,14 @@
 //! costs the connection memory of its own.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io::{self, IoSlice},
     ops::Range,
+    sync::Arc,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
+use kps_proto::bus::Published;
 use smallvec::SmallVec;
 
 use crate::net::websocket::{Opcode, server_header};
@@ -37,7 +39,12 @@ pub(super) struct Egress {
     message: Option<(usize, usize)>,
     shared_bytes: usize,
     bare: bool,
+    texts: Texts,
 }
+
+/// The frames that messages of this turn became for a first KPS JSON recipient. Holding the message
+/// keeps its address its own.
+type Texts = HashMap<usize, (Arc<Published>, Bytes), ahash::RandomState>;
 
 #[derive(Debug)]
 enum Piece {
@@ -53,6 +60,40 @@ impl Egress {
         self.message = None;
         self.piece_start = 0;
         self.bare = bare;
+    }
+
+    /// Puts what `put` puts for `published`, which is the same for every recipient of a turn.
+    pub(super) fn put_text(&mut self, published: &Arc<Published>, put: impl FnOnce(&mut Self)) {
+        let address = Arc::as_ptr(published).addr();
+        if let Some((_, text)) = self.texts.get(&address) {
+            let text = text.clone();
+            if text.len() >= SHARE_FROM {
+                self.close_piece();
+                self.pieces.push(Piece::Shared(text));
+            } else {
+                self.buffer.extend_from_slice(&text);
+                self.close_piece();
+                self.join_last();
+            }
+            return;
+        }
+        let before = self.buffer.len();
+        put(self);
+        // Alone it has room for its longest header in front, of which it uses the end.
+        let start = match self.pieces.last() {
+            Some(Piece::Copied(last)) if last.start > before => last.start,
+            _ => before,
+        };
+        // Worth keeping if somebody else may get it too.
+        if Arc::strong_count(published) > 1 {
+            let text = Bytes::copy_from_slice(&self.buffer[start..]);
+            self.texts.insert(address, (published.clone(), text));
+        }
+    }
+
+    /// Forgets the texts of a turn.
+    pub(super) fn end_turn(&mut self) {
+        self.texts.clear();
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -83,9 +124,10 @@ impl Egress {
     }
 
     fn close_piece(&mut self) {
-        if self.piece_start < self.buffer.len() {
-            self.pieces.push(Piece::Copied(self.piece_start..self.buffer.len()));
-            self.piece_start = self.buffer.len();
+        let end = self.buffer.len();
+        if self.piece_start < end {
+            self.pieces.push(Piece::Copied(self.piece_start..end));
+            self.piece_start = end;
         }
     }
 
@@ -100,9 +142,26 @@ impl Egress {
         let (header, size) = server_header(opcode, length);
         let at = start - size;
         self.buffer[at..start].copy_from_slice(&header[..size]);
-        match self.pieces.get_mut(piece) {
-            Some(Piece::Copied(range)) => range.start = at,
+        match &mut self.pieces[piece..] {
+            [Piece::Copied(range), ..] => range.start = at,
             _ => self.pieces.insert(piece, Piece::Copied(at..start)),
+        }
+        if piece + 1 == self.pieces.len() {
+            self.join_last();
+        }
+    }
+
+    /// Moves the last piece next to the one before, if only the room for its header is between
+    /// them: a slice less costs the kernel more than the copy costs here.
+    fn join_last(&mut self) {
+        let [.., Piece::Copied(before), Piece::Copied(last)] = &mut self.pieces[..] else { return };
+        let gap = last.start - before.end;
+        if gap < MAX_HEADER && last.len() < SHARE_FROM {
+            self.buffer.copy_within(last.clone(), before.end);
+            before.end += last.len();
+            self.buffer.truncate(before.end);
+            self.piece_start = before.end;
+            self.pieces.pop();
         }
     }
 

@@ -159,6 +159,7 @@ impl Hub {
             batch.link.send(now, outputs, batch.more, egress);
         }
         drop(outputs);
+        egress.end_turn();
         let notices = std::mem::take(notices);
         drop(work);
         if let Some(deadline) = deadline {
@@ -177,6 +178,7 @@ impl Hub {
         let now = self.now();
         let more = self.state.lock().bus.pull(now, port, PULL, outputs);
         link.send(now, outputs.drain(..), more, egress);
+        egress.end_turn();
         more
     }
 

@@ -1,6 +1,6 @@
 //! The server's side of kps.v1: its handshake, frames in, outputs out.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{cell::Cell, collections::HashMap, sync::Arc};
 
 use kps_proto::{
     Error, ErrorKind, Result,
@@ -23,6 +23,9 @@ use crate::net::websocket::Opcode;
 
 /// A message is ended and the next one begun here, so that its reader can start.
 const MESSAGE: usize = 64 << 10;
+
+/// Frames whose memory is kept for the next message. A batch of a busy client has some hundreds.
+const KEPT_FRAMES: usize = 4096;
 
 /// How long a client is asked to wait before it reconnects to a server that closes.
 const RETURN_AFTER_MS: u64 = 500;
@@ -127,15 +130,42 @@ fn welcome<'a>(hub: &'a Hub, attached: &'a Attached) -> Welcome<'a> {
 
 /// Takes the frames of one message: decoded before the bus is locked, handled under one lock.
 pub(super) fn receive(hub: &Arc<Hub>, link: &Connection, message: &[u8]) -> Result<()> {
+    let mut frames = recycle(FRAMES.take());
+    let received = receive_with(&mut frames, hub, link, message);
+    FRAMES.set(recycle(frames));
+    received
+}
+
+thread_local! {
+    /// The memory that decoded frames lie in, from one message to the next.
+    static FRAMES: Cell<Vec<Frame<'static>>> = const { Cell::new(Vec::new()) };
+}
+
+/// `frames` emptied, for frames of another message.
+fn recycle<'a>(mut frames: Vec<Frame<'_>>) -> Vec<Frame<'a>> {
+    frames.clear();
+    frames.shrink_to(KEPT_FRAMES);
+    frames.into_iter().map(|_| unreachable!("it was cleared")).collect()
+}
+
+fn receive_with<'a>(
+    frames: &mut Vec<Frame<'a>>,
+    hub: &Arc<Hub>,
+    link: &Connection,
+    message: &'a [u8],
+) -> Result<()> {
     let mut fault = None;
     let mut ping = None;
     let mut token = None;
-    let mut frames = Vec::new();
     let mut requests = 0;
     for frame in Frames::new(message) {
         match frame {
-            // One answer is enough for all pings of a message.
-            Ok(Frame::Ping { nonce }) => ping = Some(nonce),
+            // One answer is enough for all pings of a message; the bus says with it what it held
+            // back.
+            Ok(frame @ Frame::Ping { nonce }) => {
+                ping = Some(nonce);
+                frames.push(frame);
+            }
             Ok(Frame::Auth { token: renewed }) => token = Some(renewed),
             Ok(frame) => {
                 requests +=
