@@ -1,7 +1,10 @@
 //! What the whole way costs: publish → socket → server → socket → mailbox, everything in this
 //! process, the server's and both clients' work on the one runtime thread.
 
-#![allow(clippy::unwrap_used, reason = "a bench that cannot start has nothing better to do than panic")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a bench that cannot start has nothing better to do than panic"
+)]
 
 use std::{
     sync::{Arc, mpsc},

@@ -263,6 +263,8 @@ impl Connection {
 
     /// The server closes: tells the client to come back later, and ends.
     pub(super) fn close_for_shutdown(&self, hub: &Hub) {
+        // What was accepted is confirmed, and what waits goes as far as the socket takes it.
+        while self.accepts() && hub.pump(self.port, self) {}
         self.say(hub, Some(End::Goodbye), |dialect, egress| {
             if let Dialect::Native(encoder) = dialect {
                 encoder.goaway(egress);

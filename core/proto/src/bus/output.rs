@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use super::{queue::OVERHEAD, state::{PortId, SessionKey}};
+use super::{
+    queue::OVERHEAD,
+    state::{PortId, SessionKey},
+};
 use crate::{
     clock::Time,
     error::Error,
