@@ -383,7 +383,9 @@ impl Client {
 
     /// What became of everything published and received, counted.
     fn ledger<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        ledger::client(py, &self.shared(py)?.link().ledger())
+        let shared = self.shared(py)?;
+        shared.report(py);
+        ledger::client(py, &shared.link().ledger())
     }
 
     /// The last things that happened to the connection, oldest first.

@@ -133,6 +133,12 @@ impl Shared {
         open.filter(|sub| sub.topic == topic && sub.is_open()).collect()
     }
 
+    /// Tells core what every subscription handed over.
+    pub(crate) fn report(&self, py: Python<'_>) {
+        let subs: Vec<_> = self.subs.lock().iter().filter_map(Weak::upgrade).collect();
+        subs.iter().for_each(|sub| sub.report(py));
+    }
+
     pub(crate) fn message_id(&self, number: u64) -> String {
         self.link().message_id(number)
     }

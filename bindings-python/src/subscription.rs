@@ -24,7 +24,7 @@ use crate::{
     payload,
     shared::Shared,
     values::Gap,
-    wait::{Await, Outcome, Ready, Signal, Slot},
+    wait::{Await, Outcome, Signal, Slot},
     worker::Worker,
 };
 
@@ -243,14 +243,11 @@ impl Subscription {
         slf
     }
 
-    fn __anext__(slf: Py<Self>, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-        let Subscription(sub) = slf.get();
+    /// Takes the message when it is awaited, so that a cancelled `await` loses none.
+    fn __anext__(slf: Py<Self>, py: Python<'_>) -> PyResult<Await> {
         slf.get().readable(py)?;
-        sub.settle(py)?;
-        if let Some(value) = sub.pop(py)? {
-            return Ok(Bound::new(py, Ready::new(value))?.into_any());
-        }
-        Ok(Bound::new(py, Await::new(Next(slf.clone_ref(py))))?.into_any())
+        slf.get().0.settle(py)?;
+        Ok(Await::new(Next(slf)))
     }
 
     /// An asynchronous iterator of lists: all that is there, at most `max` at once.
@@ -265,6 +262,7 @@ impl Subscription {
 
     /// What became of its messages; of an ended one the client's ledger holds the sum.
     fn ledger<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.0.report(py);
         let id = self.0.state.lock().id;
         let ledger = self.0.shared.link().ledger();
         match ledger.subscriptions.iter().find(|each| Some(each.sub) == id) {

@@ -113,53 +113,6 @@ impl Await {
     }
 }
 
-/// An awaitable with its result: what `__anext__` gives when something is buffered.
-#[pyclass(frozen, freelist = 64, module = "kps._kps")]
-pub(crate) struct Ready(Mutex<Option<Py<PyAny>>>);
-
-impl Ready {
-    pub(crate) fn new(value: Py<PyAny>) -> Self {
-        Ready(Mutex::new(Some(value)))
-    }
-}
-
-#[pymethods]
-impl Ready {
-    fn __await__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __iter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __next__(&self, py: Python<'_>) -> Stop {
-        match self.0.lock().take() {
-            Some(value) => Err(stop(py, value)),
-            None => Err(PyRuntimeError::new_err("cannot await this again")),
-        }
-    }
-
-    fn send(&self, py: Python<'_>, _value: &Bound<'_, PyAny>) -> Stop {
-        self.__next__(py)
-    }
-
-    #[pyo3(signature = (kind, value = None, traceback = None))]
-    fn throw(
-        &self,
-        kind: Bound<'_, PyAny>,
-        value: Option<Bound<'_, PyAny>>,
-        traceback: Option<Bound<'_, PyAny>>,
-    ) -> Stop {
-        Err(thrown(kind, value, traceback))
-    }
-
-    fn close(&self) {}
-}
-
-/// Always an error: a coroutine's result travels in `StopIteration`.
-type Stop = PyResult<Py<PyAny>>;
-
 /// Futures to resolve when something changed.
 #[derive(Default)]
 pub(crate) struct Signal(Mutex<Vec<Waiter>>);
