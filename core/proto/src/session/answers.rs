@@ -17,6 +17,9 @@ use bytes::BytesMut;
 const ERROR_KIND: usize = 256;
 const ERROR_TEXT: usize = 8 << 10;
 
+/// Answers kept beyond which a server is not believed to want more of those nobody gave.
+const MOST_REFUSED: usize = 1 << 16;
+
 /// Answers are kept, encoded once, until the server confirms them.
 ///
 /// The server numbers the deliveries of a session from 1; what the host sees goes on counting over
@@ -78,8 +81,12 @@ impl Answers {
     }
 
     /// Answers a delivery that never was open.
-    pub(super) fn refuse(&mut self, wire: u64) {
+    pub(super) fn refuse(&mut self, wire: u64) -> Result<()> {
+        if self.log.len() >= MOST_REFUSED {
+            return Err(Error::new(ErrorKind::Protocol, "the server confirms no answers"));
+        }
         self.send(wire, &Answer::NoHandler);
+        Ok(())
     }
 
     fn send(&mut self, wire: u64, answer: &Answer) {
@@ -121,6 +128,12 @@ impl Answers {
             self.confirmed = number;
         }
         Ok(())
+    }
+
+    /// The connection is lost, and with it everybody who waited: their rows end at the server. What
+    /// was answered already may have arrived, so it is confirmed or sent again.
+    pub(super) fn disconnect(&mut self) {
+        self.open.clear();
     }
 
     /// A new connection in the same session: what is not confirmed is sent again.

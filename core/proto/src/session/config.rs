@@ -1,11 +1,11 @@
 //! What a session is made with.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::event::Target;
 
 /// What a session is made with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SessionConfig {
     /// The client id wanted; `None`: the server makes one.
     pub id: Option<String>,
@@ -38,6 +38,21 @@ impl Default for SessionConfig {
             backoff: Backoff::default(),
             handshake_timeout: Duration::from_secs(5),
         }
+    }
+}
+
+impl fmt::Debug for SessionConfig {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionConfig")
+            .field("id", &self.id)
+            .field("namespace", &self.namespace)
+            .field("agent", &self.agent)
+            .field("target", &self.target)
+            .field("outbox", &self.outbox)
+            .field("backoff", &self.backoff)
+            .field("handshake_timeout", &self.handshake_timeout)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,8 @@
 //! From a fresh connection to a session that goes on where it stopped, or starts again.
 
-use super::{CONTROL, Event, Events, Phase, Session, State, SubId, event::Target, log::Log};
+use super::{
+    CONTROL, Event, Events, Phase, Secret, Session, State, SubId, event::Target, log::Log,
+};
 use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
@@ -35,7 +37,7 @@ impl Session {
         }
         self.link.connected(now, self.config.handshake_timeout);
         self.control = Log::default();
-        let is_new = self.secret.is_empty();
+        let is_new = self.secret.0.is_empty();
         self.offered_origin =
             if is_new { self.outbox.origin().to_owned() } else { self.random.name() };
         let mut received = Vec::new();
@@ -51,7 +53,7 @@ impl Session {
             namespace: &self.config.namespace,
             token: self.config.token.as_deref().unwrap_or_default(),
             agent: &self.config.agent,
-            session: &self.secret,
+            session: &self.secret.0,
             received,
         });
         self.control.append(CONTROL, |out| encode(&hello, out));
@@ -69,6 +71,8 @@ impl Session {
         self.control = Log::default();
         self.credit_at = None;
         self.hurry = None;
+        self.pong = None;
+        self.answers.disconnect();
         self.subscriptions.disconnect();
         let what = if was_ready { "disconnected" } else { "connect_failed" };
         self.timeline.note(now, what, error.to_string());
@@ -107,7 +111,7 @@ impl Session {
                 ),
             ));
         }
-        let known = !self.secret.is_empty();
+        let known = !self.secret.0.is_empty();
         if welcome.session.is_empty() || welcome.session.len() > SECRET || welcome.resumed && !known
         {
             return Err(Error::new(ErrorKind::Protocol, "WELCOME does not fit its HELLO"));
@@ -134,7 +138,7 @@ impl Session {
         }
         self.link.welcomed(now, welcome.heartbeat_ms);
         self.id = welcome.client_id.to_owned();
-        self.secret = welcome.session.to_vec();
+        self.secret = Secret(welcome.session.to_vec());
         self.epoch = welcome.epoch;
         self.time_base_ms = welcome.time_base_ms;
         self.has_history = welcome.features & features::HISTORY != 0;

@@ -36,7 +36,7 @@ mod timeline;
 mod topics;
 mod transmit;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use self::{
     acks::Acks,
@@ -83,7 +83,7 @@ pub struct Session {
     now: Time,
     id: String,
     /// What the server gave us to resume with; empty: nothing.
-    secret: Vec<u8>,
+    secret: Secret,
     /// The origin offered in the last `HELLO`, for the case that a new session begins.
     offered_origin: String,
     epoch: u64,
@@ -110,6 +110,8 @@ pub struct Session {
     credit_at: Option<Time>,
     /// Somebody waits for this publish to be accepted: a `PING` after it hurries the server.
     hurry: Option<u64>,
+    /// The server's last `PING` that is not answered yet. One answer is enough for all.
+    pong: Option<u64>,
     abandoned: u64,
     timeline: Timeline,
 }
@@ -126,7 +128,7 @@ impl Session {
             link: Link::new(config.backoff),
             now: Time::ZERO,
             id: config.id.clone().unwrap_or_default(),
-            secret: Vec::new(),
+            secret: Secret::default(),
             offered_origin: origin,
             epoch: 0,
             is_new_epoch: false,
@@ -146,6 +148,7 @@ impl Session {
             payloads: Payloads::default(),
             credit_at: None,
             hurry: None,
+            pong: None,
             abandoned: 0,
             timeline: Timeline::default(),
             config,
@@ -420,6 +423,16 @@ impl Session {
         {
             self.control.append(CONTROL, |out| encode(&Frame::Subscribe(frame), out));
         }
+    }
+}
+
+/// Bytes that must not be seen, not even by someone who looks for a mistake.
+#[derive(Default)]
+struct Secret(Vec<u8>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "none" } else { "hidden" })
     }
 }
 

@@ -89,10 +89,10 @@ impl Session {
             Some(entry) if entry.phase != Phase::Ended => entry,
             // Unsubscribed meanwhile.
             _ => {
-                if let Some(delivery) = frame.delivery {
-                    self.answers.refuse(delivery);
-                }
-                return Ok(());
+                return match frame.delivery {
+                    Some(delivery) => self.answers.refuse(delivery),
+                    None => Ok(()),
+                };
             }
         };
         Subscriptions::receive(entry, frame.payload.len())?;
@@ -122,7 +122,7 @@ impl Session {
         match frame {
             Frame::Ping { nonce } => {
                 if self.link.is_ready() {
-                    self.say(&Frame::Pong { nonce: *nonce });
+                    self.pong = Some(*nonce);
                 }
             }
             Frame::Pong { .. } => {}

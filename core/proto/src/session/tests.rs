@@ -891,14 +891,17 @@ fn answers_are_kept_until_confirmed() {
     stage.message(sub, Some(10)).unwrap();
     stage.session.answer(9, &Answer::Acked(Payload::json("1"))).unwrap();
     assert_eq!(stage.said(), ["ANSWER 1 to 9 acked"]);
-    stage.lose();
-    stage.connect(resumed(0));
-    assert_eq!(stage.said(), ["ANSWER 1 to 9 acked"]);
     stage.events.clear();
     stage.hear(&Frame::Cancel { number: 10 }).unwrap();
     assert_eq!(stage.heard(), ["7: cancel 1 10"]);
     let error = stage.session.answer(10, &Answer::NoHandler).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
+    stage.message(sub, Some(11)).unwrap();
+    stage.lose();
+    let error = stage.session.answer(11, &Answer::NoHandler).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "its row ended with the connection");
+    stage.connect(resumed(0));
+    assert_eq!(stage.said(), ["ANSWER 1 to 9 acked"]);
     stage.hear(&Frame::Accepted { published: 0, answered: 1 }).unwrap();
     stage.lose();
     stage.connect(Welcome { answered: 1, ..resumed(0) });
@@ -918,6 +921,28 @@ fn a_quiet_connection_pings_and_a_dead_one_is_found() {
     assert_eq!(error.kind(), ErrorKind::Timeout);
     stage.lose();
     assert_eq!(stage.heard(), ["0: reconnecting timeout"]);
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let config = SessionConfig { token: Some("hush".into()), ..SessionConfig::default() };
+    let mut stage = Stage::with(config);
+    stage.connect(Welcome { session: b"hushhushhushhush", ..welcome() });
+    let shown = format!("{:?}", stage.session);
+    let bytes = format!("{:?}", b"hush").trim_matches(['[', ']']).to_owned();
+    assert!(!shown.contains("hush") && !shown.contains(&bytes), "{shown}");
+}
+
+#[test]
+fn a_server_that_only_asks_makes_nothing_grow() {
+    let mut stage = Stage::connected();
+    for nonce in 0..1000 {
+        stage.hear(&Frame::Ping { nonce }).unwrap();
+    }
+    assert_eq!(stage.said(), ["PONG 999"]);
+    let unknown = SubId(99);
+    let refused = (0..).find(|delivery| stage.message(unknown, Some(*delivery)).is_err());
+    assert!(refused.is_some_and(|count| count <= 1 << 16));
 }
 
 #[test]

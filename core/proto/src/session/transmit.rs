@@ -49,6 +49,7 @@ impl Session {
             || self.answers.has_output()
             || self.subscriptions.has_due()
             || self.reports.is_due()
+            || self.pong.is_some()
             || self.has_follow_up()
     }
 
@@ -63,6 +64,9 @@ impl Session {
         }
         if self.reports.is_due() {
             credit(REPORTS, self.reports.take());
+        }
+        if let Some(nonce) = self.pong.take() {
+            control.append(CONTROL, |out| encode(&Frame::Pong { nonce }, out));
         }
         if self.outbox.topics.has_news() {
             self.outbox.topics.announce(|encode| control.append(CONTROL, encode));
