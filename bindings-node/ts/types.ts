@@ -224,7 +224,7 @@ export interface ServerOptions {
   /** The PEM file with its private key. */
   tlsKey?: string | null;
   /**
-   * Web origins whose pages may connect, beside those of the same host. `*`: all.
+   * Web origins whose pages may connect, beside those of the same host and port. `*`: all.
    * @default []
    */
   allowedOrigins?: string[];

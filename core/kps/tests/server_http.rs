@@ -37,7 +37,13 @@ fn a_page_of_a_foreign_origin_is_refused_before_any_upgrade() {
     let server = server();
     let mut bystanders = Bystanders::new(&server);
     let host = server.address();
-    for origin in ["http://evil.example", "https://localhost.evil.example", "null", "file://"] {
+    for origin in [
+        "http://evil.example",
+        "https://localhost.evil.example",
+        "http://127.0.0.1:1",
+        "null",
+        "file://",
+    ] {
         for protocol in ["", "Sec-WebSocket-Protocol: kps.v1\r\n"] {
             let headers = format!("Origin: {origin}\r\n{protocol}");
             let answer = http(&server, &upgrade(&host, &headers));
@@ -76,10 +82,11 @@ fn origins_and_names_can_be_allowed() {
 }
 
 #[test]
-fn a_page_of_the_same_host_comes_in() {
+fn a_page_of_the_same_host_and_port_comes_in() {
     let server = server();
-    for origin in ["http://127.0.0.1:3000", "http://localhost:8080"] {
-        Raw::open(&server, &format!("Origin: {origin}\r\n"));
+    let address = server.address();
+    for origin in [address.clone(), address.replace("127.0.0.1", "localhost")] {
+        Raw::open(&server, &format!("Origin: http://{origin}\r\n"));
     }
 }
 

@@ -36,14 +36,15 @@ impl Gate {
         let Some(host) = host else {
             return forbidden("the request has no Host header".into());
         };
-        let host = name_of(&host.to_ascii_lowercase()).to_owned();
-        if !self.admits_host(&host, local) {
+        let authority = host.to_ascii_lowercase();
+        let host = name_of(&authority);
+        if !self.admits_host(host, local) {
             return forbidden(format!(
                 "this server does not answer to the name {host:?}; start it with --allow-host {host}"
             ));
         }
         match origin {
-            Some(origin) if !self.admits_origin(&origin.to_ascii_lowercase(), &host) => {
+            Some(origin) if !self.admits_origin(&origin.to_ascii_lowercase(), &authority) => {
                 forbidden(format!(
                     "pages of {origin} may not use this server; start it with --allow-origin {origin}"
                 ))
@@ -60,14 +61,20 @@ impl Gate {
             || self.hosts.iter().any(|allowed| allowed == "*" || allowed == host)
     }
 
-    fn admits_origin(&self, origin: &str, host: &str) -> bool {
+    fn admits_origin(&self, origin: &str, authority: &str) -> bool {
         if self.origins.iter().any(|allowed| allowed == "*" || allowed == origin) {
             return true;
         }
-        // Same host, whatever the port: the page came from the machine it now talks to.
-        let name = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        name.map(name_of)
-            .is_some_and(|name| name == host || (is_loopback(name) && is_loopback(host)))
+        // The page came from where it now talks to. Another port of the same machine is somebody
+        // else: whatever listens there may show pages of anybody.
+        let (from, port) = match origin.split_once("://") {
+            Some(("http", from)) => (from, "80"),
+            Some(("https", from)) => (from, "443"),
+            _ => return false,
+        };
+        let (name, host) = (name_of(from), name_of(authority));
+        port_of(from).unwrap_or(port) == port_of(authority).unwrap_or(port)
+            && (name == host || (is_loopback(name) && is_loopback(host)))
     }
 }
 
@@ -89,6 +96,15 @@ fn name_of(authority: &str) -> &str {
         Some((name, _)) if !name.contains(':') => name,
         _ => authority,
     }
+}
+
+/// What [`name_of`] leaves out: the port, if there is one.
+fn port_of(authority: &str) -> Option<&str> {
+    let name = name_of(authority);
+    authority
+        .rsplit_once(':')
+        .map(|(_, port)| port)
+        .filter(|_| authority != name && !authority.ends_with(']'))
 }
 
 #[cfg(test)]
@@ -126,19 +142,25 @@ mod tests {
     }
 
     #[test]
-    fn only_pages_of_the_same_host_or_of_the_list_come_in() {
+    fn only_pages_of_the_same_host_and_port_or_of_the_list_come_in() {
         let gate = Gate::new(&["https://app.example.org".into()], &["bus.example.org".into()]);
         let check = |host, origin| gate.check(Some(host), Some(origin), local());
         for (host, origin) in [
-            ("localhost:9313", "http://localhost:3000"),
+            ("localhost:9313", "http://localhost:9313"),
             ("localhost:9313", "http://127.0.0.1:9313"),
+            ("[::1]:9313", "http://localhost:9313"),
+            ("127.0.0.1", "http://[::1]"),
             ("bus.example.org", "https://bus.example.org"),
+            ("bus.example.org:443", "https://bus.example.org"),
             ("bus.example.org", "https://app.example.org"),
         ] {
             assert!(check(host, origin).is_ok(), "{host} {origin}");
         }
         for (host, origin) in [
             ("localhost:9313", "http://evil.example"),
+            ("localhost:9313", "http://localhost:3000"),
+            ("localhost:9313", "http://localhost"),
+            ("[::1]:9313", "http://[::1]"),
             ("localhost:9313", "http://localhost.evil.example"),
             ("localhost:9313", "http://localhost@evil.example"),
             ("localhost:9313", "null"),
