@@ -6,7 +6,8 @@ import type { AckRow } from "./types";
 /** What an acknowledged publish brings: one row per recipient, frozen when the broker took the message. */
 export class Ack implements AsyncIterable<AckRow> {
   private readonly rows: AckRow[] = [];
-  private recipients: readonly string[] = [];
+  /** Unknown until the server has told. */
+  private recipients: readonly string[] | undefined;
   private held = true;
   private done = false;
   private error: KpsError | undefined;
@@ -45,7 +46,7 @@ export class Ack implements AsyncIterable<AckRow> {
 
   /** By client id whether it acked, as far as is known now. */
   status(): Record<string, boolean> {
-    const status = Object.fromEntries(this.recipients.map((id) => [id, false]));
+    const status = Object.fromEntries((this.recipients ?? []).map((id) => [id, false]));
     for (const row of this.rows) status[row.clientId] = row.success;
     return status;
   }
@@ -60,6 +61,7 @@ export class Ack implements AsyncIterable<AckRow> {
     if (this.done) return;
     this.cancelled = true;
     this.client._cancelAck(this.number);
+    this.tell();
   }
 
   /** Lets the process end while this ack is pending. */
@@ -98,8 +100,9 @@ export class Ack implements AsyncIterable<AckRow> {
     return answered ? { response: kpsRow(this.id, row), success: true } : { response: {}, success: false };
   }
 
-  /** KPS' form of `status`. */
+  /** KPS' form of `status`, as the server knows it; empty after a cancel. */
   async GetStatus(): Promise<Record<string, boolean>> {
+    while (this.recipients === undefined && !this.done && !this.cancelled) await this.change();
     return this.cancelled ? {} : this.status();
   }
 

@@ -32,9 +32,11 @@ pub(crate) struct Ack {
 
 #[derive(Default)]
 struct State {
-    recipients: Arc<[Arc<str>]>,
+    /// `None` until the server has told.
+    recipients: Option<Arc<[Arc<str>]>>,
     rows: Vec<Row>,
     done: bool,
+    cancelled: bool,
     /// The publish itself was refused, or the client was closed.
     error: Option<Error>,
 }
@@ -66,8 +68,9 @@ impl Ack {
         self.state.lock().rows.iter().map(copy).collect()
     }
 
-    pub(crate) fn recipients(&self, clients: Arc<[Arc<str>]>) {
-        self.state.lock().recipients = clients;
+    pub(crate) fn recipients(&self, py: Python<'_>, clients: Arc<[Arc<str>]>) {
+        self.state.lock().recipients = Some(clients);
+        self.signal.ring(py);
     }
 
     pub(crate) fn row(&self, py: Python<'_>, row: CoreRow) {
@@ -113,7 +116,7 @@ impl Ack {
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let status = PyDict::new(py);
         let recipients = self.state.lock().recipients.clone();
-        for client in &*recipients {
+        for client in recipients.iter().flat_map(|all| all.iter()) {
             status.set_item(&**client, false)?;
         }
         for row in self.rows(py) {
@@ -130,6 +133,7 @@ impl Ack {
     /// Stops waiting: rows that are open become `cancelled`.
     fn cancel(&self) {
         if !self.is_complete() {
+            self.state.lock().cancelled = true;
             self.shared.link().cancel_ack(self.number);
         }
     }
@@ -166,6 +170,7 @@ impl Ack {
         Await::new(Wait { ack: slf, wanted: Wanted::KpsAny })
     }
 
+    /// KPS: whether each recipient has acked, asked of the server; empty after a cancel.
     #[pyo3(name = "GetStatus")]
     fn kps_get_status(slf: Py<Self>) -> Await {
         Await::new(Wait { ack: slf, wanted: Wanted::KpsStatus })
@@ -205,9 +210,18 @@ impl Wait {
     fn result(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         let ack = self.ack.get();
         match self.wanted {
-            Wanted::KpsStatus => return Ok(Some(ack.status(py)?.into_any().unbind())),
-            Wanted::KpsComplete => {
-                let status = ack.status(py)?;
+            Wanted::KpsStatus | Wanted::KpsComplete => {
+                let (known, cancelled) = {
+                    let state = ack.state.lock();
+                    (state.recipients.is_some() || state.done, state.cancelled)
+                };
+                if !known && !cancelled {
+                    return Ok(None);
+                }
+                let status = if cancelled { PyDict::new(py) } else { ack.status(py)? };
+                if matches!(self.wanted, Wanted::KpsStatus) {
+                    return Ok(Some(status.into_any().unbind()));
+                }
                 let acked = |value: Bound<'_, PyAny>| value.is_truthy().unwrap_or(false);
                 let complete = !status.is_empty() && status.values().iter().all(acked);
                 return Ok(Some(complete.into_pyobject(py)?.to_owned().into_any().unbind()));

@@ -158,7 +158,7 @@ impl<'py, 'a> Dispatch<'py, 'a> {
                 Ok(())
             }
             Event::Recipients { ack, clients } => {
-                self.ack(client, ack, |ack| ack.recipients(clients));
+                self.ack(client, ack, |ack| ack.recipients(py, clients));
                 Ok(())
             }
             Event::Row { ack, row } => {
