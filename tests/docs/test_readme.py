@@ -21,11 +21,13 @@ BIN = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
 
 
-def programs() -> Iterator[tuple[str, str, str]]:
+def programs() -> list[tuple[str, str, str]]:
     """(language, program, what it prints): the next `text` block after it."""
-    for place, (language, code) in enumerate(BLOCKS):
-        if language in ("python", "js"):
-            yield language, code, next(text for kind, text in BLOCKS[place:] if kind == "text")
+    return [
+        (language, code, next(text for kind, text in BLOCKS[place:] if kind == "text"))
+        for place, (language, code) in enumerate(BLOCKS)
+        if language in ("python", "js")
+    ]
 
 
 @contextmanager

@@ -52,8 +52,11 @@ class Agent:
         self.process.stdin.write(json.dumps({"do": what, **arguments}).encode() + b"\n")
         return (await self.result())["result"]
 
-    async def message(self) -> dict[str, Any]:
-        return await asyncio.wait_for(self.messages.get(), PATIENCE)
+    async def message(self, topic: str) -> dict[str, Any]:
+        """The next message on `topic`."""
+        while (said := await asyncio.wait_for(self.messages.get(), PATIENCE))["topic"] != topic:
+            pass
+        return said
 
     async def stop(self) -> None:
         if self.process.returncode is None:

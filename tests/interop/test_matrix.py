@@ -40,7 +40,7 @@ def fleet(loop: asyncio.AbstractEventLoop) -> Iterator[dict[tuple[str, str], Age
     loop.run_until_complete(stack.aclose())
 
 
-@pytest.mark.parametrize(("publisher", "subscriber"), itertools.product(AGENTS, AGENTS))
+@pytest.mark.parametrize(("publisher", "subscriber"), list(itertools.product(AGENTS, AGENTS)))
 def test_what_one_publishes_the_other_receives_in_order(loop, fleet, publisher: str, subscriber: str) -> None:
     async def scene() -> None:
         sender, receiver = fleet[publisher, "publisher"], fleet[subscriber, "subscriber"]
@@ -48,14 +48,14 @@ def test_what_one_publishes_the_other_receives_in_order(loop, fleet, publisher: 
         await receiver.do("subscribe", topic=topic, answer=None)
         for data in DATA:
             await sender.do("publish", topic=topic, data=data)
-        seen = [await receiver.message() for _ in DATA]
+        seen = [await receiver.message(topic) for _ in DATA]
         assert [message["data"] for message in seen] == DATA
         assert {message["sender"] for message in seen} <= {sender.name, None}
 
     loop.run_until_complete(scene())
 
 
-@pytest.mark.parametrize(("publisher", "subscriber", "answerer"), itertools.product(AGENTS, AGENTS, AGENTS))
+@pytest.mark.parametrize(("publisher", "subscriber", "answerer"), list(itertools.product(AGENTS, AGENTS, AGENTS)))
 def test_an_ack_has_a_row_for_each(loop, fleet, publisher: str, subscriber: str, answerer: str) -> None:
     async def scene() -> None:
         asks, hears, answers = (fleet[each] for each in zip((publisher, subscriber, answerer), ROLES, strict=True))
@@ -66,12 +66,12 @@ def test_an_ack_has_a_row_for_each(loop, fleet, publisher: str, subscriber: str,
         assert {who: row["success"] for who, row in rows.items()} == {hears.name: True, answers.name: True}
         if answers.gives_data and asks.sees_data:
             assert rows[answers.name]["data"] == {"by": answerer}
-        assert (await hears.message())["data"] == (await answers.message())["data"] == {"question": topic}
+        assert (await hears.message(topic))["data"] == (await answers.message(topic))["data"] == {"question": topic}
 
     loop.run_until_complete(scene())
 
 
-@pytest.mark.parametrize(("publisher", "subscriber"), itertools.product(AGENTS, AGENTS))
+@pytest.mark.parametrize(("publisher", "subscriber"), list(itertools.product(AGENTS, AGENTS)))
 def test_direct_messages(loop, fleet, publisher: str, subscriber: str) -> None:
     async def scene() -> None:
         sender, receiver = fleet[publisher, "publisher"], fleet[subscriber, "subscriber"]

@@ -20,6 +20,7 @@ pub(super) struct Pub {
     /// The topic
     topic: String,
     /// JSON or text; without it every line of standard input is a message
+    #[arg(allow_negative_numbers = true)]
     data: Option<String>,
     /// TOPIC is a client's id
     #[arg(long)]

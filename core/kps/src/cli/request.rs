@@ -19,7 +19,7 @@ pub(super) struct Request {
     /// The topic
     topic: String,
     /// JSON or text
-    #[arg(default_value = "null")]
+    #[arg(default_value = "null", allow_negative_numbers = true)]
     data: String,
     /// How long to wait
     #[arg(long, value_parser = duration, default_value = "30s", value_name = "TIME")]
