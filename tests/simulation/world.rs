@@ -104,6 +104,8 @@ impl World {
             let pause = *self.dice.pick(&[0, 500, 10_000, 50_000, 300_000]);
             let next = self.now + Duration::from_micros(self.dice.below(pause + 1));
             self.run_until(next, |_| false);
+            let ledger = self.bus.ledger();
+            assert!(ledger.is_balanced(), "{ledger:?}");
             if self.dice.chance(8) {
                 self.disturb();
             } else {

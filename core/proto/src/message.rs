@@ -87,7 +87,7 @@ impl Extras {
 pub struct Sender {
     /// The client's id.
     pub id: String,
-    /// Random, chosen by the client once in its life; makes `origin-number` a unique message id.
+    /// Random, chosen by the client for one session; makes `origin-number` a unique message id.
     pub origin: String,
 }
 

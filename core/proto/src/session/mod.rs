@@ -195,7 +195,8 @@ impl Session {
             subscriptions: self.subscriptions.ledgers(),
             published: PublishCounts {
                 total,
-                accepted: total - failed - self.abandoned - pending,
+                // A server may refuse again what it forgot that it refused.
+                accepted: total.saturating_sub(failed + self.abandoned + pending),
                 failed,
                 abandoned: self.abandoned,
                 pending,

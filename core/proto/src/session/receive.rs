@@ -265,9 +265,8 @@ impl Session {
                 let refusal = Refusal { id: self.outbox.id_of(number), error };
                 if number > self.outbox.accepted() {
                     self.refusals.note(number, refusal);
-                } else if self.refusals.find(number).is_none() {
+                } else if self.refusals.remember(number, &refusal.error) {
                     // Another server could not be reached with it.
-                    self.refusals.count_late();
                     self.publish_failed(number, refusal, events);
                 }
             }

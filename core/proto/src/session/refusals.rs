@@ -3,7 +3,7 @@
 //! A refusal counts once the server's confirmation has passed its publish: if the session is lost
 //! before, the publish is sent again and its fate is open again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use crate::error::Error;
 
@@ -13,7 +13,7 @@ const REMEMBERED: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     waiting: BTreeMap<u64, Refusal>,
-    known: VecDeque<(u64, Error)>,
+    known: BTreeMap<u64, Error>,
     total: u64,
 }
 
@@ -33,17 +33,22 @@ impl Refusals {
     pub(super) fn next(&mut self, number: u64) -> Option<(u64, Refusal)> {
         let first = self.waiting.first_entry().filter(|entry| *entry.key() <= number)?;
         let (number, refusal) = first.remove_entry();
-        if self.known.len() == REMEMBERED {
-            self.known.pop_front();
-        }
-        self.known.push_back((number, refusal.error.clone()));
-        self.total += 1;
+        self.remember(number, &refusal.error);
         Some((number, refusal))
     }
 
-    /// One that came after the confirmation: what was accepted could not be passed on.
-    pub(super) fn count_late(&mut self) {
+    /// Counts one, perhaps one that came after the confirmation: what was accepted could not be
+    /// passed on. False if it is known.
+    pub(super) fn remember(&mut self, number: u64, error: &Error) -> bool {
+        if self.known.contains_key(&number) {
+            return false;
+        }
+        if self.known.len() == REMEMBERED {
+            self.known.pop_first();
+        }
+        self.known.insert(number, error.clone());
         self.total += 1;
+        true
     }
 
     /// The session is lost: what does not count yet never will.
@@ -53,8 +58,7 @@ impl Refusals {
 
     /// Why a publish was refused, of the last ones that were.
     pub(super) fn find(&self, number: u64) -> Option<&Error> {
-        let at = self.known.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-        Some(&self.known[at].1)
+        self.known.get(&number)
     }
 
     /// How many ever.

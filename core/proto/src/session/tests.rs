@@ -496,6 +496,31 @@ fn a_refused_publish_fails_by_name_once_its_turn_is_confirmed() {
 }
 
 #[test]
+fn a_publish_that_could_not_be_passed_on_fails_after_it_was_accepted_and_once() {
+    let mut stage = Stage::connected();
+    let to = Destination::Server("127.0.0.1:1");
+    let options = PublishOptions::default();
+    stage.session.publish(stage.now, to, ContentType::Json, b"1", &options).unwrap();
+    stage.said();
+    stage.accepted(1);
+    for _ in 0..2 {
+        stage
+            .hear(&Frame::Error(ErrorFrame {
+                kind: ErrorKind::ConnectFailed,
+                reference: Reference::Publish(1),
+                fatal: false,
+                message: "nobody there",
+            }))
+            .unwrap();
+    }
+    assert_eq!(stage.heard(), ["0: failed 1 connect_failed"]);
+    let error = stage.session.watch(1, ReceiptLevel::Accepted, TARGET).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectFailed);
+    let counts = stage.session.ledger().published;
+    assert_eq!((counts.accepted, counts.failed), (0, 1));
+}
+
+#[test]
 fn a_server_that_confirms_what_was_never_sent_is_not_believed() {
     let mut stage = Stage::connected();
     stage.publish_plain("a");
