@@ -158,7 +158,7 @@ impl<'a> Batch<'a> {
                 self.write(record, &[], &Bytes::new())
             }
             Event::ServerMessage { from, payload } => {
-                self.to_server(record(Kind::ToServer), from, payload)
+                self.server_message(record(Kind::ToServer), from, payload)
             }
             other => self.write(record(Kind::Told), &[], &Bytes::from(told(other).to_string())),
         }
@@ -218,7 +218,7 @@ impl<'a> Batch<'a> {
     }
 
     /// What was sent to a server itself.
-    fn to_server(&mut self, mut record: Record, from: &Arc<str>, payload: &Payload) -> bool {
+    fn server_message(&mut self, mut record: Record, from: &Arc<str>, payload: &Payload) -> bool {
         record.flags = payload.content_type as u32 | flag::PAYLOAD;
         record.sender = self.strings.number(from);
         self.write(record, &[], &payload.bytes)

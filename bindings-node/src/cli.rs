@@ -6,6 +6,6 @@ use napi_derive::napi;
 
 /// Runs the command line with `args` (the program's name first) and returns its exit code.
 #[napi]
-pub fn cli_main(args: Vec<String>) -> i32 {
+pub(crate) fn cli_main(args: Vec<String>) -> i32 {
     kps::cli::run(args.into_iter().map(OsString::from))
 }

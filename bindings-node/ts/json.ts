@@ -1,5 +1,3 @@
-import { randomBytes } from "node:crypto";
-
 /** How values become JSON and back: plainly, or with exact integers. @internal */
 export interface Json {
   encode(value: unknown): string | undefined;
@@ -16,6 +14,8 @@ export const plain: Json = { encode: JSON.stringify, decode: JSON.parse };
  * @internal
  */
 export function bigints(): Json {
+  // Only here, because loading it takes longer than all of kps.
+  const { randomBytes } = require("node:crypto") as typeof import("node:crypto");
   const mark = `${randomBytes(12).toString("hex")}:`;
   const marked = new RegExp(`"${mark}(-?\\d+)"`, "g");
   // Either a whole string, which is skipped, or an integer of 16 and more digits.
