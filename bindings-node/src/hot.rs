@@ -11,7 +11,7 @@ use std::{
 };
 
 use kps::{
-    AckRequest, FlushHint, PublishOptions, Room, SubId, To,
+    AckRequest, ErrorKind, FlushHint, PublishOptions, Room, SubId, To,
     message::{Answer, ContentType, HandlerError, Payload},
 };
 use napi::{Env, bindgen_prelude::Object, sys};
@@ -303,9 +303,14 @@ unsafe extern "C" fn answer_delivery(
             Answer::Acked(Payload { content_type, bytes: bytes.into() })
         }
     };
-    call.done(call.shared.with_client(call.int(0), |client| {
+    let answered = call.shared.with_client(call.int(0), |client| {
         client.bridge.answer(call.float(1) as u64, answer, FlushHint::Later)
-    }))
+    });
+    call.done(match answered {
+        // Nobody waits for it any more, and nobody here has to know.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed) => Ok(()),
+        other => other,
+    })
 }
 
 /// `consumed(client, sub, count)`.

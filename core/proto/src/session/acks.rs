@@ -189,7 +189,9 @@ impl Acks {
             };
             events.push((ack.target, Event::Row { ack: number, row }));
         }
-        let error = ack.recipients.is_none().then(|| error.clone());
+        // Who closes its client stops asking: rows that nobody gave are no outcome.
+        let untold = ack.recipients.is_none() || error.kind() == ErrorKind::Closed;
+        let error = untold.then(|| error.clone());
         events.push((ack.target, Event::AckDone { ack: number, error }));
         true
     }

@@ -170,7 +170,8 @@ pub enum Event {
     AckDone {
         /// What `publish` returned.
         ack: u64,
-        /// Set if its recipients never became known: refused, lost or timed out on the way.
+        /// Set if its recipients never became known (refused, lost or timed out on the way), or the
+        /// client was closed.
         error: Option<Error>,
     },
     /// A request's outcome, all that is told of it: the first successful row, or why there is none.
