@@ -1,0 +1,232 @@
+//! What goes out, and how it ends.
+
+use super::*;
+
+#[test]
+fn topics_get_numbers_and_a_smaller_server_gets_names() {
+    let mut stage = Stage::connected();
+    for _ in 0..3 {
+        stage.publish_plain("a");
+    }
+    assert_eq!(stage.said(), ["ALIAS 0 a", "PUB 1 a", "PUB 2 #0", "PUB 3 #0"]);
+    stage.lose();
+    stage.connect(Welcome { aliases: 0, ..resumed(1) });
+    assert_eq!(stage.said(), ["PUB 2 a", "PUB 3 a"]);
+    stage.accepted(3);
+}
+
+#[test]
+fn one_message_larger_than_the_window_or_the_write_still_goes() {
+    let mut stage = Stage::new();
+    stage.connect(Welcome { publish_window_bytes: 100, ..welcome() });
+    for _ in 0..2 {
+        let to = Destination::Topic("a");
+        let options = PublishOptions::default();
+        stage.session.publish(stage.now, to, ContentType::Bytes, &[0; 500], &options).unwrap();
+    }
+    let mut out = BytesMut::new();
+    stage.session.transmit(stage.now, 10, &mut out);
+    stage.session.transmit(stage.now, 10, &mut out);
+    assert!(!stage.session.transmit(stage.now, 10, &mut out));
+    assert_eq!(Frames::new(&out).count(), 2, "ALIAS and one PUB");
+    stage.accepted(1);
+    assert!(stage.session.has_output());
+}
+
+#[test]
+fn the_hard_bound_refuses_and_the_soft_bound_tells_when_there_is_room() {
+    let outbox = OutboxBounds { soft_bytes: 1000, hard_bytes: 2000, hard_messages: 1000 };
+    let mut stage = Stage::with(SessionConfig { outbox, ..SessionConfig::default() });
+    stage.connect(welcome());
+    assert!(stage.session.watch_room(TARGET));
+    let mut last = 0;
+    let error = loop {
+        match stage.publish("a", &PublishOptions::default()) {
+            Ok(number) => last = number,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::OutboxFull);
+    assert_eq!(stage.session.room(), Room::Hard);
+    assert!(!stage.session.watch_room(TARGET));
+    stage.said();
+    stage.accepted(10);
+    assert_eq!(stage.session.room(), Room::Soft);
+    assert!(stage.heard().is_empty());
+    stage.accepted(last);
+    assert_eq!(stage.heard(), ["7: room"]);
+    assert_eq!(stage.publish_plain("a"), last + 1, "nothing was queued by the refused call");
+}
+
+#[test]
+fn many_small_messages_meet_the_bound_too() {
+    let outbox = OutboxBounds { hard_messages: 3, ..OutboxBounds::default() };
+    let mut stage = Stage::with(SessionConfig { outbox, ..SessionConfig::default() });
+    for _ in 0..3 {
+        stage.publish_plain("a");
+    }
+    let error = stage.publish("a", &PublishOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutboxFull);
+}
+
+#[test]
+fn what_cannot_be_published_is_refused_with_a_reason() {
+    let mut stage = Stage::connected();
+    let plain = PublishOptions::default();
+    for topic in ["", "kps.x", "a.*", ">"] {
+        assert_eq!(stage.publish(topic, &plain).unwrap_err().kind(), ErrorKind::InvalidTopic);
+    }
+    let large = vec![0; (1 << 20) + 1];
+    let error = stage
+        .session
+        .publish(stage.now, Destination::Topic("a"), ContentType::Bytes, &large, &plain)
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PayloadTooLarge);
+    assert!(error.message().contains("1048576"));
+    let headers = vec![("h".into(), "x".repeat(70_000))];
+    let extras = Extras { headers, ..Extras::default() };
+    let error = stage.publish("a", &PublishOptions { extras: Some(&extras), ..plain }).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    let stored = PublishOptions { receipt: Some(ReceiptLevel::Stored), ..plain };
+    assert_eq!(stage.publish("a", &stored).unwrap_err().kind(), ErrorKind::ReceiptUnavailable);
+    let to = Destination::Client("");
+    let error = stage.session.publish(stage.now, to, ContentType::Json, b"", &plain).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(stage.said().is_empty());
+}
+
+#[test]
+fn endless_timeouts_saturate() {
+    let mut stage = Stage::connected();
+    let extras = Extras { ttl: Some(Duration::MAX), ..Extras::default() };
+    let ack = AckRequest { timeout: Duration::MAX, request: true, target: TARGET };
+    let options =
+        PublishOptions { extras: Some(&extras), ack: Some(ack), ..PublishOptions::default() };
+    stage.publish("a", &options).unwrap();
+    assert_eq!(stage.said(), [format!("PUB 1 a ack={}", (1u64 << 53) - 1)]);
+}
+
+#[test]
+fn a_receipt_comes_once_its_publish_is_accepted_and_waiting_for_it_hurries_the_server() {
+    let mut stage = Stage::connected();
+    let first = stage.publish_plain("a");
+    assert_eq!(stage.session.watch(first, ReceiptLevel::Queued, TARGET), Ok(true));
+    assert_eq!(stage.session.watch(first, ReceiptLevel::Accepted, TARGET), Ok(false));
+    assert_eq!(stage.said(), ["PUB 1 a", "PING"]);
+    let options = PublishOptions {
+        receipt: Some(ReceiptLevel::Accepted),
+        target: TARGET,
+        ..PublishOptions::default()
+    };
+    let second = stage.publish("b", &options).unwrap();
+    assert_eq!(stage.said(), ["PUB 2 b prompt"]);
+    stage.accepted(2);
+    assert_eq!(stage.heard(), ["7: receipt 1 accepted", "7: receipt 2 accepted"]);
+    assert_eq!(stage.session.watch(second, ReceiptLevel::Accepted, TARGET), Ok(true));
+}
+
+#[test]
+fn flush_waits_for_everything_published_so_far() {
+    let mut stage = Stage::connected();
+    assert_eq!(stage.session.flush(TARGET), Ok(true));
+    stage.publish_plain("a");
+    assert_eq!(stage.session.flush(TARGET), Ok(false));
+    stage.publish_plain("b");
+    assert_eq!(stage.said(), ["PUB 1 a", "PUB 2 b", "PING"]);
+    stage.accepted(1);
+    assert_eq!(stage.heard(), ["7: flushed true"]);
+}
+
+#[test]
+fn a_refused_publish_fails_by_name_once_its_turn_is_confirmed() {
+    let mut stage = Stage::connected();
+    let extras = Extras { id: Some("mine".into()), ..Extras::default() };
+    stage.publish_plain("a");
+    let refused = stage
+        .publish("a", &PublishOptions { extras: Some(&extras), ..PublishOptions::default() })
+        .unwrap();
+    stage.said();
+    stage
+        .hear(&Frame::Error(ErrorFrame {
+            kind: ErrorKind::Unauthorized,
+            reference: Reference::Publish(refused),
+            fatal: false,
+            message: "no",
+        }))
+        .unwrap();
+    assert!(stage.heard().is_empty());
+    stage.accepted(2);
+    let Some((Target(0), Event::PublishFailed { number: 2, id, .. })) = stage.events.first() else {
+        panic!("{:?}", stage.events)
+    };
+    assert_eq!(id, "mine");
+    let error = stage.session.watch(refused, ReceiptLevel::Accepted, TARGET).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthorized);
+    let counts = stage.session.ledger().published;
+    assert_eq!((counts.total, counts.accepted, counts.failed, counts.pending), (2, 1, 1, 0));
+}
+
+#[test]
+fn a_publish_that_could_not_be_passed_on_fails_after_it_was_accepted_and_once() {
+    let mut stage = Stage::connected();
+    let to = Destination::Server("127.0.0.1:1");
+    let options = PublishOptions::default();
+    stage.session.publish(stage.now, to, ContentType::Json, b"1", &options).unwrap();
+    stage.said();
+    stage.accepted(1);
+    for _ in 0..2 {
+        stage
+            .hear(&Frame::Error(ErrorFrame {
+                kind: ErrorKind::ConnectFailed,
+                reference: Reference::Publish(1),
+                fatal: false,
+                message: "nobody there",
+            }))
+            .unwrap();
+    }
+    assert_eq!(stage.heard(), ["0: failed 1 connect_failed"]);
+    let error = stage.session.watch(1, ReceiptLevel::Accepted, TARGET).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectFailed);
+    let counts = stage.session.ledger().published;
+    assert_eq!((counts.accepted, counts.failed), (0, 1));
+}
+
+#[test]
+fn a_server_that_confirms_what_was_never_sent_is_not_believed() {
+    let mut stage = Stage::connected();
+    stage.publish_plain("a");
+    let error = stage.hear(&Frame::Accepted { published: 1, answered: 0 }).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    let mut stage = Stage::connected();
+    let error = stage.hear(&Frame::Accepted { published: 0, answered: 1 }).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+}
+
+#[test]
+fn what_waited_in_the_outbox_travels_with_the_time_that_is_left() {
+    let mut stage = Stage::new();
+    stage.publish_plain("x");
+    stage.publish_with_ack(Duration::from_secs(3));
+    stage.publish_with_ack(Duration::from_secs(1));
+    stage.now = Time::ZERO + Duration::from_secs(2);
+    stage.publish_with_ack(Duration::from_secs(1));
+    stage.connect(welcome());
+    assert_eq!(stage.said(), ["PUB 1 x", "PUB 2 a ack=1000", "PUB 3 a ack=0", "PUB 4 a ack=1000"]);
+    stage.accepted(4);
+}
+
+#[test]
+fn the_window_holds_publishes_back_and_control_frames_pass() {
+    let mut stage = Stage::new();
+    stage.connect(Welcome { publish_window: 2, ..welcome() });
+    for _ in 0..4 {
+        stage.publish_plain("a");
+    }
+    stage.session.subscribe(TARGET, "b", SubscribeOptions::default()).unwrap();
+    assert_eq!(stage.said(), ["SUB 1 b 4096", "ALIAS 0 a", "PUB 1 a", "PUB 2 #0"]);
+    assert!(!stage.session.has_output());
+    stage.accepted(1);
+    assert_eq!(stage.said(), ["PUB 3 #0"]);
+    stage.accepted(3);
+    assert_eq!(stage.said(), ["PUB 4 #0"]);
+}
