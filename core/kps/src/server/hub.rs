@@ -20,7 +20,10 @@ use tokio::sync::Notify;
 use super::{
     connection::Connection, egress::Egress, events::Listeners, options::ServerOptions, relay,
 };
-use crate::auth::{OnConnect, Tokens};
+use crate::{
+    auth::{OnConnect, Tokens},
+    runtime,
+};
 
 /// Bytes pulled for one connection at once, and so about what it may have unsent beyond the
 /// bus' bounded queues.
@@ -36,6 +39,7 @@ pub(super) struct Hub {
     pub(super) on_connect: Mutex<Option<OnConnect>>,
     pub(super) listeners: Listeners,
     start: Instant,
+    generation: u32,
     state: Mutex<State>,
     work: Mutex<Work>,
     /// When the clock wakes next, microseconds.
@@ -91,6 +95,7 @@ impl Hub {
             options,
             listeners: Listeners::default(),
             start: Instant::now(),
+            generation: runtime::generation(),
             state: Mutex::new(State { bus, links: SecondaryMap::new() }),
             work: Mutex::default(),
             armed: AtomicU64::new(u64::MAX),
@@ -111,6 +116,17 @@ impl Hub {
     /// Looks at the bus without giving it anything to do.
     pub(super) fn with_bus<R>(&self, look: impl FnOnce(&mut Bus, Time) -> R) -> R {
         look(&mut self.state.lock().bus, self.now())
+    }
+
+    /// Whether this is the process that started the server. In a forked child nobody would ever
+    /// release the locks that were held when it was forked.
+    pub(super) fn is_here(&self) -> bool {
+        self.generation == runtime::generation()
+    }
+
+    /// Looks at the bus; in a forked child at nothing.
+    pub(super) fn if_here<R: Default>(&self, look: impl FnOnce(&mut Bus) -> R) -> R {
+        if self.is_here() { self.with_bus(|bus, _| look(bus)) } else { R::default() }
     }
 
     /// Lets `act` work on the bus and sends what it made ready. On the server's thread only.
@@ -233,8 +249,10 @@ impl Hub {
 
     /// Connected clients of a namespace, this process' own left out.
     pub(super) fn count_clients(&self, namespace: &str) -> usize {
-        let locals = if namespace.is_empty() { self.locals.lock().len() } else { 0 };
-        self.with_bus(|bus, _| bus.count_clients(namespace)).saturating_sub(locals)
+        self.if_here(|bus| {
+            let locals = if namespace.is_empty() { self.locals.lock().len() } else { 0 };
+            bus.count_clients(namespace).saturating_sub(locals)
+        })
     }
 
     /// Counts a socket until the guard is dropped; `None` if there are too many.

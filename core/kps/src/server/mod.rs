@@ -63,6 +63,9 @@ pub fn fuzz_upgrade(request: &[u8]) {
 }
 
 /// A running server. Dropping the last handle closes it without waiting for anybody.
+///
+/// It stays with the process that started it: in a forked child there is no server, and the
+/// counts are 0.
 #[derive(Clone)]
 pub struct Server(Arc<Running>);
 
@@ -193,23 +196,24 @@ impl Server {
 
     /// Subscriptions in the default namespace that a message on `topic` would reach.
     pub fn count_subscribers(&self, topic: &str) -> usize {
-        self.0.hub.with_bus(|bus, _| bus.count_subscribers("", topic))
+        self.0.hub.if_here(|bus| bus.count_subscribers("", topic))
     }
 
     /// The sum over all subscriptions there ever were.
     pub fn ledger(&self) -> Ledger {
-        self.0.hub.with_bus(|bus, _| bus.ledger())
+        self.0.hub.if_here(|bus| bus.ledger())
     }
 
     /// Bytes of all messages that wait in the server.
     pub fn memory(&self) -> usize {
-        self.0.hub.with_bus(|bus, _| bus.memory())
+        self.0.hub.if_here(|bus| bus.memory())
     }
 
     /// Takes no more connections, tells clients to come back later, and returns when all have
     /// gone, at most after `timeout`.
     pub async fn close(&self, timeout: Duration) {
-        Running::close(&self.0, timeout).await;
+        // An error means that the runtime was shut down: then everything is closed.
+        let _ = runtime::spawn(self.0.clone().close_here(timeout)).await;
     }
 }
 
@@ -220,30 +224,25 @@ impl fmt::Debug for Server {
 }
 
 impl Running {
-    async fn close(&self, timeout: Duration) {
-        if self.closed.swap(true, Ordering::Relaxed) {
+    /// Closes on the runtime's thread, where it must be called: only that touches connections.
+    async fn close_here(self: Arc<Self>, timeout: Duration) {
+        if self.closed.swap(true, Ordering::Relaxed) || !self.hub.is_here() {
             return;
         }
-        let deadline = std::time::Instant::now() + timeout;
+        let deadline = tokio::time::Instant::now() + timeout;
         if let Some(own) = self.own.get() {
             own.close(timeout / 2).await;
         }
-        let hub = self.hub.clone();
-        // Connections are touched on the runtime's thread only.
-        let closing = runtime::spawn(async move {
-            hub.start_closing();
-            let rest = deadline.saturating_duration_since(std::time::Instant::now());
-            let _ = tokio::time::timeout(rest, hub.wait_until_empty()).await;
-            hub.links().iter().for_each(|link| link.abandon());
-        });
-        // An error means that the runtime was shut down: then everything is closed.
-        let _ = closing.await;
+        self.hub.start_closing();
+        // Whoever has not gone by then is left alone.
+        let _ = tokio::time::timeout_at(deadline, self.hub.wait_until_empty()).await;
+        self.hub.links().iter().for_each(|link| link.abandon());
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !*self.closed.get_mut() {
+        if !*self.closed.get_mut() && self.hub.is_here() {
             let hub = self.hub.clone();
             runtime::spawn(async move { hub.start_closing() });
         }
@@ -253,7 +252,7 @@ impl Drop for Running {
 impl Exit for Running {
     fn close(self: Arc<Self>, timeout: Duration) -> BoxFuture<'static, usize> {
         Box::pin(async move {
-            Running::close(&self, timeout).await;
+            self.close_here(timeout).await;
             0
         })
     }
@@ -354,7 +353,7 @@ fn turn_away(stream: &TcpStream) {
 
 /// A client of this process brings its pipe.
 fn attach(hub: &Weak<Hub>, end: mem::End) -> bool {
-    let Some(hub) = hub.upgrade() else { return false };
+    let Some(hub) = hub.upgrade().filter(|hub| hub.is_here()) else { return false };
     let Some(admission) = hub.admit() else { return false };
     runtime::spawn(async move {
         let introduction = Introduction {

@@ -353,7 +353,6 @@ impl Names {
                 if self.last_sender.0 == old {
                     self.last_sender = (0, 0);
                 }
-                wire::encode(&Frame::Unalias { number }, &mut egress.buffer);
             }
             None => self.held.push(held),
         }
