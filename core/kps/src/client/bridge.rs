@@ -200,14 +200,18 @@ impl Bridge {
         }
     }
 
-    /// Answers a message that has a `delivery`, once.
+    /// Answers a message that has a `delivery`, once. An answer that nobody waits for any more
+    /// (timed out, cancelled, the connection was lost) is dropped: its row said so to the publisher.
     ///
     /// # Errors
-    /// `not_found` if nobody waits any more, `payload_too_large` (it can still be answered).
+    /// `payload_too_large` (it can still be answered).
     #[inline]
     pub fn answer(&self, delivery: u64, answer: Answer, hint: FlushHint) -> Result<()> {
         let inner = self.inner();
-        inner.session(|session| session.answer(delivery, &answer))?;
+        match inner.session(|session| session.answer(delivery, &answer)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            answered => answered?,
+        }
         let bytes = match &answer {
             Answer::Acked(payload) => payload.bytes.len(),
             _ => 0,

@@ -252,11 +252,11 @@ impl Delivered {
         self.reply.is_some()
     }
 
-    /// Answers with `data`. Nothing happens if nobody waits for an answer, or it was given.
+    /// Answers with `data`. Nothing happens if nobody waits for an answer (any more), or it was
+    /// given.
     ///
     /// # Errors
-    /// `invalid_payload`, `payload_too_large` (it can still be answered), `not_found` if the
-    /// publisher gave up.
+    /// `invalid_payload`, `payload_too_large` (it can still be answered).
     pub fn respond(&self, data: impl IntoPayload) -> Result<()> {
         let payload = data.into_payload()?;
         self.reply.as_ref().map_or(Ok(()), |reply| reply.answer(Answer::Acked(payload)))
@@ -265,7 +265,7 @@ impl Delivered {
     /// Answers with an error: its type's name, and what it says.
     ///
     /// # Errors
-    /// `not_found` if the publisher gave up.
+    /// None today.
     pub fn fail(&self, kind: impl Into<String>, text: impl Into<String>) -> Result<()> {
         let error = HandlerError { kind: kind.into(), text: text.into() };
         self.reply.as_ref().map_or(Ok(()), |reply| reply.answer(Answer::Failed(error)))

@@ -57,7 +57,7 @@ impl Session {
         }
         self.subscriptions.disconnect();
         for number in self.acks.up_to(u64::MAX) {
-            self.acks.end(number, RowStatus::Disconnected, error, events);
+            self.acks.end(number, RowStatus::Cancelled, error, events);
         }
         for number in self.receipts.numbers() {
             let id = self.outbox.id_of(number);
