@@ -392,7 +392,9 @@ impl Bridge {
     #[cold]
     fn begin_again(&self, parents: *mut Arc<Inner>) -> &Arc<Inner> {
         let shared = &*self.0;
-        let inner = Inner::start(shared.key, shared.options.clone(), shared.transport.clone())
+        // The parent lives on under its id: the server makes another one for the child.
+        let options = Arc::new(ConnectOptions { id: None, ..(*shared.options).clone() });
+        let inner = Inner::start(shared.key, options, shared.transport.clone())
             .expect("it started once with the same options");
         if shared.closed.load(Ordering::Relaxed) {
             inner.end_session(runtime::now());
