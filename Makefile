@@ -84,7 +84,8 @@ bench: build
 
 lint: lint-rust lint-python lint-node licences wasm
 
-lint-rust:
+# The interpreter: what the Python package is compiled against.
+lint-rust: $(VENV)/.tools
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
