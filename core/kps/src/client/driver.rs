@@ -155,13 +155,19 @@ impl Driver {
             }
         }
         let (inner, events) = (&self.inner, &mut self.events);
+        // Asked while the session is locked anyway: after `deliver` the host's thread wants it.
+        let mut answers = false;
         let read = link.poll_receive(cx, &mut |batch| {
-            inner.session(|session| session.receive(now, batch, events))
+            inner.session(|session| {
+                let received = session.receive(now, batch, events);
+                answers = session.has_output();
+                received
+            })
         });
         self.inner.deliver(&mut self.events);
         match read {
             Poll::Ready(Ok(())) => {
-                if self.inner.session(|session| session.has_output()) {
+                if answers {
                     self.inner.flush(now);
                 }
                 Step::Again
@@ -229,9 +235,12 @@ impl Future for Driver {
             if matches!(this.phase, Phase::Ended) {
                 return Poll::Ready(());
             }
-            let due = this.time(now);
-            if again || rung || due.is_some_and(|at| at <= now) {
+            if again || rung {
                 // The socket's own budget makes `step` wait when others are to have their turn.
+                continue;
+            }
+            let due = this.time(now);
+            if due.is_some_and(|at| at <= now) {
                 continue;
             }
             this.inner.armed.store(due.map_or(u64::MAX, Time::as_micros), Ordering::Relaxed);
