@@ -117,8 +117,11 @@ async def serving() -> None:
         async def hear(message: kps.Message) -> None:
             print(message.data)
 
-        server.on_server_message(lambda message: print(message.data))
-        print(admit, hear)
+        @server.on_server_message
+        def relayed(message: kps.Message) -> None:
+            print(message.data)
+
+        print(admit, hear, relayed)
         server.publish("t", 1)
 
 
