@@ -19,13 +19,14 @@ use crate::{
     arguments::{self, callable, count, given, invalid, seconds, text},
     direct,
     errors::{self, OrRaise},
+    exit::Inside,
     host::Host,
     ledger, payload,
     receipt::Receipt,
     shared::Shared,
     subscription::Sub,
     values::CloseReport,
-    wait::{Await, Slot},
+    wait::{Await, Lazy, Slot},
 };
 
 /// What `on` knows; the last three happen at servers.
@@ -123,9 +124,9 @@ impl Client {
     /// Waits for the first handshake.
     fn _ready(&self, py: Python<'_>) -> PyResult<Await> {
         let link = self.shared(py)?.link().clone();
-        finish(py, async move { link.ready().await }, |py, result| {
+        Ok(finish("connect", async move { link.ready().await }, |py, result| {
             result.or_raise(py).map(|()| py.None())
-        })
+        }))
     }
 
     /// The first handshake failed: lets go of the connection.
@@ -198,44 +199,47 @@ impl Client {
             return Err(unsupported(py, "durable: this server keeps no history"));
         }
         let shared = self.shared(py)?;
-        let host = Host::current(py)?;
-        host.attach(&shared);
-        let link = shared.link().clone();
-        let sub = Sub::new(shared, &host, topic, handler, concurrent);
-        let id = link.subscribe(host.mailbox(), &sub.topic, options).or_raise(py)?;
-        let slot = Arc::new(Slot::default());
-        {
-            let mut state = sub.state.lock();
-            state.id = Some(id);
-            state.confirmed = Some(slot.clone());
-        }
-        let sub = Arc::new(sub);
-        sub.shared.add_sub(&sub);
-        let abandoned = Arc::downgrade(&sub);
-        slot.on_abandon(move |py| {
-            if let Some(sub) = abandoned.upgrade() {
-                // Nothing is left to tell whoever cancelled.
-                let _ = sub.unsubscribe(py);
+        Ok(Lazy::coroutine("subscribe", move |py| {
+            let host = Host::current(py)?;
+            host.attach(&shared);
+            let link = shared.link().clone();
+            let sub = Sub::new(shared, &host, topic, handler, concurrent);
+            let id = link.subscribe(host.mailbox(), &sub.topic, options).or_raise(py)?;
+            let slot = Arc::new(Slot::default());
+            {
+                let mut state = sub.state.lock();
+                state.id = Some(id);
+                state.confirmed = Some(slot.clone());
             }
-        });
-        host.tables.lock().subs.insert((link.key(), id), sub);
-        Ok(Await::new(slot))
+            let sub = Arc::new(sub);
+            sub.shared.add_sub(&sub);
+            let abandoned = Arc::downgrade(&sub);
+            slot.on_abandon(move |py| {
+                if let Some(sub) = abandoned.upgrade() {
+                    // Nothing is left to tell whoever cancelled.
+                    let _ = sub.unsubscribe(py);
+                }
+            });
+            host.tables.lock().subs.insert((link.key(), id), sub);
+            Ok(slot)
+        }))
     }
 
     /// Ends every subscription of this client with this topic.
     fn unsubscribe(&self, py: Python<'_>, topic: &Bound<'_, PyAny>) -> PyResult<Await> {
-        let topic = text(topic, "topic")?;
+        let topic = text(topic, "topic")?.to_owned();
         let shared = self.shared(py)?;
-        let subs = shared.subs_of(topic);
-        if subs.is_empty() {
-            let sentence = format!("this client has no subscription to {topic:?}");
-            return Err(errors::raise(py, ErrorKind::NotFound, sentence));
-        }
-        let mut last = None;
-        for sub in subs {
-            last = Some(sub.unsubscribe(py)?);
-        }
-        Ok(Await::new(last.expect("there is at least one")))
+        Ok(Lazy::coroutine("unsubscribe", move |py| {
+            let mut ended = None;
+            for sub in shared.subs_of(&topic) {
+                // The broker confirms them in this order.
+                ended = Some(sub.unsubscribe(py)?);
+            }
+            ended.ok_or_else(|| {
+                let sentence = format!("this client has no subscription to {topic:?}");
+                errors::raise(py, ErrorKind::NotFound, sentence)
+            })
+        }))
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -331,24 +335,28 @@ impl Client {
         data: &Bound<'_, PyAny>,
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Await> {
-        let to = To::Topic(text(topic, "topic")?);
+        let topic = text(topic, "topic")?.to_owned();
         let timeout = ack_timeout(timeout)?;
         let shared = self.shared(py)?;
-        let host = Host::current(py)?;
-        let options = PublishOptions {
-            ack: Some(AckRequest { timeout, request: true, target: host.attach(&shared) }),
-            ..PublishOptions::default()
-        };
-        let number = send(py, &shared, to, data, options)?;
-        let slot = Arc::new(Slot::default());
-        let key = (shared.link().key(), number);
-        host.tables.lock().requests.insert(key, slot.clone());
-        slot.on_abandon(move |_| {
-            let forgotten = host.tables.lock().requests.remove(&key);
-            drop(forgotten);
-            shared.link().cancel_ack(number);
-        });
-        Ok(Await::new(slot))
+        let data = data.clone().unbind();
+        Ok(Lazy::coroutine("request", move |py| {
+            let host = Host::current(py)?;
+            let target = host.attach(&shared);
+            let options = PublishOptions {
+                ack: Some(AckRequest { timeout, request: true, target }),
+                ..PublishOptions::default()
+            };
+            let number = send(py, &shared, To::Topic(&topic), data.bind(py), options)?;
+            let slot = Arc::new(Slot::default());
+            let key = (shared.link().key(), number);
+            host.tables.lock().requests.insert(key, slot.clone());
+            slot.on_abandon(move |_| {
+                let forgotten = host.tables.lock().requests.remove(&key);
+                drop(forgotten);
+                shared.link().cancel_ack(number);
+            });
+            Ok(slot)
+        }))
     }
 
     /// Calls `handler` on every `event`; the function returned ends that.
@@ -370,15 +378,17 @@ impl Client {
     /// Resolves when everything published so far was accepted or refused.
     fn flush(&self, py: Python<'_>) -> PyResult<Await> {
         let shared = self.shared(py)?;
-        let host = Host::current(py)?;
-        host.attach(&shared);
-        let link = shared.link();
-        let slot = Arc::new(Slot::default());
-        let token = link.flush_event(host.mailbox());
-        let key = (link.key(), token);
-        host.tables.lock().flushes.insert(key, slot.clone());
-        slot.on_abandon(move |_| drop(host.tables.lock().flushes.remove(&key)));
-        Ok(Await::new(slot))
+        Ok(Lazy::coroutine("flush", move |py| {
+            let host = Host::current(py)?;
+            host.attach(&shared);
+            let link = shared.link();
+            let slot = Arc::new(Slot::default());
+            let token = link.flush_event(host.mailbox());
+            let key = (link.key(), token);
+            host.tables.lock().flushes.insert(key, slot.clone());
+            slot.on_abandon(move |_| drop(host.tables.lock().flushes.remove(&key)));
+            Ok(slot)
+        }))
     }
 
     /// What became of everything published and received, counted.
@@ -400,9 +410,9 @@ impl Client {
         set(&mut limit, timeout, |value| seconds(value, "timeout"))?;
         let shared = self.shared(py)?;
         let link = shared.link().clone();
-        finish(py, async move { link.close(limit).await }, |py, report| {
+        Ok(finish("close", async move { link.close(limit).await }, |py, report| {
             Ok(Py::new(py, CloseReport::from(report))?.into_any())
-        })
+        }))
     }
 
     fn __repr__(&self) -> String {
@@ -450,6 +460,7 @@ fn send(
     data: &Bound<'_, PyAny>,
     options: PublishOptions<'_>,
 ) -> PyResult<u64> {
+    let _inside = Inside::enter(py);
     payload::with_encoded(data, "data", |content_type, bytes| {
         let sent =
             shared.send(py, |link, hint| link.publish(to, content_type, bytes, options, hint));
@@ -457,21 +468,23 @@ fn send(
     })
 }
 
-/// Runs `future` on the runtime thread and brings its output to the running loop.
+/// The coroutine that runs `future` on the runtime thread and brings its output to the loop.
 pub(crate) fn finish<T: Send + 'static>(
-    py: Python<'_>,
+    name: &'static str,
     future: impl Future<Output = T> + Send + 'static,
     convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
-) -> PyResult<Await> {
-    let host = Host::current(py)?;
-    let slot = Arc::new(Slot::default());
-    let result = slot.clone();
-    let task = runtime::spawn(async move {
-        let output = future.await;
-        host.complete(move |py| result.fill(py, convert(py, output)));
-    });
-    slot.on_abandon(move |_| task.abort());
-    Ok(Await::new(slot))
+) -> Await {
+    Lazy::coroutine(name, move |py| {
+        let host = Host::current(py)?;
+        let slot = Arc::new(Slot::default());
+        let result = slot.clone();
+        let task = runtime::spawn(async move {
+            let output = future.await;
+            host.complete(move |py| result.fill(py, convert(py, output)));
+        });
+        slot.on_abandon(move |_| task.abort());
+        Ok(slot)
+    })
 }
 
 fn ack_timeout(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Duration> {

@@ -25,6 +25,7 @@ use pyo3::{
 use crate::{
     ack::Ack,
     dispatch::Dispatch,
+    exit::Inside,
     shared::Shared,
     subscription::Sub,
     wait::{self, Slot},
@@ -295,6 +296,7 @@ struct Reader(Arc<Host>);
 #[pymethods]
 impl Reader {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        let _inside = Inside::enter(py);
         self.0.drain(py)
     }
 }
@@ -312,6 +314,7 @@ struct Drain(Arc<Host>);
 #[pymethods]
 impl Drain {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        let _inside = Inside::enter(py);
         self.0.drain(py)
     }
 }

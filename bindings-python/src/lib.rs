@@ -13,6 +13,7 @@ mod client;
 mod direct;
 mod dispatch;
 mod errors;
+mod exit;
 mod handler;
 mod host;
 mod json;
@@ -30,7 +31,7 @@ mod worker;
 
 use std::ffi::OsString;
 
-use kps::{ErrorKind, runtime};
+use kps::ErrorKind;
 use pyo3::prelude::*;
 
 /// What `kps/_kps.pyi` describes.
@@ -40,9 +41,9 @@ mod _kps {
     #[pymodule_export]
     use crate::{
         ack::Ack,
-        at_exit,
         client::Client,
         command_line, error_codes,
+        exit::at_exit,
         json::{dumps, loads},
         message::Message,
         receipt::Receipt,
@@ -54,12 +55,6 @@ mod _kps {
     /// The package's version.
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");
-}
-
-/// Flushes and closes what the program left open; core says what was abandoned.
-#[pyfunction]
-fn at_exit(py: Python<'_>) {
-    py.detach(|| runtime::shutdown(runtime::EXIT_TIMEOUT));
 }
 
 /// Runs the `kps` command; returns its exit code.

@@ -73,10 +73,10 @@ impl Broker {
         Ok(self.0.count_subscribers(text(topic, "topic")?))
     }
 
-    fn close(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyResult<Await> {
+    fn close(&self, timeout: &Bound<'_, PyAny>) -> PyResult<Await> {
         let timeout = seconds(timeout, "timeout")?;
         let server = self.0.clone();
-        finish(py, async move { server.close(timeout).await }, |py, ()| Ok(py.None()))
+        Ok(finish("close", async move { server.close(timeout).await }, |py, ()| Ok(py.None())))
     }
 }
 

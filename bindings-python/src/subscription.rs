@@ -24,7 +24,7 @@ use crate::{
     payload,
     shared::Shared,
     values::Gap,
-    wait::{Await, Outcome, Signal, Slot},
+    wait::{Await, Lazy, Outcome, Signal, Slot},
     worker::Worker,
 };
 
@@ -271,8 +271,9 @@ impl Subscription {
         }
     }
 
-    fn unsubscribe(&self, py: Python<'_>) -> PyResult<Await> {
-        Ok(Await::new(self.0.unsubscribe(py)?))
+    fn unsubscribe(&self) -> Await {
+        let sub = self.0.clone();
+        Lazy::coroutine("unsubscribe", move |py| sub.unsubscribe(py))
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {

@@ -1,18 +1,23 @@
 //! Awaiting without a future where the result is there already, and with one of the loop's own
 //! futures where it is not.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    ffi::CString,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
 use pyo3::{
-    exceptions::{PyRuntimeError, PyStopIteration},
+    exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration},
     intern,
     prelude::*,
     sync::PyOnceLock,
 };
+
+use crate::exit::Inside;
 
 /// What an `await` waits for.
 pub(crate) trait Outcome: Send + Sync {
@@ -72,6 +77,7 @@ impl Await {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let _inside = Inside::enter(py);
         if self.finished.load(Ordering::Relaxed) {
             return Err(PyRuntimeError::new_err("cannot await this again"));
         }
@@ -104,6 +110,7 @@ impl Await {
         value: Option<Bound<'_, PyAny>>,
         traceback: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
+        let _inside = Inside::enter(kind.py());
         self.leave(kind.py());
         Err(thrown(kind, value, traceback))
     }
@@ -217,6 +224,72 @@ impl Outcome for Arc<Slot> {
         if let Some(action) = action {
             action(py);
         }
+    }
+}
+
+/// A coroutine's body: nothing happens before it is awaited, and whoever forgets to is warned.
+pub(crate) struct Lazy {
+    name: &'static str,
+    start: Mutex<Option<Start>>,
+    slot: OnceLock<Arc<Slot>>,
+    /// Nobody waits before the start.
+    nobody: Signal,
+}
+
+type Start = Box<dyn FnOnce(Python<'_>) -> PyResult<Arc<Slot>> + Send>;
+
+impl Lazy {
+    /// The coroutine that calls `start` and waits for its slot.
+    pub(crate) fn coroutine(
+        name: &'static str,
+        start: impl FnOnce(Python<'_>) -> PyResult<Arc<Slot>> + Send + 'static,
+    ) -> Await {
+        let start = Mutex::new(Some(Box::new(start) as Start));
+        Await::new(Lazy { name, start, slot: OnceLock::new(), nobody: Signal::default() })
+    }
+}
+
+impl Outcome for Lazy {
+    fn poll(&self, py: Python<'_>) -> Option<PyResult<Py<PyAny>>> {
+        let start = self.start.lock().take();
+        let slot = match start {
+            Some(start) => match start(py) {
+                Ok(slot) => self.slot.get_or_init(|| slot),
+                Err(error) => return Some(Err(error)),
+            },
+            None => self.slot.get()?,
+        };
+        slot.poll(py)
+    }
+
+    fn signal(&self) -> &Signal {
+        self.slot.get().map_or(&self.nobody, |slot| slot.signal())
+    }
+
+    fn abandon(&self, py: Python<'_>) {
+        let start = self.start.lock().take();
+        drop(start);
+        if let Some(slot) = self.slot.get() {
+            slot.abandon(py);
+        }
+    }
+}
+
+impl Drop for Lazy {
+    fn drop(&mut self) {
+        if self.start.get_mut().is_none() {
+            return;
+        }
+        let name = self.name;
+        // Without an interpreter there is nobody to warn.
+        let _ = Python::try_attach(|py| {
+            let sentence = format!("coroutine '{name}' was never awaited");
+            let sentence = CString::new(sentence).expect("names hold no zero byte");
+            let category = py.get_type::<PyRuntimeWarning>();
+            if let Err(error) = PyErr::warn(py, &category, &sentence, 1) {
+                error.write_unraisable(py, None);
+            }
+        });
     }
 }
 

@@ -5,14 +5,14 @@
 //! subscription has at most `concurrency` of them.
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc,
     atomic::{AtomicBool, Ordering},
 };
 
 use parking_lot::Mutex;
 use pyo3::{exceptions::PyException, ffi, intern, prelude::*};
 
-use crate::{errors, host::Host, message::Message, subscription::Sub, wait};
+use crate::{errors, exit::Inside, host::Host, message::Message, subscription::Sub, wait};
 
 /// Messages handled before the loop gets its turn, if no handler waits for anything.
 const TURN: u32 = 64;
@@ -21,7 +21,8 @@ pub(crate) struct Worker {
     sub: Arc<Sub>,
     host: Arc<Host>,
     running: Mutex<Option<Running>>,
-    task: OnceLock<Py<PyAny>>,
+    /// Forgotten when the task ends: it holds this worker.
+    task: Mutex<Option<Py<PyAny>>>,
     /// The publisher of the running message does not wait any more.
     cancelling: AtomicBool,
 }
@@ -47,7 +48,7 @@ impl Worker {
             sub: sub.clone(),
             host: host.clone(),
             running: Mutex::new(running),
-            task: OnceLock::new(),
+            task: Mutex::new(None),
             cancelling: AtomicBool::new(false),
         });
         sub.state.lock().workers.push(worker.clone());
@@ -55,7 +56,10 @@ impl Worker {
         let task = event_loop.call_method1(intern!(py, "create_task"), (Steps(worker.clone()),))?;
         // Said at interpreter exit about tasks whose loop was never closed: not the program's fault.
         task.setattr(intern!(py, "_log_destroy_pending"), false)?;
-        let _ = worker.task.set(task.unbind());
+        // An eager task may have ended already.
+        if sub.state.lock().workers.iter().any(|running| Arc::ptr_eq(running, &worker)) {
+            *worker.task.lock() = Some(task.unbind());
+        }
         Ok(())
     }
 
@@ -64,9 +68,9 @@ impl Worker {
         let here = self.running.lock().as_ref().is_some_and(|running| {
             running.message.get().reply().is_some_and(|reply| reply.delivery() == delivery)
         });
-        if here && let Some(task) = self.task.get() {
+        if here && let Some(task) = self.task(py) {
             self.cancelling.store(true, Ordering::Relaxed);
-            task.call_method0(py, intern!(py, "cancel"))?;
+            task.call_method0(intern!(py, "cancel"))?;
         }
         Ok(())
     }
@@ -128,8 +132,8 @@ impl Worker {
         let cancelled = errors::is_cancelled(py, &error);
         if cancelled && self.cancelling.swap(false, Ordering::Relaxed) {
             // The publisher's wish, not the loop's: this task goes on.
-            if let Some(task) = self.task.get()
-                && let Some(uncancel) = task.bind(py).getattr_opt(intern!(py, "uncancel"))?
+            if let Some(task) = self.task(py)
+                && let Some(uncancel) = task.getattr_opt(intern!(py, "uncancel"))?
             {
                 uncancel.call0()?;
             }
@@ -148,10 +152,19 @@ impl Worker {
         )
     }
 
+    fn task<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.task.lock().as_ref().map(|task| task.bind(py).clone())
+    }
+
     /// The task ends. Others take over what still waits.
     fn leave(&self, py: Python<'_>) {
         self.sub.report(py);
-        self.sub.state.lock().workers.retain(|worker| !std::ptr::eq(&raw const **worker, self));
+        let mut state = self.sub.state.lock();
+        let at = state.workers.iter().position(|worker| std::ptr::eq(&raw const **worker, self));
+        let left = at.map(|at| state.workers.swap_remove(at));
+        drop(state);
+        let task = self.task.lock().take();
+        drop((left, task));
     }
 }
 
@@ -170,11 +183,12 @@ impl Steps {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let _inside = Inside::enter(py);
         self.0.step(py, None)
     }
 
     fn send(&self, py: Python<'_>, _value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        self.0.step(py, None)
+        self.__next__(py)
     }
 
     #[pyo3(signature = (kind, value = None, traceback = None))]
@@ -185,6 +199,7 @@ impl Steps {
         traceback: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         let py = kind.py();
+        let _inside = Inside::enter(py);
         self.0.step(py, Some(wait::thrown(kind, value, traceback)))
     }
 

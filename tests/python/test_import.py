@@ -1,0 +1,72 @@
+"""Importing kps is cheap, and brings in nothing that it does not need yet."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+
+import kps
+
+HEAVY = ["asyncio", "typing", "concurrent.futures", "datetime", "uuid", "inspect", "logging", "ssl", "socket"]
+
+
+def python(source: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-S", "-c", source], capture_output=True, text=True, check=True, env=env()
+    ).stdout
+
+
+def env() -> dict[str, str]:
+    import os
+
+    path = os.path.dirname(os.path.dirname(kps.__file__))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def test_nothing_heavy_is_imported() -> None:
+    loaded = python("import sys; before = set(sys.modules); import kps; print(*(set(sys.modules) - before))").split()
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_importing_takes_at_most_20_ms() -> None:
+    """kps' target; the first run warms the file cache."""
+    source = "import time; start = time.perf_counter(); import kps; print(time.perf_counter() - start)"
+    times = [float(python(source)) for _ in range(9)]
+    assert statistics.median(times[1:]) < 0.020, times
+
+
+def test_a_client_takes_at_most_8_mb() -> None:
+    """Above an interpreter with asyncio: kps' target."""
+    source = """
+import asyncio, sys
+def memory():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+async def main():
+    before = memory()
+    import kps
+    server = await kps.connect(sys.argv[1])
+    seen = []
+    await server.subscribe("t", seen.append)
+    for number in range(1000):
+        server.publish("t", number)
+    while len(seen) < 1000:
+        await asyncio.sleep(0.001)
+    seen.clear()
+    print(memory() - before)
+asyncio.run(main())
+"""
+    if sys.platform != "linux":
+        return
+    import asyncio
+
+    async def main() -> int:
+        async with kps.Server("127.0.0.1:0") as server:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", source, server.url, stdout=subprocess.PIPE, env=env()
+            )
+            out, _ = await process.communicate()
+            return int(out)
+
+    assert asyncio.run(main()) < 8 * 1024
