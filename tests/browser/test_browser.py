@@ -8,9 +8,9 @@ import json
 import os
 
 import pytest
-from chromium import site, visit
 
 import kps
+from chromium import site, visit
 
 
 def test_a_hostile_page_can_neither_open_the_bus_nor_publish_to_it() -> None:

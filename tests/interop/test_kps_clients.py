@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-import kps_program
 import pytest
-from agents import Serve
-from link import Link
 
 import kps
+import kps_program
+from agents import Serve
+from link import Link
 
 ROW = {"client_id": "listener", "success": True}
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 import pytest
+
 from agents import AGENTS, Agent, Serve
 
 ROLES = ("publisher", "subscriber", "answerer")

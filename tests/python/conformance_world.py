@@ -8,9 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from link import Link
-
 import kps
+from link import Link
 
 PATIENCE = 10.0
 EVENTS = [

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conformance_world import World
 
 FOLDER = Path(__file__).parent.parent / "conformance" / "cases"
