@@ -70,9 +70,10 @@ test-node: build
 mutations: build
 	$(BIN)/python tests/mutations/run.py
 
-# Half a minute of each fuzz target.
+# Each fuzz target for so many seconds.
+FUZZ_SECONDS ?= 30
 fuzz:
-	$(PYTHON) tests/fuzz.py --seconds 30
+	for run in core/*/fuzz/run.sh; do $$run $(FUZZ_SECONDS); done
 
 bench: build
 	cargo bench --workspace --exclude kps-python --exclude kps-node
