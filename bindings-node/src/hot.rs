@@ -307,8 +307,8 @@ unsafe extern "C" fn answer_delivery(
         client.bridge.answer(call.float(1) as u64, answer, FlushHint::Later)
     });
     call.done(match answered {
-        // Nobody waits for it any more, and nobody here has to know.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Closed) => Ok(()),
+        // Nobody waits for it any more, and no handler has to know.
+        Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
         other => other,
     })
 }
