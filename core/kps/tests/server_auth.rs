@@ -1,4 +1,8 @@
 //! Who may connect, and under which id.
+#![allow(
+    clippy::unwrap_used,
+    reason = "outside a test function clippy does not see that it is a test"
+)]
 
 mod raw;
 

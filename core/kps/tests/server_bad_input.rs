@@ -1,5 +1,9 @@
 //! What a peer may send wrongly: it is told with a stable code, its connection is closed only when
 //! framing is lost, and others do not notice.
+#![allow(
+    clippy::unwrap_used,
+    reason = "outside a test function clippy does not see that it is a test"
+)]
 
 mod raw;
 

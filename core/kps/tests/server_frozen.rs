@@ -1,5 +1,9 @@
 //! A subscriber frozen for good, under each policy: what it misses is counted and told, and others
 //! are slowed under `block` alone, until its deadline.
+#![allow(
+    clippy::unwrap_used,
+    reason = "outside a test function clippy does not see that it is a test"
+)]
 
 mod raw;
 

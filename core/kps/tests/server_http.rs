@@ -1,4 +1,8 @@
 //! The HTTP side: who gets an upgrade, and what everybody else is told.
+#![allow(
+    clippy::unwrap_used,
+    reason = "outside a test function clippy does not see that it is a test"
+)]
 
 mod raw;
 

@@ -1,4 +1,8 @@
 //! KPS JSON, word for word: what existing KPS clients send, and what they get.
+#![allow(
+    clippy::unwrap_used,
+    reason = "outside a test function clippy does not see that it is a test"
+)]
 
 mod raw;
 

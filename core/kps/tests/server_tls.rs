@@ -1,4 +1,8 @@
 //! `wss://`: both sides by rustls, with a certificate authority of one's own.
+#![allow(
+    clippy::unwrap_used,
+    reason = "outside a test function clippy does not see that it is a test"
+)]
 
 mod common;
 mod raw;

@@ -1,8 +1,8 @@
 //! The server: a bus with a listener.
 //!
-//! One HTTP listener takes every connection; [`http`] checks it and upgrades it, [`handshake`]
-//! finds out who it is, and from then on a [`connection`] carries frames ([`native`]) or actions
-//! ([`kps_json`]) to the bus that the [`hub`] guards. Everything runs on the runtime's thread.
+//! One HTTP listener takes every connection; `http` checks it and upgrades it, `handshake`
+//! finds out who it is, and from then on a `connection` carries frames (`native`) or actions
+//! (`kps_json`) to the bus that the `hub` guards. Everything runs on the runtime's thread.
 
 mod connection;
 mod dialogue;
@@ -55,7 +55,7 @@ use crate::{
     runtime::{self, Exit, OwnedByProcess},
 };
 
-/// For the fuzzer: see [`http`].
+/// For the fuzzer: see `http`.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub fn fuzz_upgrade(request: &[u8]) {
