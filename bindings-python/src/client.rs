@@ -173,9 +173,9 @@ impl Client {
         let handler = given(handler).map(|handler| callable(handler, "handler")).transpose()?;
         let mut concurrent = 1;
         set(&mut concurrent, concurrency, |value| bytes_from(value, "concurrency", 1))?;
-        let mut options = SubscribeOptions::default();
-        options.group =
+        let group =
             given(group).map(|group| text(group, "group").map(str::to_owned)).transpose()?;
+        let mut options = SubscribeOptions { group, ..SubscribeOptions::default() };
         set(&mut options.overflow, overflow, |value| {
             let name = text(value, "overflow")?;
             Overflow::from_name(name)

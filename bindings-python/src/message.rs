@@ -131,6 +131,12 @@ impl Message {
         self.message.maybe_duplicate
     }
 
+    /// Whether the publisher asked for an ack.
+    #[getter]
+    fn _wants_ack(&self) -> bool {
+        self.reply.is_some()
+    }
+
     /// Answers the publisher who asked for an ack; the first answer counts.
     #[pyo3(signature = (data = None))]
     fn respond(&self, py: Python<'_>, data: Option<&Bound<'_, PyAny>>) -> PyResult<()> {

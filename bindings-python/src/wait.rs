@@ -68,6 +68,7 @@ impl Await {
 
 #[pymethods]
 impl Await {
+    #[expect(clippy::self_named_constructors, reason = "Python's name, not a constructor")]
     fn __await__(slf: Py<Self>) -> Py<Self> {
         slf
     }

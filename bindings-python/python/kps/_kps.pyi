@@ -224,6 +224,8 @@ class Message:
     def maybe_duplicate(self) -> bool:
         """Sent again after the broker lost the publisher's session."""
 
+    @property
+    def _wants_ack(self) -> bool: ...
     def respond(self, data: Any = None) -> None:
         """Answers a publisher who asked for an ack; the first answer counts."""
 

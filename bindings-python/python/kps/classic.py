@@ -80,9 +80,14 @@ def direct_handler(callback: Callback, client: Client) -> Handler:
 
 def frame_handler(callback: Callback, client: Client) -> Handler:
     async def handle(message: Message) -> None:
-        direct = message.topic.startswith("kps.id.")
-        frame = {"action": "direct_message"} if direct else {"action": "publish", "topic": message.topic}
-        await call(callback, {**frame, "data": message.data, "from": message.sender}, client)
+        frame = {"data": message.data, "from": message.sender}
+        if message._wants_ack:
+            frame = {"action": "publish_ack", "topic": message.topic, "ack_id": message.id, **frame}
+        elif message.topic.startswith("kps.id."):
+            frame = {"action": "direct_message", **frame}
+        else:
+            frame = {"action": "publish", "topic": message.topic, **frame}
+        await call(callback, frame, client)
 
     return handle
 
