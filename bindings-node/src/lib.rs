@@ -3,6 +3,7 @@
 //! JavaScript reaches the core through one [`bridge::Bridge`] per environment. What happens once per
 //! message goes through the raw functions of [`hot`] and, towards JavaScript, through the batches
 //! of [`batch`]; everything else is an ordinary method that takes and gives JSON.
+#![cfg_attr(test, allow(dead_code, reason = "compiled as a test, napi's macros export nothing"))]
 
 mod batch;
 mod bridge;

@@ -23,7 +23,7 @@ fn a_program_that_ends_without_closing() {
 }
 
 fn program(url: &str) -> Command {
-    let mut program = Command::new(std::env::current_exe().unwrap());
+    let mut program = Command::new(std::env::current_exe().expect("a test knows its own program"));
     // Uncaptured: the harness would keep what the exit hook says.
     let test = ["--exact", "a_program_that_ends_without_closing", "--nocapture"];
     program.args(test).env(URL, url);
