@@ -169,15 +169,6 @@ pub enum Event {
         /// Its id.
         id: Arc<str>,
     },
-    /// At a server: somebody sent a message to a client's id.
-    MessageToId {
-        /// Who sent it.
-        from: Arc<str>,
-        /// To whom.
-        to: Arc<str>,
-        /// What.
-        payload: Payload,
-    },
     /// At a server: another server, or a client, sent this to the server itself.
     ServerMessage {
         /// Who sent it.

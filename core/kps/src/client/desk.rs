@@ -116,7 +116,6 @@ fn is_news(event: &Event) -> bool {
             | Event::Goaway { .. }
             | Event::ClientConnected { .. }
             | Event::ClientDisconnected { .. }
-            | Event::MessageToId { .. }
             | Event::ServerMessage { .. }
     )
 }
