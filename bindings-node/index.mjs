@@ -1,5 +1,8 @@
-// The ES module is a view of the CommonJS one: both see the same classes and the same bridge.
-import kps from "./dist/index.js";
+// The ES module is a view of the CommonJS one: both see the same classes and the same bridge. `require` loads it
+// in half the time: `import` would first search the file for the names it exports.
+import { createRequire } from "node:module";
+
+const kps = createRequire(import.meta.url)("./dist/index.js");
 
 export const { Ack, Client, Gap, KpsError, Message, NewServer, Receipt, Resumed, Server, Subscription, connect } = kps;
 export default kps;
