@@ -48,7 +48,7 @@ async def output(*command):
         )
         try:
             text, _ = await asyncio.wait_for(process.communicate(), TIMEOUT)
-        except TimeoutError:
+        except asyncio.TimeoutError:
             process.kill()
             text = f"no end within {TIMEOUT} s".encode()
         return process.returncode, text.decode()
