@@ -203,7 +203,7 @@ impl Client {
             let host = Host::current(py)?;
             host.attach(&shared);
             let link = shared.link().clone();
-            let sub = Sub::new(shared, &host, topic, handler, concurrent);
+            let sub = Sub::new(py, shared, &host, topic, handler, concurrent)?;
             let id = link.subscribe(host.mailbox(), &sub.topic, options).or_raise(py)?;
             let slot = Arc::new(Slot::default());
             {

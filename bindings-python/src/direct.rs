@@ -34,7 +34,7 @@ fn take_direct_messages(py: Python<'_>, shared: &Arc<Shared>, host: &Arc<Host>) 
         return Ok(());
     }
     let handler = Py::new(py, Answer(Arc::downgrade(shared)))?.into_any();
-    let sub = Sub::new(shared.clone(), host, MESSAGE_TO_ID.into(), Some(handler), usize::MAX);
+    let sub = Sub::new(py, shared.clone(), host, MESSAGE_TO_ID.into(), Some(handler), usize::MAX)?;
     sub.state.lock().id = Some(SubId::DIRECT);
     host.tables.lock().subs.insert(key, Arc::new(sub));
     Ok(())

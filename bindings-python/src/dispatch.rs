@@ -263,6 +263,7 @@ impl<'py, 'a> Dispatch<'py, 'a> {
             slot.fill(py, Err(errors::to_py(py, error)));
         }
         shared.room.ring(py);
+        shared.forget_at(self.host);
     }
 
     fn ended(&mut self, client: ClientKey, sub: SubId, error: Option<Error>) -> PyResult<()> {

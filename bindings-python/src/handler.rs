@@ -31,15 +31,21 @@ impl Sub {
             state.queue.push_back(Entry::Message(message, reply));
             let start = state.workers.len() < self.concurrency;
             drop(state);
-            return if start { Worker::start(py, self, host, None) } else { Ok(()) };
+            if start {
+                // The task copies the context it is made in.
+                self.context.run(py, || Worker::start(py, self, host, None))?;
+            }
+            return Ok(());
         }
         drop(state);
         let message = Py::new(py, Message::new(message, reply))?;
-        if let Some(awaitable) = self.call(py, host, &message)? {
-            self.state.lock().asynchronous = true;
-            Worker::start(py, self, host, Some((awaitable, message)))?;
-        }
-        Ok(())
+        self.context.run(py, || {
+            if let Some(awaitable) = self.call(py, host, &message)? {
+                self.state.lock().asynchronous = true;
+                Worker::start(py, self, host, Some((awaitable, message)))?;
+            }
+            Ok(())
+        })
     }
 
     /// Calls the handler. A coroutine is given back to be run; everything else is settled here.

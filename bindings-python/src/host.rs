@@ -244,6 +244,7 @@ impl Host {
         let tables = std::mem::take(&mut *self.tables.lock());
         for shared in tables.clients.values().filter_map(Weak::upgrade) {
             shared.link().detach(&self.mailbox);
+            shared.forget_at(self);
         }
         drop(tables);
         drop(std::mem::take(&mut *self.batch.lock()));

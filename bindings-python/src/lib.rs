@@ -10,6 +10,7 @@
 mod ack;
 mod arguments;
 mod client;
+mod context;
 mod direct;
 mod dispatch;
 mod errors;

@@ -108,6 +108,16 @@ impl Shared {
         drop(removed);
     }
 
+    /// Drops the handlers of `here` and of loops that have ended: they may hold this client.
+    pub(crate) fn forget_at(&self, here: &Host) {
+        let over = |listener: &mut Listener| {
+            let host = listener.host.upgrade();
+            !host.is_some_and(|host| host.alive() && !std::ptr::eq(&raw const *host, here))
+        };
+        let forgotten: Vec<_> = self.listeners.lock().extract_if(.., over).collect();
+        drop(forgotten);
+    }
+
     #[inline]
     pub(crate) fn hears_messages(&self) -> bool {
         self.hears_messages.load(Ordering::Relaxed)

@@ -17,6 +17,7 @@ use pyo3::{
 };
 
 use crate::{
+    context::Context,
     errors,
     host::Host,
     ledger,
@@ -38,6 +39,7 @@ pub(crate) struct Sub {
     pub(crate) topic: String,
     pub(crate) handler: Option<Py<PyAny>>,
     pub(crate) concurrency: usize,
+    pub(crate) context: Context,
     pub(crate) state: Mutex<State>,
     signal: Signal,
 }
@@ -67,21 +69,23 @@ pub(crate) enum Entry {
 
 impl Sub {
     pub(crate) fn new(
+        py: Python<'_>,
         shared: Arc<Shared>,
         host: &Arc<Host>,
         topic: String,
         handler: Option<Py<PyAny>>,
         concurrency: usize,
-    ) -> Sub {
-        Sub {
+    ) -> PyResult<Sub> {
+        Ok(Sub {
             shared,
             host: Arc::downgrade(host),
             topic,
             handler,
             concurrency,
+            context: Context::copy(py)?,
             state: Mutex::default(),
             signal: Signal::default(),
-        }
+        })
     }
 
     /// Whether more may come, and nobody has asked to end it.

@@ -114,5 +114,5 @@ def test_without_a_loop_or_a_started_server_there_is_a_sentence() -> None:
         kps.Server().publish("t", 1)
     client = asyncio.run(kps.connect("ws://127.0.0.1:1", wait=False))
     with pytest.raises(RuntimeError, match="no running event loop"):
-        client.flush()
+        client.on("state", print)
     client.publish("t", 1)

@@ -306,19 +306,30 @@ def test_a_handler_that_publishes_into_its_own_subscription(run: Any) -> None:
     run(main)
 
 
-def test_context_variables_set_by_one_handler_stay_with_its_task(run: Any) -> None:
+def test_handlers_see_the_context_variables_of_their_subscriber(run: Any) -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
     async def main() -> None:
         async with pair() as (_, client):
 
-            async def handle(message: kps.Message) -> str:
-                variable.set(message.data)
-                await asyncio.sleep(0)
+            def sync(_: kps.Message) -> str:
                 return variable.get()
 
-            await client.subscribe("t", handle)
-            assert await client.request("t", "x") == "x"
+            async def asynchronous(message: kps.Message) -> str:
+                seen = variable.get()
+                variable.set(message.data)
+                await asyncio.sleep(0)
+                return seen + variable.get()
+
+            async def subscribe(topic: str, handler: Any) -> None:
+                variable.set("set by " + topic)
+                await client.subscribe(topic, handler)
+
+            await asyncio.create_task(subscribe("sync", sync))
+            await asyncio.create_task(subscribe("async", asynchronous))
+            assert await client.request("sync", 1) == "set by sync"
+            for _ in range(2):
+                assert await client.request("async", "!") == "set by async!"
             assert variable.get() == "unset"
 
     run(main)

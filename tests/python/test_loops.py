@@ -78,6 +78,18 @@ def test_a_loop_closed_by_hand_without_closing_its_client(server: kps.Server) ->
     wait_for_clients(server, 0)
 
 
+def test_a_client_held_by_its_own_handlers(server: kps.Server) -> None:
+    async def main() -> None:
+        client = await kps.connect(server.url)
+        client.on("state", lambda _: print(client))
+        client.on("message_to_id", lambda _: client.id)
+        await client.subscribe("t", lambda _: client.id)
+
+    for _ in range(3):
+        asyncio.run(main())
+    wait_for_clients(server, 0)
+
+
 def test_a_client_used_by_one_run_after_another(server: kps.Server) -> None:
     client = asyncio.run(kps.connect(server.url, id="lasting"))
 
