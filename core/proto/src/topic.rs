@@ -102,7 +102,7 @@ pub struct TopicTable<T> {
 
 #[derive(Debug)]
 struct Node<T> {
-    children: HashMap<Box<str>, Node<T>, ahash::RandomState>,
+    children: HashMap<Box<str>, Node<T>>,
     any: Option<Box<Node<T>>>,
     here: Vec<T>,
     rest: Vec<T>,

@@ -364,7 +364,7 @@ impl Bus {
 }
 
 /// A million acks that timed out must not leave their tables' memory behind.
-fn shrink<T>(map: &mut HashMap<u64, T, ahash::RandomState>) {
+fn shrink<T>(map: &mut HashMap<u64, T>) {
     if map.is_empty() && map.capacity() > WORTH_SHRINKING {
         *map = HashMap::default();
     }

@@ -68,7 +68,7 @@ pub(super) struct Queue {
     /// Drops before the first waiting entry.
     front_gap: Option<Box<Gap>>,
     /// Under `latest`: topic → place in `waiting`, counted from `popped`.
-    places: HashMap<Arc<str>, u64, ahash::RandomState>,
+    places: HashMap<Arc<str>, u64>,
     popped: u64,
     consumed: u64,
     messages: usize,

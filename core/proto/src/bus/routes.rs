@@ -18,10 +18,10 @@ const MAX_TOPICS: usize = 100_000;
 #[derive(Debug)]
 pub(super) struct Space {
     pub(super) name: String,
-    pub(super) clients: HashMap<Arc<str>, SessionKey, ahash::RandomState>,
+    pub(super) clients: HashMap<Arc<str>, SessionKey>,
     table: TopicTable<SubKey>,
     topics: SlotMap<TopicKey, Topic>,
-    names: HashMap<Arc<str>, TopicKey, ahash::RandomState>,
+    names: HashMap<Arc<str>, TopicKey>,
     /// Counts changes of the table; a topic's routes of another version are stale.
     version: u64,
     /// Where a topic's `seq` starts: no lower than that of any topic forgotten.

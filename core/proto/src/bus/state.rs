@@ -72,7 +72,7 @@ pub(super) struct Session {
     pub(super) space: usize,
     pub(super) port: Option<PortId>,
     pub(super) expires: Option<Time>,
-    pub(super) subs: HashMap<u32, SubKey, ahash::RandomState>,
+    pub(super) subs: HashMap<u32, SubKey>,
     /// Number 0: direct messages.
     pub(super) direct: SubKey,
     pub(super) direct_seq: u64,
@@ -85,9 +85,9 @@ pub(super) struct Session {
     pub(super) parked_on: Option<SubKey>,
     pub(super) answered: u64,
     /// Unfinished acks by publish number.
-    pub(super) acks: HashMap<u64, AckKey, ahash::RandomState>,
+    pub(super) acks: HashMap<u64, AckKey>,
     /// Deliveries whose answer is awaited from this client.
-    pub(super) deliveries: HashMap<u64, Awaited, ahash::RandomState>,
+    pub(super) deliveries: HashMap<u64, Awaited>,
     pub(super) next_delivery: u64,
     pub(super) reports: Reports,
 }

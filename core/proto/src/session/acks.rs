@@ -25,7 +25,7 @@ const MOST: usize = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(super) struct Acks {
-    table: HashMap<u64, Ack, ahash::RandomState>,
+    table: HashMap<u64, Ack>,
     /// Deadlines of the table's acks, and of finished ones until there are too many.
     deadlines: BinaryHeap<Reverse<(Time, u64)>>,
     /// The last list of recipients: the next is often the same.

@@ -26,7 +26,7 @@ const MOST_REFUSED: usize = 1 << 16;
 /// lost sessions, so that a handler's late answer never reaches somebody else's message.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    open: HashMap<u64, SubId, ahash::RandomState>,
+    open: HashMap<u64, SubId>,
     /// The highest delivery of the sessions before this one, and of this one.
     before: u64,
     highest: u64,

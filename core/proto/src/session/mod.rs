@@ -97,7 +97,7 @@ pub struct Session {
     answers: Answers,
     subscriptions: Subscriptions,
     /// Unsubscribed; the server has not confirmed it yet.
-    closing: HashMap<u32, Target, ahash::RandomState>,
+    closing: HashMap<u32, Target>,
     acks: Acks,
     /// Acks to cancel once their publish is sent.
     cancels: Vec<u64>,

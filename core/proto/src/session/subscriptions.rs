@@ -32,7 +32,7 @@ const OVERHEAD: u64 = 128;
 
 #[derive(Debug)]
 pub(super) struct Subscriptions {
-    table: HashMap<u32, Subscription, ahash::RandomState>,
+    table: HashMap<u32, Subscription>,
     last: u32,
     /// Whose credit the next transmission carries.
     due: Vec<u32>,
