@@ -50,16 +50,15 @@ async def subscriber(url, options):
     subscription = await client.subscribe("frozen", **options)
     print(json.dumps({"event": "ready"}), flush=True)
     try:
-        async with asyncio.timeout(60):
-            async for message in subscription:
-                if isinstance(message, kps.Gap):
-                    missed += message.count or 0
-                else:
-                    received += 1
-                if received + missed == MESSAGES:
-                    break
+        async for message in subscription:
+            if isinstance(message, kps.Gap):
+                missed += message.count or 0
             else:
-                reason = "subscription ended"
+                received += 1
+            if received + missed == MESSAGES:
+                break
+        else:
+            reason = "subscription ended"
     except kps.KpsError as error:
         reason = error.code
     values = {"at": time.monotonic(), "received": received, "missed": missed, "reason": reason}
