@@ -57,8 +57,9 @@ demo: build $(VENV)/.flights
 
 test: test-rust test-python test-node
 
+# 10,000 schedules of the simulation; a failing one prints how to replay it.
 test-rust:
-	cargo test --workspace --exclude kps-python --exclude kps-node
+	KPS_SEEDS=$${KPS_SEEDS:-10000} cargo test --workspace --exclude kps-python --exclude kps-node
 
 test-python: build $(VENV)/.flights
 	$(BIN)/python -m pytest
