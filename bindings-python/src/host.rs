@@ -153,9 +153,13 @@ impl Host {
         link.attach(&self.mailbox)
     }
 
-    /// Runs `action` in the loop, soon. Any thread, without the GIL.
+    /// Runs `action` in the loop, soon; drops it if the loop has ended. Any thread, without the GIL.
     pub(crate) fn complete(&self, action: impl FnOnce(Python<'_>) + Send + 'static) {
         self.completions.lock().push(Box::new(action));
+        if self.ended.load(Ordering::Acquire) {
+            let dropped = std::mem::take(&mut *self.completions.lock());
+            return drop(dropped);
+        }
         self.bell.get().expect("set when the host started").ring();
     }
 
@@ -237,7 +241,7 @@ impl Host {
 
     /// The loop was closed: what waited on it ends.
     fn end(&self) {
-        if self.ended.swap(true, Ordering::Relaxed) || self.generation != runtime::generation() {
+        if self.ended.swap(true, Ordering::AcqRel) || self.generation != runtime::generation() {
             return;
         }
         self.mailbox.close();
@@ -247,6 +251,8 @@ impl Host {
             shared.forget_at(self);
         }
         drop(tables);
+        let completions = std::mem::take(&mut *self.completions.lock());
+        drop(completions);
         drop(std::mem::take(&mut *self.batch.lock()));
         drop(std::mem::take(&mut self.flush.lock().dirty));
     }

@@ -19,7 +19,7 @@ from . import _tasks
 from .errors import ClosedError, NotFoundError
 
 if TYPE_CHECKING:
-    from . import Client, Message
+    from . import Client, Message, Server
 
 Callback = Callable[..., Any]
 Handler = Callable[["Message"], Coroutine[Any, Any, None]]
@@ -115,3 +115,21 @@ async def call(callback: Callback, *args: Any) -> None:
 def close_on_signals(client: Client) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, lambda: _tasks.keep(client.Close()))
+
+
+def run_server(server: Server) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(_serve(server))
+    else:
+        _tasks.keep(server.start())
+        close_on_signals(server)
+
+
+async def _serve(server: Server) -> None:
+    closed = asyncio.Event()
+    await server.start()
+    server.on("closed", lambda _: closed.set())
+    close_on_signals(server)
+    await closed.wait()

@@ -147,6 +147,18 @@ class Server(Client):
 
     # The names of KPS.
 
+    def Run(self, *args: Any) -> None:
+        """Listens at `args[0]` (`host:port`) and closes on Ctrl-C and SIGTERM.
+
+        Inside a coroutine it returns at once; elsewhere it returns when the server was closed.
+        """
+        from . import classic
+
+        if args and self._broker is None:
+            host, _, port = str(args[0]).rpartition(":")
+            self._listen = f"{host or '127.0.0.1'}:{port}"
+        classic.run_server(self)
+
     def CountClients(self) -> int:
         return self.count_clients()
 
