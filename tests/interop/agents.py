@@ -88,16 +88,17 @@ class Cli(Agent):
         self.url = url
         self.subscription: asyncio.subprocess.Process | None = None
 
-    def kps(self, *words: str, **pipes: int) -> Any:
+    def kps(self, command: str, *words: str, flags: tuple[str, ...] = (), **pipes: int) -> Any:
+        options = ("--url", self.url, "--id", self.name, *flags)
         return asyncio.create_subprocess_exec(
-            KPS, *words, "--url", self.url, "--id", self.name, stdout=asyncio.subprocess.PIPE, **pipes
+            KPS, command, *options, "--", *words, stdout=asyncio.subprocess.PIPE, **pipes
         )
 
     async def do(self, what: str, topic: str = "", data: Any = None, to: str = "", answer: Any = None) -> Any:
         if what == "subscribe":
             return await self.subscribe(topic)
-        words = {"publish": [topic], "ack": [topic, "--ack", "--json"], "direct": [to, "--to-id"]}[what]
-        process = await self.kps("pub", *words, json.dumps(data))
+        flags = {"publish": (), "ack": ("--ack", "--json"), "direct": ("--to-id",)}[what]
+        process = await self.kps("pub", to or topic, json.dumps(data), flags=flags)
         said, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
         assert process.returncode == 0
         rows = [json.loads(line) for line in said.splitlines()]
@@ -105,7 +106,7 @@ class Cli(Agent):
 
     async def subscribe(self, topic: str) -> None:
         await self.stop()
-        self.subscription = await self.kps("sub", topic, "--json", stderr=asyncio.subprocess.PIPE)
+        self.subscription = await self.kps("sub", topic, flags=("--json",), stderr=asyncio.subprocess.PIPE)
         while b"subscribed" not in (line := await self.subscription.stderr.readline()):
             assert line, "kps sub ended"
         self.reader = asyncio.create_task(self.read(self.subscription))
