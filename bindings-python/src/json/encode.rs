@@ -314,9 +314,11 @@ fn string(text: &str, out: &mut Vec<u8>) {
     let bytes = text.as_bytes();
     out.reserve(bytes.len() + 2);
     out.push(b'"');
-    let clean = clean_prefix(bytes);
-    out.extend_from_slice(&bytes[..clean]);
-    if clean != bytes.len() {
+    if is_clean(bytes) {
+        out.extend_from_slice(bytes);
+    } else {
+        let clean = clean_prefix(bytes);
+        out.extend_from_slice(&bytes[..clean]);
         escaped(&bytes[clean..], out);
     }
     out.push(b'"');
@@ -345,22 +347,28 @@ fn escaped(mut bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// How many bytes at the start need no escape. Eight at a time: `string` is half of encoding.
+/// Whether no byte needs an escape. Most strings are short keys: words overlap at the end rather
+/// than leave a rest of single bytes.
 #[inline]
-fn clean_prefix(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGH: u64 = ONES << 7;
-    /// The high bit of every byte below `limit` (at most 128) that is ASCII, and perhaps of bytes
-    /// above such a one: enough to find the first.
-    const fn below(word: u64, limit: u8) -> u64 {
-        word.wrapping_sub(ONES * limit as u64) & !word & HIGH
+fn is_clean(bytes: &[u8]) -> bool {
+    if let Some(last) = bytes.last_chunk::<8>() {
+        let (words, _) = bytes.as_chunks::<8>();
+        let found = words.iter().fold(0, |found, word| found | dirty(u64::from_le_bytes(*word)));
+        return found | dirty(u64::from_le_bytes(*last)) == 0;
     }
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        let word =
+            u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last));
+        return dirty(word) == 0;
+    }
+    bytes.iter().all(|byte| !matches!(byte, 0..0x20 | b'"' | b'\\'))
+}
+
+/// How many bytes at the start need no escape.
+fn clean_prefix(bytes: &[u8]) -> usize {
     let mut at = 0;
     while let Some(chunk) = bytes.get(at..at + 8) {
-        let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
-        let found = below(word, 0x20)
-            | below(word ^ (ONES * b'"' as u64), 1)
-            | below(word ^ (ONES * b'\\' as u64), 1);
+        let found = dirty(u64::from_le_bytes(chunk.try_into().expect("eight bytes")));
         if found != 0 {
             return at + found.trailing_zeros() as usize / 8;
         }
@@ -370,4 +378,18 @@ fn clean_prefix(bytes: &[u8]) -> usize {
         at += 1;
     }
     at
+}
+
+/// The high bit of every byte that needs an escape, and perhaps of bytes above such a one: zero if
+/// none does, and enough to find the first.
+#[inline]
+const fn dirty(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    const fn below(word: u64, limit: u8) -> u64 {
+        word.wrapping_sub(ONES * limit as u64) & !word & HIGH
+    }
+    below(word, 0x20)
+        | below(word ^ (ONES * b'"' as u64), 1)
+        | below(word ^ (ONES * b'\\' as u64), 1)
 }
