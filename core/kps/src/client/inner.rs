@@ -399,8 +399,15 @@ impl Inner {
 
 impl runtime::Exit for Inner {
     fn close(self: Arc<Self>, timeout: Duration) -> BoxFuture<'static, usize> {
+        // Who closed it before has the report.
+        let is_told = self.closing.lock().report.is_some();
         let report = self.begin_close(timeout);
-        Box::pin(async move { report.await.map_or(0, |report| report.abandoned.len()) })
+        Box::pin(async move {
+            if is_told {
+                return 0;
+            }
+            report.await.map_or(0, |report| report.abandoned.len())
+        })
     }
 }
 
