@@ -95,7 +95,7 @@ lint-python: python
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest kps --allowlist tests/python/stubtest_allowlist.txt --allowlist tests/python/stubtest_allowlist.txt
+	$(BIN)/python -m mypy.stubtest kps --allowlist tests/python/stubtest_allowlist.txt
 	$(BIN)/pyright --warnings
 
 lint-node: node
