@@ -60,9 +60,7 @@ def remote() -> Iterator[Remote]:
 
 
 def program(source: str, *args: str) -> subprocess.Popen[str]:
-    # A job in a shell's background ignores Ctrl-C, and so would what it starts.
-    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    source = "import asyncio, os, sys, kps\n" + listening + textwrap.dedent(source)
+    source = "import asyncio, os, sys, kps\n" + textwrap.dedent(source)
     return subprocess.Popen(
         [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", "-c", source, *args],
         stdout=subprocess.PIPE,
