@@ -599,3 +599,17 @@ fn a_million_acks_leave_no_tables_behind() {
         assert!(session.acks.capacity() < 5000 && session.deliveries.capacity() < 5000);
     }
 }
+
+#[test]
+fn a_payload_over_the_limit_is_refused_whatever_the_client_checked() {
+    let mut world = World::new(small());
+    let a = world.connect("a");
+    world.subscribe(a, 1, "t");
+    world.publish(a, 1, "t", &[b'1'; 1025]);
+    let outputs = world.pull(a);
+    assert!(outputs.iter().any(|output| matches!(
+        output,
+        Output::Error { error, .. } if error.kind() == ErrorKind::PayloadTooLarge
+    )));
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Deliver { .. })));
+}
