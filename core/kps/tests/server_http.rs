@@ -105,6 +105,10 @@ fn a_wrong_upgrade_is_told_what_is_wrong() {
         (good.replace("AAECAwQFBgcICQoLDA0ODw==", "short"), "400", "Sec-WebSocket-Key"),
         (good.replace("Upgrade: websocket", "Upgrade: h2c"), "426", "WebSocket"),
         (upgrade(&host, "Sec-WebSocket-Protocol: mqtt, kps.v9\r\n"), "400", "kps.v1"),
+        // What would be read one way here and another way elsewhere.
+        (upgrade(&host, &format!("Host: {host}\r\n")), "400", "once"),
+        (upgrade(&host, &format!("{0}{0}", format!("Origin: http://{host}\r\n"))), "400", "once"),
+        (upgrade(&host, "Origin: http://evil.example/é\r\n"), "400", "ASCII"),
     ] {
         let answer = http(&server, &request);
         assert_eq!(status(&answer), expected, "{request}");

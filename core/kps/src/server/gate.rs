@@ -22,7 +22,7 @@ impl Gate {
         let normal = |name: &String| name.trim().trim_end_matches('/').to_ascii_lowercase();
         Gate {
             origins: origins.iter().map(normal).collect(),
-            hosts: hosts.iter().map(|host| name_of(&normal(host)).to_owned()).collect(),
+            hosts: hosts.iter().map(normal).map(without_port).collect(),
         }
     }
 
@@ -37,14 +37,17 @@ impl Gate {
             return forbidden("the request has no Host header".into());
         };
         let authority = host.to_ascii_lowercase();
-        let host = name_of(&authority);
-        if !self.admits_host(host, local) {
+        let Some(host) = parse(&authority) else {
+            return forbidden(format!("{authority:?} is neither host nor host:port"));
+        };
+        let name = host.0;
+        if !self.admits_host(name, local) {
             return forbidden(format!(
-                "this server does not answer to the name {host:?}; start it with --allow-host {host}"
+                "this server does not answer to the name {name:?}; start it with --allow-host {name}"
             ));
         }
         match origin {
-            Some(origin) if !self.admits_origin(&origin.to_ascii_lowercase(), &authority) => {
+            Some(origin) if !self.admits_origin(&origin.to_ascii_lowercase(), host) => {
                 forbidden(format!(
                     "pages of {origin} may not use this server; start it with --allow-origin {origin}"
                 ))
@@ -61,20 +64,21 @@ impl Gate {
             || self.hosts.iter().any(|allowed| allowed == "*" || allowed == host)
     }
 
-    fn admits_origin(&self, origin: &str, authority: &str) -> bool {
+    fn admits_origin(&self, origin: &str, (host, host_port): Authority<'_>) -> bool {
         if self.origins.iter().any(|allowed| allowed == "*" || allowed == origin) {
             return true;
         }
         // The page came from where it now talks to. Another port of the same machine is somebody
         // else: whatever listens there may show pages of anybody.
-        let (from, port) = match origin.split_once("://") {
-            Some(("http", from)) => (from, "80"),
-            Some(("https", from)) => (from, "443"),
+        let (from, default) = match origin.split_once("://") {
+            Some(("http", from)) => (from, 80),
+            Some(("https", from)) => (from, 443),
             _ => return false,
         };
-        let (name, host) = (name_of(from), name_of(authority));
-        port_of(from).unwrap_or(port) == port_of(authority).unwrap_or(port)
-            && (name == host || (is_loopback(name) && is_loopback(host)))
+        parse(from).is_some_and(|(name, port)| {
+            port.unwrap_or(default) == host_port.unwrap_or(default)
+                && (name == host || (is_loopback(name) && is_loopback(host)))
+        })
     }
 }
 
@@ -86,25 +90,27 @@ fn is_loopback(name: &str) -> bool {
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// `host:port` or `[v6]:port` without the port and the brackets.
-fn name_of(authority: &str) -> &str {
-    if let Some(rest) = authority.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or(rest);
-    }
-    match authority.rsplit_once(':') {
-        // More than one colon: a bare IPv6 address.
-        Some((name, _)) if !name.contains(':') => name,
-        _ => authority,
+/// A name or address and the port, if there is one.
+type Authority<'a> = (&'a str, Option<u16>);
+
+/// Takes `name`, `name:port`, `[v6]:port` (or a bare IPv6 address) apart; `None` for anything else.
+fn parse(authority: &str) -> Option<Authority<'_>> {
+    let (name, rest) = match authority.strip_prefix('[') {
+        Some(inner) => inner.split_once(']')?,
+        None => match authority.rsplit_once(':') {
+            // More than one colon: a bare IPv6 address.
+            Some((name, _)) if !name.contains(':') => authority.split_at(name.len()),
+            _ => (authority, ""),
+        },
+    };
+    match rest.strip_prefix(':') {
+        Some(port) => Some((name, Some(port.parse().ok()?))),
+        None => rest.is_empty().then_some((name, None)),
     }
 }
 
-/// What [`name_of`] leaves out: the port, if there is one.
-fn port_of(authority: &str) -> Option<&str> {
-    let name = name_of(authority);
-    authority
-        .rsplit_once(':')
-        .map(|(_, port)| port)
-        .filter(|_| authority != name && !authority.ends_with(']'))
+fn without_port(host: String) -> String {
+    parse(&host).map(|(name, _)| name.to_owned()).unwrap_or(host)
 }
 
 #[cfg(test)]
@@ -135,6 +141,8 @@ mod tests {
         let gate = Gate::default();
         for host in
             ["evil.example", "127.0.0.1.evil.example", "192.168.1.8", "", "localhost.", "[", "::"]
+                .into_iter()
+                .chain(["[::1]evil.example", "127.0.0.1:evil.example", "localhost:"])
         {
             assert!(gate.check(Some(host), None, local()).is_err(), "{host}");
         }
@@ -163,6 +171,8 @@ mod tests {
             ("[::1]:9313", "http://[::1]"),
             ("localhost:9313", "http://localhost.evil.example"),
             ("localhost:9313", "http://localhost@evil.example"),
+            ("localhost:80", "http://[::1]evil.example"),
+            ("localhost:80", "http://localhost:evil.example"),
             ("localhost:9313", "null"),
             ("localhost:9313", "file://localhost"),
             ("localhost:9313", "https://app.example.org.evil.example"),
