@@ -29,7 +29,9 @@ export type ErrorCode =
   | "forbidden_origin"
   | "forbidden_address"
   | "bind_failed"
-  | "session_lost";
+  | "session_lost"
+  | "store_failed"
+  | "store_corrupt";
 
 /** An error of kps: match on `code`; `message` says what to do. */
 export class KpsError extends Error {

@@ -194,6 +194,18 @@ class SessionLostError(KpsError, ConnectionError):
     code = "session_lost"
 
 
+class StoreFailedError(KpsError, OSError):
+    """The store cannot write or read: full disk, no permission, in use by another process."""
+
+    code = "store_failed"
+
+
+class StoreCorruptError(KpsError, OSError):
+    """The store's file is damaged: what it says cannot be trusted."""
+
+    code = "store_corrupt"
+
+
 BY_CODE = {
     error.code: error
     for error in list(globals().values())

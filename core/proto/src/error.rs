@@ -96,6 +96,10 @@ kinds! {
     BindFailed = 28, "bind_failed";
     /// The session is unknown to this server: it expired or the server restarted.
     SessionLost = 29, "session_lost";
+    /// The store cannot write or read: full disk, no permission, in use by another process.
+    StoreFailed = 30, "store_failed";
+    /// The store's file is damaged: what it says cannot be trusted.
+    StoreCorrupt = 31, "store_corrupt";
 }
 
 impl fmt::Display for ErrorKind {
