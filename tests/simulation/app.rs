@@ -363,6 +363,7 @@ impl App {
             group: group.then(|| "g".to_owned()),
             overflow: *dice.pick(&OVERFLOWS),
             capacity: *dice.pick(&[None, None, Some(1), Some(3), Some(20)]),
+            ..SubscribeOptions::default()
         };
         let sub = self.session.subscribe(Target(0), pattern, options).expect("a good pattern");
         let pattern = Pattern::parse(pattern).expect("a good pattern");

@@ -53,18 +53,13 @@ pub struct Record {
     pub expires_ms: Option<u64>,
 }
 
-/// A publisher's session, kept with its messages so that a restarted broker knows what it has.
+/// How far a publisher's session has come, kept with its messages: what it sends again to a restarted
+/// broker is recognised by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptSession {
     /// See [`Sender::origin`].
     pub origin: String,
-    /// Where its topics are.
-    pub namespace: String,
-    /// The client's id.
-    pub client_id: String,
-    /// Who shows it continues the session.
-    pub secret: [u8; 16],
-    /// The last publish number dealt with.
+    /// The last publish number dealt with: every message up to it that was to be kept is.
     pub published: u64,
 }
 
@@ -81,7 +76,7 @@ pub struct Progress {
     pub done: u64,
     /// Positions above `done` that are done with as well, ascending.
     pub beyond: Vec<u64>,
-    /// Positions handed out more than once, with how often.
+    /// Positions handed out and not done with, ascending, with how often.
     pub attempts: Vec<(u64, u32)>,
 }
 
@@ -92,8 +87,6 @@ pub enum Write {
     Record(Box<Record>),
     /// A session's state; replaces the older one of the same origin.
     Session(KeptSession),
-    /// The session of this origin is over.
-    SessionEnded(String),
     /// A durable subscription's state; replaces the older one of the same namespace and name.
     Progress(Progress),
     /// This durable subscription (namespace, name) is no more.
@@ -110,7 +103,7 @@ pub struct Recovered {
     /// Publishers' own ids seen inside the window for duplicates, oldest first: (namespace, id, when
     /// in milliseconds since the Unix epoch).
     pub ids: Vec<(String, String, u64)>,
-    /// Sessions that may still be continued.
+    /// Publishers of the last resume window before the store was closed.
     pub sessions: Vec<KeptSession>,
     /// Every durable subscription.
     pub progress: Vec<Progress>,

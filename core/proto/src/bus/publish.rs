@@ -9,7 +9,7 @@ use super::{
     Bus, Notice, PortKind, Published, Relay,
     queue::{OVERHEAD, Pushed},
     routes::{Group, TopicKey},
-    state::{Parked, PortId, SessionKey, SubKey, Subscription, Timer},
+    state::{Parked, ParkedOn, PortId, SessionKey, SubKey, Subscription, Timer},
 };
 use crate::{
     clock::Time,
@@ -51,6 +51,15 @@ pub(super) enum To {
 
 type Targets = SmallVec<[SubKey; 8]>;
 
+/// What a publish must wait for.
+#[derive(Debug)]
+enum Wait {
+    /// Room in these `block` subscriptions.
+    Room(Targets),
+    /// The store.
+    Store,
+}
+
 impl Bus {
     pub(super) fn publish(
         &mut self,
@@ -83,19 +92,27 @@ impl Bus {
                 "more was published than the window in WELCOME allows; wait for ACCEPTED",
             ));
         }
+        if frame.extensions.as_ref().is_some_and(|extensions| extensions.settled) {
+            if waiting {
+                self.sessions[key].parked.push_back(Parked::Number(frame.number));
+            } else {
+                self.dealt_with(now, key, frame.number, 0, frame.prompt);
+            }
+            return Ok(());
+        }
         match self.draft(now, port, key, frame) {
             Ok(draft) if waiting => {
                 self.sessions[key].parked.push_back(Parked::Message(Box::new(draft)));
             }
             Ok(mut draft) => {
-                if let Err(full) = self.accept(now, key, &mut draft) {
-                    self.park(now, key, Box::new(draft), &full);
+                if let Err(wait) = self.accept(now, key, &mut draft) {
+                    self.park(now, key, Box::new(draft), &wait);
                 }
             }
             Err(error) => {
                 self.refuse(key, frame.number, error);
                 if waiting {
-                    self.sessions[key].parked.push_back(Parked::Refused(frame.number));
+                    self.sessions[key].parked.push_back(Parked::Number(frame.number));
                 } else {
                     self.dealt_with(now, key, frame.number, 0, true);
                 }
@@ -223,18 +240,19 @@ impl Bus {
         Ok(topic)
     }
 
-    /// Routes `draft` and takes its payload, or says which full `block` subscriptions it must
-    /// wait for.
-    fn accept(&mut self, now: Time, key: SessionKey, draft: &mut Draft) -> Result<(), Targets> {
+    /// Routes `draft` and takes its payload, or says what it must wait for.
+    fn accept(&mut self, now: Time, key: SessionKey, draft: &mut Draft) -> Result<(), Wait> {
         let mut targets = Targets::new();
         let cost = draft.payload.bytes.len() + OVERHEAD;
         let room = self.memory() + cost <= self.config.limits.server_bytes;
         let session = &mut self.sessions[key];
+        let space = session.space;
+        let mut place = None;
         let (topic, seq) = match &draft.to {
             To::Topic(topic) => {
-                let space = &mut self.spaces[session.space];
-                let topic = if space.knows(*topic) {
-                    space.routes(*topic, &self.subscriptions)
+                let routes = &mut self.spaces[space];
+                let topic = if routes.knows(*topic) {
+                    routes.routes(*topic, &self.subscriptions)
                 } else {
                     // Forgotten while the publish was parked for a very long time.
                     let error = Error::new(ErrorKind::Internal, "the topic was forgotten");
@@ -243,6 +261,20 @@ impl Bus {
                     return Ok(());
                 };
                 targets.extend_from_slice(&topic.direct);
+                if topic.has_history {
+                    if self.history.error().is_some() || self.history.is_behind() {
+                        return self.wait_for_store(now, key, draft);
+                    }
+                    let id = draft.extras.as_ref().and_then(|extras| extras.id.as_deref());
+                    let (time_ms, again) = (self.config.wall_ms(now), draft.maybe_duplicate);
+                    if id.is_some_and(|id| self.history.has(space, id, again, time_ms)) {
+                        self.repeated(now, key, draft);
+                        return Ok(());
+                    }
+                    place = Some(Box::new(self.history.next_place(self.config.epoch)));
+                    // They get it from there.
+                    targets.retain(|sub| self.subscriptions[*sub].replay.is_none());
+                }
                 for group in &mut topic.groups {
                     targets.push(group.choose(|sub| {
                         let sub = &self.subscriptions[sub];
@@ -253,7 +285,7 @@ impl Bus {
                 if let Some(full) =
                     blocking(&self.subscriptions, &targets, &topic.groups, room, cost)
                 {
-                    return Err(full);
+                    return Err(Wait::Room(full));
                 }
                 topic.seq += 1;
                 (topic.name.clone(), topic.seq)
@@ -267,7 +299,7 @@ impl Bus {
                 let recipient = &mut self.sessions[recipient];
                 targets.push(recipient.direct);
                 if let Some(full) = blocking(&self.subscriptions, &targets, &[], room, cost) {
-                    return Err(full);
+                    return Err(Wait::Room(full));
                 }
                 recipient.direct_seq += 1;
                 let sub = &self.subscriptions[recipient.direct];
@@ -295,7 +327,12 @@ impl Bus {
             maybe_duplicate: draft.maybe_duplicate,
             extras: draft.extras.take(),
             expires: draft.expires,
+            place,
         });
+        let is_kept = published.place.is_some();
+        if is_kept {
+            self.keep(now, space, &published);
+        }
         match draft.ack {
             None => {
                 if let Some((last, others)) = targets.split_last() {
@@ -308,7 +345,29 @@ impl Bus {
             Some(ack) => self.open_ack(now, key, ack, &published, &targets, room),
         }
         self.dealt_with(now, key, draft.number, cost, draft.prompt);
+        if is_kept {
+            self.sessions[key].kept = draft.number;
+            self.confirm_stored(key, draft.number);
+        }
         Ok(())
+    }
+
+    /// The store is behind, or has failed.
+    #[cold]
+    fn wait_for_store(&mut self, now: Time, key: SessionKey, draft: &Draft) -> Result<(), Wait> {
+        let Some(error) = self.store_error() else { return Err(Wait::Store) };
+        self.refuse(key, draft.number, error);
+        self.dealt_with(now, key, draft.number, 0, true);
+        Ok(())
+    }
+
+    /// A publish of what is kept already: accepted, and delivered to nobody.
+    fn repeated(&mut self, now: Time, key: SessionKey, draft: &Draft) {
+        if draft.ack.is_some() {
+            self.report_no_recipients(now, key, draft.number);
+        }
+        self.dealt_with(now, key, draft.number, 0, draft.prompt);
+        self.confirm_stored(key, draft.number);
     }
 
     /// Nobody has this id: an ack without recipients is complete, a plain message is refused.
@@ -363,7 +422,17 @@ impl Bus {
     }
 
     /// Makes the publisher wait.
-    fn park(&mut self, now: Time, key: SessionKey, draft: Box<Draft>, full: &[SubKey]) {
+    fn park(&mut self, now: Time, key: SessionKey, draft: Box<Draft>, wait: &Wait) {
+        let full = match wait {
+            Wait::Room(full) => full,
+            Wait::Store => {
+                self.history.wait(key);
+                let session = &mut self.sessions[key];
+                session.parked_on = Some(ParkedOn::Store);
+                session.parked.push_front(Parked::Message(draft));
+                return;
+            }
+        };
         let timings = &self.config.timings;
         let mut own_since = None;
         for target in full {
@@ -387,16 +456,19 @@ impl Bus {
             self.timers.insert((due, Timer::SelfStall(key)));
         }
         let session = &mut self.sessions[key];
-        session.parked_on = full.first().copied();
+        session.parked_on = full.first().copied().map(ParkedOn::Sub);
         session.parked.push_front(Parked::Message(draft));
     }
 
     /// Goes on with what a publisher has parked, until it must wait again.
-    pub(super) fn unpark(&mut self, now: Time, key: SessionKey) {
+    pub(super) fn unpark(&mut self, now: Time, key: SessionKey, moved: ParkedOn) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if session.parked_on.take().is_none() {
+        // Room in a subscription is no news to who waits for the store.
+        if session.parked_on.is_none_or(|on| (on == ParkedOn::Store) != (moved == ParkedOn::Store))
+        {
             return;
         }
+        session.parked_on = None;
         while let Some(session) = self.sessions.get_mut(key) {
             if session.parked_on.is_some() {
                 return;
@@ -408,10 +480,10 @@ impl Bus {
                     }
                     return;
                 }
-                Some(Parked::Refused(number)) => self.dealt_with(now, key, number, 0, true),
+                Some(Parked::Number(number)) => self.dealt_with(now, key, number, 0, true),
                 Some(Parked::Message(mut draft)) => {
-                    if let Err(full) = self.accept(now, key, &mut draft) {
-                        self.park(now, key, draft, &full);
+                    if let Err(wait) = self.accept(now, key, &mut draft) {
+                        self.park(now, key, draft, &wait);
                     }
                 }
             }
@@ -430,16 +502,15 @@ impl Bus {
 
     pub(super) fn check_self_stall(&mut self, now: Time, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(sub) = session.parked_on.and_then(|sub| self.subscriptions.get(sub)) else {
-            return;
-        };
+        let Some(ParkedOn::Sub(target)) = session.parked_on else { return };
+        let Some(sub) = self.subscriptions.get(target) else { return };
         let stalled = sub.session == key
             && sub
                 .stalled_since
                 .is_some_and(|since| since + self.config.timings.self_stall_timeout <= now);
         if stalled {
             // Trying again refuses it, and the ones behind it that wait for the same thing.
-            self.unpark(now, key);
+            self.unpark(now, key, ParkedOn::Sub(target));
         }
     }
 
@@ -466,7 +537,7 @@ impl Bus {
             sub.queue.set_overflow(Overflow::DropOldest);
             sub.stalled_since = None;
             for waiter in std::mem::take(&mut sub.waiters) {
-                self.unpark(now, waiter);
+                self.unpark(now, waiter, ParkedOn::Sub(key));
             }
             return;
         }

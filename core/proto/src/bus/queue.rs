@@ -112,6 +112,19 @@ impl Queue {
             || (self.messages < self.bounds.messages && self.bytes + cost <= self.bounds.bytes)
     }
 
+    /// Messages it may hold.
+    pub(super) fn capacity(&self) -> usize {
+        self.bounds.messages
+    }
+
+    /// Room for so many messages, and bytes of payload.
+    pub(super) fn free(&self) -> (usize, usize) {
+        (
+            self.bounds.messages.saturating_sub(self.messages),
+            self.bounds.bytes.saturating_sub(self.bytes),
+        )
+    }
+
     /// Whether [`Queue::take`] would yield something. A gap waits for the window like a message:
     /// while the client takes nothing, its drops merge into one.
     pub(super) fn can_send(&self) -> bool {

@@ -8,11 +8,13 @@ use std::{
 use slotmap::new_key_type;
 
 use super::{
+    durable::Member,
     ledger::Ledger,
     output::{Output, Publisher},
     principal::Principal,
     publish::Draft,
     queue::Queue,
+    replay::Replay,
     routes::TopicKey,
     sessions::PortKind,
 };
@@ -24,6 +26,7 @@ new_key_type! {
     pub(super) struct SessionKey;
     pub(super) struct SubKey;
     pub(super) struct AckKey;
+    pub(super) struct DurableKey;
 }
 
 /// What may fall due.
@@ -39,6 +42,19 @@ pub(super) enum Timer {
     SelfStall(SessionKey),
     /// The resume window ends.
     Expiry(SessionKey),
+    /// A client of a durable must have answered something.
+    AckWait(SubKey),
+    /// Failed messages of a durable are handed out again.
+    Retry(DurableKey),
+}
+
+/// What a parked publish waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ParkedOn {
+    /// Room in a `block` subscription.
+    Sub(SubKey),
+    /// The store, which is behind.
+    Store,
 }
 
 /// A connection.
@@ -58,6 +74,8 @@ pub(super) struct Port {
     /// What `ACCEPTED` said last.
     pub(super) told_published: u64,
     pub(super) told_answered: u64,
+    /// What `STORED` said last.
+    pub(super) told_stored: u64,
     /// Payload bytes accepted since then.
     pub(super) untold_bytes: u64,
 }
@@ -81,8 +99,11 @@ pub(super) struct Session {
     pub(super) published: u64,
     /// Publishes that arrived and wait for a `block` subscription's room.
     pub(super) parked: VecDeque<Parked>,
-    /// The subscription whose room the first parked one waits for.
-    pub(super) parked_on: Option<SubKey>,
+    /// What the first parked one waits for.
+    pub(super) parked_on: Option<ParkedOn>,
+    /// The last publish whose message was kept, and the last of those that is committed.
+    pub(super) kept: u64,
+    pub(super) stored: u64,
     pub(super) answered: u64,
     /// Unfinished acks by publish number.
     pub(super) acks: HashMap<u64, AckKey>,
@@ -94,10 +115,11 @@ pub(super) struct Session {
 
 /// An answer awaited.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Awaited {
-    pub(super) ack: AckKey,
-    pub(super) row: u32,
-    pub(super) sub: SubKey,
+pub(super) enum Awaited {
+    /// For a publisher's ack.
+    Row { ack: AckKey, row: u32, sub: SubKey },
+    /// For a durable's progress.
+    Progress { durable: DurableKey, position: u64, sub: SubKey },
 }
 
 /// A publish that arrived behind one that waits for room.
@@ -105,8 +127,8 @@ pub(super) struct Awaited {
 pub(super) enum Parked {
     /// It is routed when its turn comes.
     Message(Box<Draft>),
-    /// It was refused already; only its number waits its turn.
-    Refused(u64),
+    /// It was refused or settled already; only its number waits its turn.
+    Number(u64),
 }
 
 /// Reports to a publisher, kept until it says that it has them.
@@ -155,6 +177,10 @@ pub(super) struct Subscription {
     pub(super) waiters: Vec<SessionKey>,
     /// Since when publishers wait for it and it took nothing.
     pub(super) stalled_since: Option<Time>,
+    /// It reads history and is not live yet.
+    pub(super) replay: Option<Box<Replay>>,
+    /// It is a client of a durable, which alone gives it messages.
+    pub(super) member: Option<Box<Member>>,
     pub(super) count: Ledger,
 }
 

@@ -126,7 +126,7 @@ impl Stage {
     fn subscribe(&mut self, options: SubscribeOptions) -> SubId {
         let sub = self.session.subscribe(TARGET, "a.*", options).unwrap();
         self.said();
-        self.hear(&Frame::Subscribed { sub: sub.0 }).unwrap();
+        self.hear(&Frame::Subscribed { sub: sub.0, cursor: &[] }).unwrap();
         self.events.clear();
         sub
     }
