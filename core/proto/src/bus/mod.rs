@@ -41,7 +41,7 @@ use self::{
 };
 pub use self::{
     ledger::Ledger,
-    output::{Notice, Output, Published, Publisher, Relay},
+    output::{Notice, Output, Published, Relay, Route},
     principal::Principal,
     sessions::{Attach, Attached, PortKind},
     state::PortId,

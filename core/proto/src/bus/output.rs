@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+
 use super::{
     queue::OVERHEAD,
     state::{PortId, SessionKey},
@@ -21,14 +23,14 @@ use crate::{
 };
 
 /// A message as the bus holds it, once for all its recipients.
+///
+/// Its topic and sender are its [`Route`]'s.
 #[derive(Debug)]
 pub struct Published {
-    /// Where to.
-    pub topic: Arc<str>,
-    /// By whom.
-    pub sender: Arc<Publisher>,
-    /// The payload.
-    pub payload: Payload,
+    /// Where to and by whom.
+    pub route: Arc<Route>,
+    /// The payload. See [`Published::share`] for bytes that outlive the message.
+    pub payload: Payload<Box<[u8]>>,
     /// The publisher's number.
     pub number: u64,
     /// Consecutive within the topic.
@@ -45,18 +47,21 @@ pub struct Published {
     pub expires: Option<Time>,
 }
 
-/// A [`Sender`], with the bus whose memory its messages are charged to.
+/// What the messages of one publisher on one topic have in common, with the bus whose memory they
+/// are charged to: a message counts one reference, not three.
 #[derive(Debug)]
-pub struct Publisher {
-    pub(super) sender: Sender,
-    /// Beside the sender, so that a message counts one reference, not two.
+pub struct Route {
+    /// Where to.
+    pub topic: Arc<str>,
+    /// By whom.
+    pub sender: Arc<Sender>,
     pub(super) released: Arc<AtomicU64>,
 }
 
-impl Deref for Publisher {
-    type Target = Sender;
-    fn deref(&self) -> &Sender {
-        &self.sender
+impl Deref for Published {
+    type Target = Route;
+    fn deref(&self) -> &Route {
+        &self.route
     }
 }
 
@@ -80,6 +85,17 @@ impl Published {
         }
     }
 
+    /// Its payload's bytes for others to hold: they keep the whole message instead of a copy.
+    pub fn share(self: &Arc<Self>) -> Bytes {
+        struct Held(Arc<Published>);
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.0.payload.bytes
+            }
+        }
+        Bytes::from_owner(Held(self.clone()))
+    }
+
     /// The extensions its `MSG` carries at `now`.
     pub fn extensions(&self, now: Time) -> Option<Box<Extensions<'_>>> {
         if self.extras.is_none() && self.expires.is_none() {
@@ -98,7 +114,7 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
-        self.sender.released.fetch_add(self.cost() as u64, Ordering::Relaxed);
+        self.route.released.fetch_add(self.cost() as u64, Ordering::Relaxed);
     }
 }
 

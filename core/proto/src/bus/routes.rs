@@ -98,6 +98,11 @@ impl Space {
         key
     }
 
+    /// The name of a topic that is known.
+    pub(super) fn name(&self, key: TopicKey) -> &Arc<str> {
+        &self.topics[key].name
+    }
+
     /// Whether `key` still stands for a topic; if not, ask for it by name again.
     pub(super) fn knows(&self, key: TopicKey) -> bool {
         self.topics.contains_key(key)
