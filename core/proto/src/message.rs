@@ -45,11 +45,11 @@ impl ContentType {
 
 /// Encoded bytes together with how to read them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Payload {
+pub struct Payload<B = Bytes> {
     /// How to read `bytes`.
     pub content_type: ContentType,
     /// The encoded value.
-    pub bytes: Bytes,
+    pub bytes: B,
 }
 
 impl Payload {

@@ -198,10 +198,10 @@ impl Dialogue {
         if sub != 0 && delivery.is_none() {
             // The same text for every recipient: checked and written once.
             return egress.put_text(published, |egress| {
-                put(&Reply::Publish { topic, from, data: &Json::of(&published.payload) }, egress);
+                put(&Reply::Publish { topic, from, data: &json(published) }, egress);
             });
         }
-        let data = &Json::of(&published.payload);
+        let data = &json(published);
         match (sub, delivery) {
             (_, None) => put(&Reply::DirectMessage { from, data }, egress),
             (sub, Some(delivery)) => {
@@ -282,4 +282,8 @@ impl Dialogue {
             self.finished_rows -= status.len();
         }
     }
+}
+
+fn json(published: &Published) -> Json<'_> {
+    Json::of_bytes(published.payload.content_type, &published.payload.bytes)
 }

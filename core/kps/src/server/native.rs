@@ -4,8 +4,9 @@ use std::{cell::Cell, collections::HashMap, sync::Arc};
 
 use kps_proto::{
     Error, ErrorKind, Result,
-    bus::{Attach, Attached, Output, PortKind, Principal, Published, Publisher},
+    bus::{Attach, Attached, Output, PortKind, Principal, Published},
     clock::Time,
+    message::Sender,
     wire::{
         self, Frames,
         frame::{ErrorFrame, Frame, Hello, MessageFrame, Name, Reference, Welcome},
@@ -262,7 +263,7 @@ impl Encoder {
         };
         wire::encode_message_head(&frame, payload.len(), &mut egress.buffer);
         if payload.len() >= SHARE_FROM {
-            egress.share(payload.clone());
+            egress.share(published.share());
         } else {
             egress.buffer.extend_from_slice(payload);
         }
@@ -290,7 +291,7 @@ struct Names {
 
 enum Held {
     Topic(Arc<str>),
-    Sender(Arc<Publisher>),
+    Sender(Arc<Sender>),
 }
 
 impl Held {

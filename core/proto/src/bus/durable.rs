@@ -614,8 +614,7 @@ impl Bus {
             place.attempt = attempt;
         }
         Arc::new(Published {
-            topic: published.topic.clone(),
-            sender: published.sender.clone(),
+            route: published.route.clone(),
             payload: published.payload.clone(),
             number: published.number,
             seq: published.seq,

@@ -12,8 +12,8 @@ use std::{
 };
 
 use super::{
-    Bus, Published, Publisher,
-    output::Place,
+    Bus, Published,
+    output::{Place, Route},
     state::{ParkedOn, SessionKey},
 };
 use crate::{
@@ -37,8 +37,8 @@ const MAX_IDS: usize = 1 << 20;
 /// Sessions that are over, of which is remembered how far they had come.
 const MAX_ORIGINS: usize = 1 << 14;
 
-/// Publishers of old messages whose names are kept.
-const MAX_SENDERS: usize = 1024;
+/// Topics and publishers of old messages whose names are kept.
+const MAX_ROUTES: usize = 4096;
 
 /// Which topics have history, and what the store knew when it was opened.
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ pub(super) struct History {
     writes: Vec<Write>,
     ids: Ids,
     origins: Origins,
-    senders: HashMap<Arc<Sender>, Arc<Publisher>>,
+    routes: HashMap<(Arc<str>, Arc<Sender>), Arc<Route>>,
     /// Subscriptions that read, and durables that have clients.
     pub(super) readers: usize,
     /// Publishers that wait until the store has caught up.
@@ -218,11 +218,14 @@ impl Bus {
             namespace: self.spaces[space].name.clone(),
             topic: published.topic.clone(),
             seq: published.seq,
-            sender: published.sender.shared(),
+            sender: published.sender.clone(),
             number: published.number,
             time_ms,
             maybe_duplicate: published.maybe_duplicate,
-            payload: published.payload.clone(),
+            payload: Payload {
+                content_type: published.payload.content_type,
+                bytes: published.share(),
+            },
             extras: published.extras.clone(),
             expires_ms,
         })));
@@ -312,36 +315,41 @@ impl Bus {
 
     /// A message from the store, as if it had just been accepted.
     pub(super) fn revive(&mut self, space: usize, record: Record) -> Arc<Published> {
-        let Record { sender, payload, extras, .. } = record;
-        let sender = match self.history.senders.get(&sender) {
-            Some(known) => known.clone(),
-            None => {
-                if self.history.senders.len() >= MAX_SENDERS {
-                    self.history.senders.clear();
-                }
-                let publisher = Arc::new(Publisher::new(sender.clone(), &self.released));
-                self.history.senders.insert(sender, publisher.clone());
-                publisher
-            }
-        };
+        let topic = self.spaces[space].topic(&record.topic);
+        let topic = self.spaces[space].name(topic).clone();
+        let route = self.route_of(topic, record.sender);
         let earlier = (record.epoch != self.config.epoch)
             .then_some(Earlier { epoch: record.epoch, time_ms: record.time_ms });
-        let topic = self.spaces[space].topic(&record.topic);
         let published = Published {
-            topic: self.spaces[space].name_of(topic),
-            sender,
-            payload,
+            route,
+            payload: Payload {
+                content_type: record.payload.content_type,
+                bytes: (&record.payload.bytes[..]).into(),
+            },
             number: record.number,
             seq: record.seq,
             time: self.config.time_at(record.time_ms),
             request: false,
             maybe_duplicate: record.maybe_duplicate,
-            extras,
+            extras: record.extras,
             expires: record.expires_ms.map(|expires| self.config.time_at(expires)),
             place: Some(Box::new(Place::new(record.epoch, record.position, earlier))),
         };
         self.charged += published.cost() as u64;
         Arc::new(published)
+    }
+
+    fn route_of(&mut self, topic: Arc<str>, sender: Arc<Sender>) -> Arc<Route> {
+        let routes = &mut self.history.routes;
+        if routes.len() >= MAX_ROUTES {
+            routes.clear();
+        }
+        let released = &self.released;
+        let route = routes.entry((topic, sender)).or_insert_with_key(|(topic, sender)| {
+            let (topic, sender) = (topic.clone(), sender.clone());
+            Arc::new(Route { topic, sender, released: released.clone() })
+        });
+        route.clone()
     }
 
     /// A message of the server's own.
@@ -350,7 +358,7 @@ impl Bus {
         now: Time,
         space: usize,
         topic: &str,
-        payload: Payload,
+        payload: Payload<Box<[u8]>>,
         extras: Extras,
     ) {
         let key = self.spaces[space].topic(topic);
@@ -361,8 +369,7 @@ impl Bus {
         let targets = routes.direct.clone();
         let sender = Arc::new(Sender { id: "kps".into(), origin: "server".into() });
         let published = Arc::new(Published {
-            topic,
-            sender: Arc::new(Publisher::new(sender, &self.released)),
+            route: self.route_of(topic, sender),
             payload,
             number: self.history.last + 1,
             seq,

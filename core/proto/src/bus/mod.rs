@@ -48,7 +48,7 @@ pub use self::{
     durable::DEAD_LETTERS,
     history::HistoryConfig,
     ledger::Ledger,
-    output::{Notice, Output, Place, Published, Publisher, Reader, Relay},
+    output::{Notice, Output, Place, Published, Reader, Relay, Route},
     principal::Principal,
     sessions::{Attach, Attached, PortKind},
     state::PortId,

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+
 use super::{
     queue::OVERHEAD,
     state::{DurableKey, PortId, SessionKey, SubKey},
@@ -22,14 +24,14 @@ use crate::{
 };
 
 /// A message as the bus holds it, once for all its recipients.
+///
+/// Its topic and sender are its [`Route`]'s.
 #[derive(Debug)]
 pub struct Published {
-    /// Where to.
-    pub topic: Arc<str>,
-    /// By whom.
-    pub sender: Arc<Publisher>,
-    /// The payload.
-    pub payload: Payload,
+    /// Where to and by whom.
+    pub route: Arc<Route>,
+    /// The payload. See [`Published::share`] for bytes that outlive the message.
+    pub payload: Payload<Box<[u8]>>,
     /// The publisher's number.
     pub number: u64,
     /// Consecutive within the topic.
@@ -85,29 +87,21 @@ impl Cursor {
     }
 }
 
-/// A [`Sender`], with the bus whose memory its messages are charged to.
+/// What the messages of one publisher on one topic have in common, with the bus whose memory they
+/// are charged to: a message counts one reference, not three.
 #[derive(Debug)]
-pub struct Publisher {
-    sender: Arc<Sender>,
-    /// Beside the sender, so that a message counts one reference, not two.
-    released: Arc<AtomicU64>,
+pub struct Route {
+    /// Where to.
+    pub topic: Arc<str>,
+    /// By whom.
+    pub sender: Arc<Sender>,
+    pub(super) released: Arc<AtomicU64>,
 }
 
-impl Publisher {
-    pub(super) fn new(sender: Arc<Sender>, released: &Arc<AtomicU64>) -> Publisher {
-        Publisher { sender, released: released.clone() }
-    }
-
-    /// The sender alone.
-    pub(super) fn shared(&self) -> Arc<Sender> {
-        self.sender.clone()
-    }
-}
-
-impl Deref for Publisher {
-    type Target = Sender;
-    fn deref(&self) -> &Sender {
-        &self.sender
+impl Deref for Published {
+    type Target = Route;
+    fn deref(&self) -> &Route {
+        &self.route
     }
 }
 
@@ -129,6 +123,17 @@ impl Published {
             last: Some(self.seq),
             reason,
         }
+    }
+
+    /// Its payload's bytes for others to hold: they keep the whole message instead of a copy.
+    pub fn share(self: &Arc<Self>) -> Bytes {
+        struct Held(Arc<Published>);
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.0.payload.bytes
+            }
+        }
+        Bytes::from_owner(Held(self.clone()))
     }
 
     /// Its place in history; 0: it has none.
@@ -163,7 +168,7 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
-        self.sender.released.fetch_add(self.cost() as u64, Ordering::Relaxed);
+        self.route.released.fetch_add(self.cost() as u64, Ordering::Relaxed);
     }
 }
 

@@ -2,14 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{
-    Bus, Notice, PortKind, Published, Relay,
+    Bus, Notice, PortKind, Published, Relay, Route,
     queue::{OVERHEAD, Pushed},
     routes::{Group, TopicKey},
-    state::{Parked, ParkedOn, PortId, SessionKey, SubKey, Subscription, Timer},
+    state::{Alias, Parked, ParkedOn, PortId, SessionKey, SubKey, Subscription, Timer},
 };
 use crate::{
     clock::Time,
@@ -26,14 +25,28 @@ pub(super) const LAZY: Duration = Duration::from_millis(20);
 /// A publish that was checked and not routed yet.
 #[derive(Debug)]
 pub(super) struct Draft {
-    pub(super) to: To,
-    pub(super) payload: Payload,
-    pub(super) number: u64,
-    pub(super) ack: Option<AckRequest>,
+    to: To,
+    payload: Payload<Box<[u8]>>,
+    number: u64,
     prompt: bool,
     maybe_duplicate: bool,
+    /// Boxed because most have none and every move copies it.
+    terms: Option<Box<Terms>>,
+}
+
+/// What only some publishes ask for.
+#[derive(Debug, Default)]
+struct Terms {
+    ack: Option<AckRequest>,
     extras: Option<Box<Extras>>,
     expires: Option<Time>,
+}
+
+impl Draft {
+    /// The publisher's own id for it.
+    fn id(&self) -> Option<&str> {
+        self.terms.as_ref()?.extras.as_ref()?.id.as_deref()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,21 +57,12 @@ pub(super) struct AckRequest {
 
 #[derive(Debug)]
 pub(super) enum To {
-    Topic(TopicKey),
+    Topic(TopicKey, Arc<Route>),
     Client(Box<str>),
     Server(Box<str>),
 }
 
 type Targets = SmallVec<[SubKey; 8]>;
-
-/// What a publish must wait for.
-#[derive(Debug)]
-enum Wait {
-    /// Room in these `block` subscriptions.
-    Room(Targets),
-    /// The store.
-    Store,
-}
 
 impl Bus {
     pub(super) fn publish(
@@ -100,22 +104,12 @@ impl Bus {
             }
             return Ok(());
         }
-        match self.draft(now, port, key, frame) {
-            Ok(draft) if waiting => {
-                self.sessions[key].parked.push_back(Parked::Message(Box::new(draft)));
-            }
-            Ok(mut draft) => {
-                if let Err(wait) = self.accept(now, key, &mut draft) {
-                    self.park(now, key, Box::new(draft), &wait);
-                }
-            }
-            Err(error) => {
-                self.refuse(key, frame.number, error);
-                if waiting {
-                    self.sessions[key].parked.push_back(Parked::Number(frame.number));
-                } else {
-                    self.dealt_with(now, key, frame.number, 0, true);
-                }
+        if let Err(error) = self.check(now, port, key, frame, waiting) {
+            self.refuse(key, frame.number, error);
+            if waiting {
+                self.sessions[key].parked.push_back(Parked::Number(frame.number));
+            } else {
+                self.dealt_with(now, key, frame.number, 0, true);
             }
         }
         Ok(())
@@ -136,14 +130,16 @@ impl Bus {
             ));
         }
         topic::check_name(name)?;
-        let space = self.sessions[self.ports[port].session].space;
-        let topic = self.spaces[space].topic(name);
+        let session = &self.sessions[self.ports[port].session];
+        let space = &mut self.spaces[session.space];
+        let topic = space.topic(name);
+        let route = session.route(space.name(topic).clone(), &self.released);
         let aliases = &mut self.ports[port].aliases;
         let place = number as usize;
         if aliases.len() <= place {
             aliases.resize(place + 1, None);
         }
-        aliases[place] = Some((topic, name.into()));
+        aliases[place] = Some(Alias { topic, route });
         Ok(())
     }
 
@@ -153,42 +149,53 @@ impl Bus {
         }
     }
 
-    fn draft(
+    /// Accepts a publish, or parks it behind others. An error refuses it.
+    fn check(
         &mut self,
         now: Time,
         port: PortId,
         key: SessionKey,
         frame: &Publish<'_>,
-    ) -> Result<Draft> {
-        let limits = &self.config.limits;
-        if frame.payload.len() > limits.payload {
+        waiting: bool,
+    ) -> Result<()> {
+        let limit = self.config.limits.payload;
+        let size = frame.payload.len();
+        if size > limit {
             return Err(Error::new(
                 ErrorKind::PayloadTooLarge,
                 format!(
-                    "the payload is {} bytes; the limit is {} (send a reference, or raise the limit)",
-                    frame.payload.len(),
-                    limits.payload
+                    "the payload is {size} bytes; the limit is {limit} \
+                     (send a reference, or raise the limit)"
                 ),
             ));
         }
         let to = match frame.to {
-            Destination::Topic(name) => To::Topic(self.resolve(port, key, name)?),
+            Destination::Topic(name) => self.resolve(port, key, name)?,
             Destination::Client(id) => To::Client(id.into()),
             Destination::Server(address) => To::Server(address.into()),
         };
-        let mut draft = Draft {
+        let terms = match (frame.ack, &frame.extensions) {
+            (false, None) => None,
+            _ => Some(self.terms(now, key, frame)?),
+        };
+        let draft = Draft {
             to,
-            payload: Payload {
-                content_type: frame.content_type,
-                bytes: Bytes::copy_from_slice(frame.payload),
-            },
+            payload: Payload { content_type: frame.content_type, bytes: frame.payload.into() },
             number: frame.number,
-            ack: None,
             prompt: frame.prompt,
             maybe_duplicate: frame.maybe_duplicate,
-            extras: None,
-            expires: None,
+            terms,
         };
+        if waiting {
+            self.sessions[key].parked.push_back(Parked::Message(Box::new(draft)));
+        } else {
+            self.accept(now, key, draft);
+        }
+        Ok(())
+    }
+
+    fn terms(&self, now: Time, key: SessionKey, frame: &Publish<'_>) -> Result<Box<Terms>> {
+        let mut terms = Terms::default();
         if frame.ack {
             let timeout = frame.extensions.as_ref().and_then(|ext| ext.ack_timeout_ms);
             let timeout = timeout.map_or(self.config.timings.ack_timeout, Duration::from_millis);
@@ -199,77 +206,70 @@ impl Bus {
                 ));
             }
             if frame.request {
-                draft.expires = Some(now + timeout);
+                terms.expires = Some(now + timeout);
             }
-            draft.ack = Some(AckRequest { timeout, request: frame.request });
+            terms.ack = Some(AckRequest { timeout, request: frame.request });
         }
         if let Some(extensions) = &frame.extensions {
             if let Some(ttl) = extensions.ttl_ms {
                 let expires = now + Duration::from_millis(ttl);
-                draft.expires = Some(draft.expires.map_or(expires, |other| other.min(expires)));
+                terms.expires = Some(terms.expires.map_or(expires, |other| other.min(expires)));
             }
-            draft.extras = extras(extensions, self.config.limits.headers)?;
+            terms.extras = extras(extensions, self.config.limits.headers)?;
         }
-        Ok(draft)
+        Ok(Box::new(terms))
     }
 
-    fn resolve(&mut self, port: PortId, key: SessionKey, name: Name<'_>) -> Result<TopicKey> {
+    fn resolve(&mut self, port: PortId, key: SessionKey, name: Name<'_>) -> Result<To> {
         let session = &self.sessions[key];
         let space = &mut self.spaces[session.space];
-        let topic = match name {
+        match name {
             Name::Inline(name) => {
                 topic::check_name(name)?;
                 session.principal.check_publish(name)?;
-                return Ok(space.topic(name));
+                let topic = space.topic(name);
+                let route = session.route(space.name(topic).clone(), &self.released);
+                Ok(To::Topic(topic, route))
             }
             Name::Alias(number) => {
-                let alias = self.ports[port].aliases.get_mut(number as usize);
-                let Some((topic, name)) = alias.and_then(Option::as_mut) else {
+                let alias = self.ports[port].aliases.get(number as usize);
+                let Some(Alias { topic, route }) = alias.and_then(Option::as_ref) else {
                     return Err(Error::new(
                         ErrorKind::InvalidTopic,
                         format!("alias {number} stands for nothing on this connection"),
                     ));
                 };
-                session.principal.check_publish(name)?;
-                if !space.knows(*topic) {
-                    *topic = space.topic(name);
-                }
-                *topic
+                session.principal.check_publish(&route.topic)?;
+                Ok(To::Topic(*topic, route.clone()))
             }
-        };
-        Ok(topic)
+        }
     }
 
-    /// Routes `draft` and takes its payload, or says what it must wait for.
-    fn accept(&mut self, now: Time, key: SessionKey, draft: &mut Draft) -> Result<(), Wait> {
+    /// Routes `draft`, or parks it until what it is for has room: full `block` subscriptions, or the
+    /// store.
+    fn accept(&mut self, now: Time, key: SessionKey, draft: Draft) {
         let mut targets = Targets::new();
         let cost = draft.payload.bytes.len() + OVERHEAD;
         let room = self.memory() + cost <= self.config.limits.server_bytes;
         let session = &mut self.sessions[key];
         let space = session.space;
         let mut place = None;
-        let (topic, seq) = match &draft.to {
-            To::Topic(topic) => {
+        let (full, seq) = match &draft.to {
+            To::Topic(topic, route) => {
                 let routes = &mut self.spaces[space];
-                let topic = if routes.knows(*topic) {
-                    routes.routes(*topic, &self.subscriptions)
-                } else {
-                    // Forgotten while the publish was parked for a very long time.
-                    let error = Error::new(ErrorKind::Internal, "the topic was forgotten");
-                    self.refuse(key, draft.number, error);
-                    self.dealt_with(now, key, draft.number, cost, true);
-                    return Ok(());
-                };
-                targets.extend_from_slice(&topic.direct);
+                // An alias, or a publish parked, may outlive its topic.
+                let known = routes.knows(*topic);
+                let topic = if known { *topic } else { routes.topic(&route.topic) };
+                let topic = routes.routes(topic, &self.subscriptions);
+                targets.extend(topic.direct.iter().copied());
                 if topic.has_history {
-                    if self.history.error().is_some() || self.history.is_behind() {
-                        return self.wait_for_store(now, key, draft);
-                    }
-                    let id = draft.extras.as_ref().and_then(|extras| extras.id.as_deref());
+                    let id = draft.id();
                     let (time_ms, again) = (self.config.wall_ms(now), draft.maybe_duplicate);
                     if id.is_some_and(|id| self.history.has(space, id, again, time_ms)) {
-                        self.repeated(now, key, draft);
-                        return Ok(());
+                        return self.repeated(now, key, &draft);
+                    }
+                    if self.history.error().is_some() || self.history.is_behind() {
+                        return self.wait_for_store(now, key, draft);
                     }
                     place = Some(Box::new(self.history.next_place(self.config.epoch)));
                     // They get it from there.
@@ -282,58 +282,63 @@ impl Bus {
                         (room && sub.queue.has_room(cost), connected, sub.queue.messages())
                     }));
                 }
-                if let Some(full) =
-                    blocking(&self.subscriptions, &targets, &topic.groups, room, cost)
-                {
-                    return Err(Wait::Room(full));
-                }
-                topic.seq += 1;
-                (topic.name.clone(), topic.seq)
+                let full = blocking(&self.subscriptions, &targets, &topic.groups, room, cost);
+                (full, &mut topic.seq)
             }
             To::Client(id) => {
-                let space = &self.spaces[session.space];
-                let Some(recipient) = space.clients.get(&**id).copied() else {
-                    self.unknown_client(now, key, draft);
-                    return Ok(());
+                let Some(recipient) = self.spaces[space].clients.get(&**id).copied() else {
+                    let acked = draft.terms.is_some_and(|terms| terms.ack.is_some());
+                    return self.unknown_client(now, key, draft.number, id, acked);
                 };
                 let recipient = &mut self.sessions[recipient];
                 targets.push(recipient.direct);
-                if let Some(full) = blocking(&self.subscriptions, &targets, &[], room, cost) {
-                    return Err(Wait::Room(full));
-                }
-                recipient.direct_seq += 1;
-                let sub = &self.subscriptions[recipient.direct];
-                (sub.pattern.text().clone(), recipient.direct_seq)
+                let full = blocking(&self.subscriptions, &targets, &[], room, cost);
+                (full, &mut recipient.direct_seq)
             }
             To::Server(address) => {
                 self.notices.push_back(Notice::PublishToServer {
                     relay: Relay { publisher: key, number: draft.number },
                     address: address.to_string(),
-                    payload: std::mem::take(&mut draft.payload),
+                    payload: Payload {
+                        content_type: draft.payload.content_type,
+                        bytes: draft.payload.bytes.into(),
+                    },
                 });
-                self.dealt_with(now, key, draft.number, cost, draft.prompt);
-                return Ok(());
+                return self.dealt_with(now, key, draft.number, cost, draft.prompt);
             }
         };
+        if let Some(full) = full {
+            return self.park(now, key, draft, &full);
+        }
+        *seq += 1;
+        let seq = *seq;
+        let route = match draft.to {
+            To::Topic(_, route) => route,
+            // The only target is its recipient's subscription to its own direct messages.
+            _ => {
+                let topic = self.subscriptions[targets[0]].pattern.text().clone();
+                self.sessions[key].route(topic, &self.released)
+            }
+        };
+        let terms = draft.terms.map_or_else(Terms::default, |terms| *terms);
         self.charged += cost as u64;
         let published = Arc::new(Published {
-            topic,
-            sender: self.sessions[key].sender.clone(),
-            payload: std::mem::take(&mut draft.payload),
+            route,
+            payload: draft.payload,
             number: draft.number,
             seq,
             time: now,
-            request: draft.ack.is_some_and(|ack| ack.request),
+            request: terms.ack.is_some_and(|ack| ack.request),
             maybe_duplicate: draft.maybe_duplicate,
-            extras: draft.extras.take(),
-            expires: draft.expires,
+            extras: terms.extras,
+            expires: terms.expires,
             place,
         });
         let is_kept = published.place.is_some();
         if is_kept {
             self.keep(now, space, &published);
         }
-        match draft.ack {
+        match terms.ack {
             None => {
                 if let Some((last, others)) = targets.split_last() {
                     for sub in others {
@@ -349,21 +354,24 @@ impl Bus {
             self.sessions[key].kept = draft.number;
             self.confirm_stored(key, draft.number);
         }
-        Ok(())
     }
 
     /// The store is behind, or has failed.
     #[cold]
-    fn wait_for_store(&mut self, now: Time, key: SessionKey, draft: &Draft) -> Result<(), Wait> {
-        let Some(error) = self.store_error() else { return Err(Wait::Store) };
-        self.refuse(key, draft.number, error);
-        self.dealt_with(now, key, draft.number, 0, true);
-        Ok(())
+    fn wait_for_store(&mut self, now: Time, key: SessionKey, draft: Draft) {
+        if let Some(error) = self.store_error() {
+            self.refuse(key, draft.number, error);
+            return self.dealt_with(now, key, draft.number, 0, true);
+        }
+        self.history.wait(key);
+        let session = &mut self.sessions[key];
+        session.parked_on = Some(ParkedOn::Store);
+        session.parked.push_front(Parked::Message(Box::new(draft)));
     }
 
     /// A publish of what is kept already: accepted, and delivered to nobody.
     fn repeated(&mut self, now: Time, key: SessionKey, draft: &Draft) {
-        if draft.ack.is_some() {
+        if draft.terms.as_ref().is_some_and(|terms| terms.ack.is_some()) {
             self.report_no_recipients(now, key, draft.number);
         }
         self.dealt_with(now, key, draft.number, 0, draft.prompt);
@@ -371,15 +379,14 @@ impl Bus {
     }
 
     /// Nobody has this id: an ack without recipients is complete, a plain message is refused.
-    fn unknown_client(&mut self, now: Time, key: SessionKey, draft: &Draft) {
-        let To::Client(id) = &draft.to else { return };
-        if draft.ack.is_some() {
-            self.report_no_recipients(now, key, draft.number);
+    fn unknown_client(&mut self, now: Time, key: SessionKey, number: u64, id: &str, acked: bool) {
+        if acked {
+            self.report_no_recipients(now, key, number);
         } else {
             let error = Error::new(ErrorKind::NotFound, format!("no client has the id {id:?}"));
-            self.refuse(key, draft.number, error);
+            self.refuse(key, number, error);
         }
-        self.dealt_with(now, key, draft.number, 0, true);
+        self.dealt_with(now, key, number, 0, true);
     }
 
     pub(super) fn enqueue(
@@ -393,6 +400,7 @@ impl Bus {
         let sub = &mut self.subscriptions[key];
         sub.count.accepted += 1;
         match sub.queue.push(published, delivery, room) {
+            Pushed::Queued if sub.scheduled => return,
             Pushed::Queued => {}
             Pushed::Replaced(old) => {
                 sub.count.dropped += 1;
@@ -422,17 +430,7 @@ impl Bus {
     }
 
     /// Makes the publisher wait.
-    fn park(&mut self, now: Time, key: SessionKey, draft: Box<Draft>, wait: &Wait) {
-        let full = match wait {
-            Wait::Room(full) => full,
-            Wait::Store => {
-                self.history.wait(key);
-                let session = &mut self.sessions[key];
-                session.parked_on = Some(ParkedOn::Store);
-                session.parked.push_front(Parked::Message(draft));
-                return;
-            }
-        };
+    fn park(&mut self, now: Time, key: SessionKey, draft: Draft, full: &[SubKey]) {
         let timings = &self.config.timings;
         let mut own_since = None;
         for target in full {
@@ -457,7 +455,7 @@ impl Bus {
         }
         let session = &mut self.sessions[key];
         session.parked_on = full.first().copied().map(ParkedOn::Sub);
-        session.parked.push_front(Parked::Message(draft));
+        session.parked.push_front(Parked::Message(Box::new(draft)));
     }
 
     /// Goes on with what a publisher has parked, until it must wait again.
@@ -481,11 +479,7 @@ impl Bus {
                     return;
                 }
                 Some(Parked::Number(number)) => self.dealt_with(now, key, number, 0, true),
-                Some(Parked::Message(mut draft)) => {
-                    if let Err(wait) = self.accept(now, key, &mut draft) {
-                        self.park(now, key, draft, &wait);
-                    }
-                }
+                Some(Parked::Message(draft)) => self.accept(now, key, *draft),
             }
         }
     }

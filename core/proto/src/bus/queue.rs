@@ -171,14 +171,10 @@ impl Queue {
             let place = self.popped.wrapping_add(self.waiting.len() as u64);
             self.places.insert(published.topic.clone(), place);
         }
-        self.append(Entry::Message { published, delivery });
+        self.messages += 1;
+        self.bytes += published.cost();
+        self.waiting.push_back(Entry::Message { published, delivery });
         pushed
-    }
-
-    fn append(&mut self, entry: Entry) {
-        self.messages += usize::from(entry.is_message());
-        self.bytes += entry.cost();
-        self.waiting.push_back(entry);
     }
 
     fn replace(&mut self, place: usize, entry: Entry) -> Pushed {

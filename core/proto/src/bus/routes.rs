@@ -107,9 +107,9 @@ impl Space {
         key
     }
 
-    /// The one string that all messages of a topic share.
-    pub(super) fn name_of(&self, key: TopicKey) -> Arc<str> {
-        self.topics[key].name.clone()
+    /// The name of a topic that is known.
+    pub(super) fn name(&self, key: TopicKey) -> &Arc<str> {
+        &self.topics[key].name
     }
 
     /// Whether `key` still stands for a topic; if not, ask for it by name again.

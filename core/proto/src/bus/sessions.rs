@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    Bus, Notice, Output, Principal, Publisher,
+    Bus, Notice, Output, Principal,
     queue::Bounds,
     routes::Space,
     state::{Awaited, Port, PortId, Reports, Session, SessionKey, Timer},
@@ -138,7 +138,10 @@ impl Bus {
         let new: Arc<str> = id.into();
         let old = std::mem::replace(&mut session.id, new.clone());
         let sender = Sender { id: id.to_owned(), origin: session.sender.origin.clone() };
-        session.sender = Arc::new(Publisher::new(Arc::new(sender), &self.released));
+        session.sender = Arc::new(sender);
+        for alias in self.ports[port].aliases.iter_mut().flatten() {
+            alias.route = session.route(alias.route.topic.clone(), &self.released);
+        }
         self.spaces[space].clients.remove(&old);
         self.spaces[space].clients.insert(new, key);
         Ok(())
@@ -289,7 +292,7 @@ impl Bus {
         let limits = &self.config.limits;
         let origin: String = attach.origin.chars().take(32).collect();
         let sender = Sender { id: id.to_string(), origin };
-        let sender = Arc::new(Publisher::new(Arc::new(sender), &self.released));
+        let sender = Arc::new(sender);
         let principal = Arc::new(attach.principal.clone());
         let bounds = Bounds {
             overflow: Overflow::Block,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use slotmap::new_key_type;
@@ -10,7 +10,7 @@ use slotmap::new_key_type;
 use super::{
     durable::Member,
     ledger::Ledger,
-    output::{Output, Publisher},
+    output::{Output, Route},
     principal::Principal,
     publish::Draft,
     queue::Queue,
@@ -18,7 +18,7 @@ use super::{
     routes::TopicKey,
     sessions::PortKind,
 };
-use crate::{clock::Time, topic::Pattern};
+use crate::{clock::Time, message::Sender, topic::Pattern};
 
 new_key_type! {
     /// A connection's place at the bus.
@@ -70,7 +70,7 @@ pub(super) struct Port {
     /// Something lazy waits and [`Timer::Lazy`] is set.
     pub(super) lazy: bool,
     /// The client's topic numbers.
-    pub(super) aliases: Vec<Option<(TopicKey, Arc<str>)>>,
+    pub(super) aliases: Vec<Option<Alias>>,
     /// What `ACCEPTED` said last.
     pub(super) told_published: u64,
     pub(super) told_answered: u64,
@@ -80,11 +80,18 @@ pub(super) struct Port {
     pub(super) untold_bytes: u64,
 }
 
+/// What a topic number of a connection stands for.
+#[derive(Clone, Debug)]
+pub(super) struct Alias {
+    pub(super) topic: TopicKey,
+    pub(super) route: Arc<Route>,
+}
+
 /// A client, connected or within its resume window.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: Arc<str>,
-    pub(super) sender: Arc<Publisher>,
+    pub(super) sender: Arc<Sender>,
     pub(super) secret: [u8; 16],
     pub(super) principal: Arc<Principal>,
     pub(super) space: usize,
@@ -111,6 +118,13 @@ pub(super) struct Session {
     pub(super) deliveries: HashMap<u64, Awaited>,
     pub(super) next_delivery: u64,
     pub(super) reports: Reports,
+}
+
+impl Session {
+    /// What its messages on `topic` share.
+    pub(super) fn route(&self, topic: Arc<str>, released: &Arc<AtomicU64>) -> Arc<Route> {
+        Arc::new(Route { topic, sender: self.sender.clone(), released: released.clone() })
+    }
 }
 
 /// An answer awaited.
