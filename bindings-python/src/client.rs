@@ -155,8 +155,9 @@ impl Client {
     /// Resolves to a `Subscription` when the broker has confirmed it.
     #[allow(clippy::too_many_arguments)]
     #[pyo3(signature = (topic, handler = None, *, group = None, concurrency = None, overflow = None,
-        capacity = None, start = None, durable = None),
-        text_signature = "($self, topic, handler=None, *, group=None, concurrency=1, overflow='block', capacity=None, start='new', durable=None)")]
+        capacity = None, start = None, durable = None, ack_wait = None, retry_delay = None,
+        max_attempts = None),
+        text_signature = "($self, topic, handler=None, *, group=None, concurrency=1, overflow='block', capacity=None, start='new', durable=None, ack_wait=30.0, retry_delay=1.0, max_attempts=5)")]
     fn subscribe(
         &self,
         py: Python<'_>,
@@ -168,6 +169,9 @@ impl Client {
         capacity: Option<&Bound<'_, PyAny>>,
         start: Option<&Bound<'_, PyAny>>,
         durable: Option<&Bound<'_, PyAny>>,
+        ack_wait: Option<&Bound<'_, PyAny>>,
+        retry_delay: Option<&Bound<'_, PyAny>>,
+        max_attempts: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Await> {
         let topic = text(topic, "topic")?.to_owned();
         let handler = given(handler).map(|handler| callable(handler, "handler")).transpose()?;
@@ -185,19 +189,15 @@ impl Client {
             let capacity = count(capacity, "capacity", 1)?;
             options.capacity = Some(u32::try_from(capacity).unwrap_or(u32::MAX));
         }
-        match given(start).map(|start| text(start, "start")).transpose()? {
-            None | Some("new") => {}
-            Some("last" | "all") => {
-                return Err(unsupported(py, "start: this server keeps no history; use \"new\""));
-            }
-            Some(other) => {
-                return Err(invalid(py, format!("start: {other:?} is no place to start from")));
-            }
-        }
-        if let Some(durable) = given(durable) {
-            text(durable, "durable")?;
-            return Err(unsupported(py, "durable: this server keeps no history"));
-        }
+        set(&mut options.start, start, start_at)?;
+        options.durable =
+            given(durable).map(|name| text(name, "durable").map(str::to_owned)).transpose()?;
+        let redelivery = &mut options.redelivery;
+        set(&mut redelivery.ack_wait, ack_wait, |value| seconds(value, "ack_wait"))?;
+        set(&mut redelivery.retry_delay, retry_delay, |value| seconds(value, "retry_delay"))?;
+        set(&mut redelivery.max_attempts, max_attempts, |value| {
+            Ok(u32::try_from(count(value, "max_attempts", 0)?).unwrap_or(u32::MAX))
+        })?;
         let shared = self.shared(py)?;
         Ok(Lazy::coroutine("subscribe", move |py| {
             let host = Host::current(py)?;
@@ -511,8 +511,4 @@ fn bytes(value: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
 
 fn bytes_from(value: &Bound<'_, PyAny>, name: &str, least: u64) -> PyResult<usize> {
     Ok(usize::try_from(count(value, name, least)?).unwrap_or(usize::MAX))
-}
-
-fn unsupported(py: Python<'_>, sentence: &str) -> PyErr {
-    errors::raise(py, ErrorKind::Unsupported, sentence)
 }

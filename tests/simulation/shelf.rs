@@ -122,6 +122,7 @@ impl Shelf {
         }
         Recovered {
             position,
+            epoch,
             epochs: self.epochs.clone(),
             ids: self.ids.clone(),
             sessions: self.sessions.values().cloned().collect(),

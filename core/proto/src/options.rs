@@ -86,6 +86,27 @@ pub enum StartAt {
     Time(u64),
 }
 
+impl StartAt {
+    /// From how every language spells it: `new`, `last`, `all`, or a cursor's text.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for anything else.
+    pub fn parse(text: &str) -> Result<StartAt> {
+        match text {
+            "new" => Ok(StartAt::New),
+            "last" => Ok(StartAt::Last),
+            "all" => Ok(StartAt::All),
+            _ if text.starts_with('@') => Cursor::parse(text).map(StartAt::Cursor),
+            _ => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "start is {text:?}; it is \"new\", \"last\", \"all\", a message's cursor, or a time"
+                ),
+            )),
+        }
+    }
+}
+
 /// A place in a stream to come back to, as a broker gave it. Its text is `@` and hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Cursor(Arc<[u8]>);

@@ -299,6 +299,14 @@ impl Bus {
         }
     }
 
+    /// Messages that the store has not committed yet; none once it has failed.
+    pub fn uncommitted(&self) -> u64 {
+        match self.history.failed {
+            None => self.history.last - self.history.committed,
+            Some(_) => 0,
+        }
+    }
+
     /// The store cannot write any more. What is not committed is in doubt, and its publishers are
     /// told; from now on topics with history refuse messages.
     pub fn store_failed(&mut self, now: Time, error: Error) {
