@@ -105,7 +105,10 @@ pub enum Write {
 pub struct Recovered {
     /// The last position written.
     pub position: u64,
-    /// Epochs in order, each with the last position it wrote (0: none).
+    /// The epoch that begins: the one wished for, or a higher one if the clock was set back.
+    pub epoch: u64,
+    /// Epochs in order, each with the last position it wrote (0: none); the one that begins is the
+    /// last of them.
     pub epochs: Vec<(u64, u64)>,
     /// Publishers' own ids seen inside the window for duplicates, oldest first: (namespace, id, when
     /// in milliseconds since the Unix epoch).
