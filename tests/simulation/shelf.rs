@@ -62,6 +62,9 @@ impl Shelf {
                     Write::Session(session) => {
                         self.sessions.insert(session.origin.clone(), session);
                     }
+                    Write::SessionEnded(origin) => {
+                        self.sessions.remove(&origin);
+                    }
                     Write::Progress(progress) => {
                         self.progress.insert(progress.name.clone(), progress);
                     }

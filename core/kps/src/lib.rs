@@ -41,6 +41,8 @@ pub mod mailbox;
 pub mod net;
 pub mod runtime;
 pub mod server;
+#[cfg(feature = "store")]
+pub mod store;
 
 pub use client::{
     Ack, Bridge, Client, CloseReport, ConnectOptions, FlushHint, IntoPayload, Json, Receipt,

@@ -51,7 +51,9 @@ impl HistoryRule {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let limit = match name {
                 "age" => scaled(value, &[("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)]),
-                "bytes" => scaled(value, &[("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30), ("", 1)]),
+                "bytes" => {
+                    scaled(value, &[("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30), ("", 1)])
+                }
                 "count" => scaled(value, &[("", 1)]),
                 _ => None,
             };
@@ -145,6 +147,8 @@ pub enum Write {
     Record(Box<Record>),
     /// A session's state; replaces the older one of the same origin.
     Session(KeptSession),
+    /// The session of this origin is over and need not be known any more.
+    SessionEnded(String),
     /// A durable subscription's state; replaces the older one of the same namespace and name.
     Progress(Progress),
     /// This durable subscription (namespace, name) is no more.
@@ -156,9 +160,10 @@ pub enum Write {
 pub struct Recovered {
     /// The last position written.
     pub position: u64,
-    /// The run that begins: larger than all before it, even if the clock was set back.
+    /// The run that begins: the one wished for, or a higher one if the clock was set back.
     pub epoch: u64,
-    /// Epochs in order, each with the last position it wrote (0: none).
+    /// Epochs in order, each with the last position it wrote (0: none); the one that begins is the
+    /// last of them.
     pub epochs: Vec<(u64, u64)>,
     /// Publishers' own ids seen inside the window for duplicates, oldest first: (namespace, id, when
     /// in milliseconds since the Unix epoch).
@@ -226,7 +231,9 @@ mod tests {
 
     #[test]
     fn a_wrong_limit_is_named() {
-        for text in ["a age=7", "a age=d", "a count=0", "a count=1K", "a size=3", "a bytes=-1", "a b"] {
+        for text in
+            ["a age=7", "a age=d", "a count=0", "a count=1K", "a size=3", "a bytes=-1", "a b"]
+        {
             let error = HistoryRule::parse(text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{text}");
             assert!(error.message().contains(text.rsplit(' ').next().unwrap()), "{error}");

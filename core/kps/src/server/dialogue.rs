@@ -144,7 +144,7 @@ impl Dialogue {
                 self.deliver(*sub, published, *delivery, egress);
             }
             Output::Accepted { published, .. } => self.accepted(*published, egress),
-            Output::Subscribed { sub } => {
+            Output::Subscribed { sub, .. } => {
                 if let Some(topic) = self.topics.get(sub) {
                     put(&Reply::Subscribed { topic }, egress);
                 }
@@ -183,7 +183,7 @@ impl Dialogue {
             Output::Error { reference, error } => self.refused(*reference, error, egress),
             Output::Close(error) => put(&Reply::Error { error, topic: "", ack_id: "" }, egress),
             // KPS JSON has no words for these.
-            Output::Cancel { .. } | Output::Resumed { .. } => {}
+            Output::Stored { .. } | Output::Cancel { .. } | Output::Resumed { .. } => {}
         }
     }
 

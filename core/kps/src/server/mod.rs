@@ -12,6 +12,7 @@ mod gate;
 mod handshake;
 mod http;
 mod hub;
+#[cfg_attr(not(feature = "store"), path = "without_store.rs")]
 mod keeper;
 mod kps_json;
 mod native;

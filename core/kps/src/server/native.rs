@@ -10,7 +10,8 @@ use kps_proto::{
     wire::{
         self, Frames,
         frame::{
-            ErrorFrame, Frame, Hello, HistoryFrame, MessageFrame, Name, Reference, Welcome, features,
+            ErrorFrame, Frame, Hello, HistoryFrame, MessageFrame, Name, Reference, Welcome,
+            features,
         },
         v1::VERSION,
     },

@@ -455,15 +455,17 @@ struct Origins {
 }
 
 impl Origins {
-    fn insert(&mut self, origin: &str, kept: u64) {
+    /// Returns one that is forgotten for it.
+    fn insert(&mut self, origin: &str, kept: u64) -> Option<String> {
         if self.kept.insert(origin.to_owned(), kept).is_none() {
             self.oldest.push_back(origin.to_owned());
         }
-        if self.oldest.len() > MAX_ORIGINS
-            && let Some(oldest) = self.oldest.pop_front()
-        {
-            self.kept.remove(&oldest);
+        if self.oldest.len() <= MAX_ORIGINS {
+            return None;
         }
+        let oldest = self.oldest.pop_front()?;
+        self.kept.remove(&oldest);
+        Some(oldest)
     }
 
     fn get(&self, origin: &str) -> Option<u64> {
@@ -474,9 +476,8 @@ impl Origins {
 impl Bus {
     /// A session that had messages kept is over: what its client sends again is recognised.
     pub(super) fn remember_origin(&mut self, origin: &str, kept: u64) {
-        if kept > 0 {
-            self.history.origins.insert(origin, kept);
-        }
+        let forgotten = (kept > 0).then(|| self.history.origins.insert(origin, kept)).flatten();
+        self.history.writes.extend(forgotten.map(Write::SessionEnded));
     }
 
     /// Takes over what the store knew: ids inside their window.

@@ -1,0 +1,125 @@
+//! Opening a store: checks what is there, begins an epoch, and says what is known from before.
+
+use std::time::Duration;
+
+use kps_proto::history::Recovered;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::{
+    book::Book,
+    catalogue::Catalogue,
+    durables,
+    fault::{Result, corrupt},
+    ids,
+    retention::Rules,
+    schema::{State, Stats, int},
+    sessions,
+};
+
+/// What opening needs to know.
+pub(super) struct Start {
+    pub(super) rules: Rules,
+    pub(super) duplicate_window: Duration,
+    pub(super) resume_window: Duration,
+    /// The epoch wished for.
+    pub(super) epoch: u64,
+    /// Milliseconds since the Unix epoch.
+    pub(super) now: u64,
+}
+
+/// Begins an epoch, all in one transaction.
+pub(super) fn begin(connection: &Connection, start: Start) -> Result<(Book, Catalogue, Recovered)> {
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let state = State::load(&transaction)?;
+    let new = State { next_topic: 1, next_sender: 1, ..State::default() };
+    let mut catalogue = Catalogue::load(&transaction, state.unwrap_or(new))?;
+    check(&transaction, &catalogue)?;
+    let position = catalogue.state.position;
+    // The clock may have been set back.
+    let least = catalogue.epochs().newest().map_or(0, |newest| newest + 1);
+    let epoch = start.epoch.max(least);
+    catalogue.epochs_mut().begin(&transaction, epoch, position)?;
+    catalogue.state.epochs += 1;
+
+    // A store that was closed for long is continued where it stopped: time counts from the last
+    // commit, for the broker's clients could do nothing in the meantime.
+    let written = catalogue.state.written_ms;
+    let reference = if written == 0 { start.now } else { written.min(start.now) };
+    let sessions =
+        recover_sessions(&transaction, &mut catalogue.state, reference, start.resume_window)?;
+    let ids = recover_ids(&transaction, &mut catalogue.state, reference, start.duplicate_window)?;
+    let progress = durables::load(&transaction)?;
+    if progress.len() as u64 != catalogue.state.durables {
+        return corrupt("durable subscriptions are missing");
+    }
+
+    let window = millis(start.duplicate_window);
+    let mut book = Book::load(&transaction, &catalogue, start.rules, window)?;
+    book.finish(&transaction, reference)?;
+    book.publish(&mut catalogue);
+    transaction.commit()?;
+    let epochs = catalogue.epochs().with_ends(position);
+    Ok((book, catalogue, Recovered { position, epoch, epochs, ids, sessions, progress }))
+}
+
+/// What the topics say must be what there is, as far as that can be seen at a glance.
+fn check(connection: &Connection, catalogue: &Catalogue) -> Result<()> {
+    let State { position, forgotten, .. } = catalogue.state;
+    let (mut last, mut kept) = (forgotten, 0);
+    for Stats { messages, last: of_topic, .. } in catalogue.topics().map(|topic| topic.stats) {
+        last = last.max(of_topic);
+        kept = kept.max(if messages > 0 { of_topic } else { 0 });
+    }
+    let sql = "SELECT coalesce(max(position), 0) FROM messages";
+    let newest = connection.query_row(sql, [], |row| int(row, 0))?;
+    if last != position {
+        return corrupt(format!("it ends at position {last} instead of {position}"));
+    }
+    if newest != kept {
+        return corrupt(format!("its newest message is at position {newest} instead of {kept}"));
+    }
+    Ok(())
+}
+
+fn recover_sessions(
+    connection: &Connection,
+    state: &mut State,
+    reference: u64,
+    window: Duration,
+) -> Result<Vec<kps_proto::history::KeptSession>> {
+    let all = sessions::load(connection)?;
+    if all.len() as u64 != state.sessions {
+        return corrupt("sessions are missing");
+    }
+    let mut kept = Vec::new();
+    for (session, written) in all {
+        if written.saturating_add(millis(window)) >= reference {
+            kept.push(session);
+        } else {
+            sessions::end(connection, &session.origin)?;
+            state.sessions -= 1;
+        }
+    }
+    Ok(kept)
+}
+
+fn recover_ids(
+    connection: &Connection,
+    state: &mut State,
+    reference: u64,
+    window: Duration,
+) -> Result<Vec<(String, String, u64)>> {
+    let mut all = ids::load(connection)?;
+    if all.len() as u64 != state.ids {
+        return corrupt("ids are missing");
+    }
+    let before = reference.saturating_sub(millis(window));
+    let (pruned, _) = ids::prune(connection, before, u64::from(u32::MAX))?;
+    state.ids -= pruned;
+    all.retain(|&(_, _, time)| time >= before);
+    Ok(all)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

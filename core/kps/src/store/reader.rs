@@ -1,0 +1,123 @@
+//! Reads beside the writer, on a connection of its own.
+
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+    thread,
+    time::{Duration, Instant},
+};
+
+use kps_proto::{
+    Result,
+    history::{Page, Query},
+};
+use rusqlite::Connection;
+
+use super::{
+    catalogue::Catalogue,
+    database_file,
+    fault::{self, File, Trouble, corrupt},
+    read::{Plan, SenderCache},
+    schema::{STORE, State},
+};
+
+/// How long a read looks for a moment between two commits. It takes microseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A store's history, read beside the process that writes it (or without one).
+#[derive(Debug)]
+pub struct StoreReader {
+    connection: Connection,
+    file: File,
+    catalogue: Catalogue,
+    senders: SenderCache,
+}
+
+impl StoreReader {
+    /// Opens the store in `dir`, which must exist.
+    pub fn open(dir: &Path) -> Result<StoreReader> {
+        let path = database_file(dir);
+        let connection = STORE.open_reader(&path)?;
+        let file = File::Path(path);
+        Ok(StoreReader {
+            connection,
+            file,
+            catalogue: Catalogue::default(),
+            senders: SenderCache::default(),
+        })
+    }
+
+    /// The next messages, as last committed.
+    pub fn read(&mut self, query: &Query) -> Result<Page> {
+        let page = self.page(query);
+        page.map_err(|trouble| self.file.tell(trouble))
+    }
+
+    fn page(&mut self, query: &Query) -> fault::Result<Page> {
+        // Ends with the page, and so does its view of the file.
+        let transaction = self.connection.unchecked_transaction()?;
+        let state = state(&transaction)?;
+        if state != self.catalogue.state {
+            self.catalogue = Catalogue::load(&transaction, state)?;
+        }
+        Plan::new(&self.catalogue, query).run(&transaction, &mut self.senders)
+    }
+}
+
+/// The connection on which this process reads beside its own writer.
+#[derive(Debug)]
+pub(super) struct Reader {
+    connection: Connection,
+    file: File,
+    catalogue: Arc<RwLock<Catalogue>>,
+    senders: SenderCache,
+}
+
+impl Reader {
+    pub(super) fn open(path: &Path, catalogue: Arc<RwLock<Catalogue>>) -> Result<Reader> {
+        Ok(Reader {
+            connection: STORE.open_reader(path)?,
+            file: File::Path(path.into()),
+            catalogue,
+            senders: SenderCache::default(),
+        })
+    }
+
+    pub(super) fn read(&mut self, query: &Query) -> Result<Page> {
+        let page = self.page(query);
+        page.map_err(|trouble| self.file.tell(trouble))
+    }
+
+    fn page(&mut self, query: &Query) -> fault::Result<Page> {
+        let since = Instant::now();
+        loop {
+            let transaction = self.connection.unchecked_transaction()?;
+            {
+                // The lock is taken first: what is seen of the file then is at least as new.
+                let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
+                let state = state(&transaction)?;
+                if state == catalogue.state {
+                    let plan = Plan::new(&catalogue, query);
+                    drop(catalogue);
+                    return plan.run(&transaction, &mut self.senders);
+                }
+            }
+            // The writer has committed and is about to say so.
+            drop(transaction);
+            if since.elapsed() > PATIENCE {
+                return Err(Trouble::Failed(format!(
+                    "{} was changed by another program; let only kps write it",
+                    self.file
+                )));
+            }
+            thread::yield_now();
+        }
+    }
+}
+
+fn state(connection: &Connection) -> fault::Result<State> {
+    match State::load(connection)? {
+        Some(state) => Ok(state),
+        None => corrupt("the row of `state` is missing"),
+    }
+}

@@ -1,0 +1,190 @@
+//! The thread that writes: takes everything that is queued, commits it at once, says so, goes on.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use kps_proto::{
+    Error, ErrorKind, Result,
+    history::{Page, Query, Write},
+};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::{
+    Clock, StoreEvent,
+    book::Book,
+    catalogue::Catalogue,
+    fault::{self, File},
+    file::Lock,
+    queue::Queue,
+    read::{Plan, SenderCache},
+};
+
+/// Writes in one transaction, about.
+const MAX_WRITES: usize = 16_384;
+
+/// Payload bytes in one transaction, about.
+const MAX_BYTES: usize = 8 << 20;
+
+/// Positions are below, so that every language can hold them.
+const MAX_POSITION: u64 = 1 << 53;
+
+/// How often messages that became too old are looked for: at most and at least.
+const SWEEP: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What the writer is asked to do.
+pub(super) enum Job {
+    /// All of it in one transaction.
+    Write(Vec<Write>),
+    /// Of a store in memory, which has no other connection.
+    Read(Box<Query>, Done),
+}
+
+/// Is told the page.
+pub(super) type Done = Box<dyn FnOnce(Result<Page>) + Send>;
+
+/// All that the thread owns.
+pub(super) struct Writer<E> {
+    pub(super) connection: Connection,
+    pub(super) file: File,
+    pub(super) lock: Option<Lock>,
+    pub(super) book: Book,
+    pub(super) epoch: u64,
+    pub(super) catalogue: Arc<RwLock<Catalogue>>,
+    pub(super) queue: Arc<Queue<Job>>,
+    pub(super) now: Clock,
+    pub(super) events: E,
+}
+
+impl<E: FnMut(StoreEvent)> Writer<E> {
+    /// Works until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        let mut senders = SenderCache::default();
+        let mut failed = false;
+        // The rules may be others than last time.
+        let mut more = true;
+        loop {
+            let patience = match self.book.idle((self.now)()) {
+                _ if failed => None,
+                _ if more => Some(Duration::ZERO),
+                idle => idle.map(|idle| idle.clamp(SWEEP.0, SWEEP.1)),
+            };
+            let (mut writes, mut bytes) = (0, 0);
+            let taken = self.queue.take(patience, |job| {
+                if let Job::Write(batch) = job {
+                    writes += batch.len();
+                    bytes += batch.iter().map(size).sum::<usize>();
+                }
+                writes <= MAX_WRITES && bytes <= MAX_BYTES
+            });
+            let mut batches = Vec::new();
+            let mut reads = Vec::new();
+            for job in taken.jobs {
+                match job {
+                    Job::Write(batch) => batches.push(batch),
+                    Job::Read(query, done) => reads.push((query, done)),
+                }
+            }
+            if !failed {
+                match self.turn(batches) {
+                    Ok(again) => more = again,
+                    Err(error) => {
+                        failed = true;
+                        (self.events)(StoreEvent::Failed(error));
+                    }
+                }
+            }
+            for (query, done) in reads {
+                done(self.read(&query, &mut senders));
+            }
+            if taken.closed {
+                break;
+            }
+        }
+        // Moves the log into the database. Whether or not that works, nothing is lost.
+        let _ = self.connection.close();
+        drop(self.lock);
+    }
+
+    /// Commits `batches`; whether there is more to remove.
+    fn turn(&mut self, mut batches: Vec<Vec<Write>>) -> Result<bool> {
+        let fault = self.check(&batches);
+        if let Some((place, _)) = fault {
+            // What was asked for before is still written.
+            batches.truncate(place);
+        }
+        let asked = !batches.is_empty();
+        let (committed, more) = self.commit(batches).map_err(|trouble| self.file.tell(trouble))?;
+        if asked || committed {
+            (self.events)(StoreEvent::Committed { position: self.book.state.position });
+        }
+        match fault {
+            Some((_, error)) => Err(error),
+            None => Ok(more),
+        }
+    }
+
+    /// One transaction, if there is anything to write. Whether there was, and whether there is more
+    /// to remove.
+    fn commit(&mut self, batches: Vec<Vec<Write>>) -> fault::Result<(bool, bool)> {
+        let now = (self.now)();
+        let transaction =
+            Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+        let written: usize = batches.iter().map(Vec::len).sum();
+        self.book.write(&transaction, batches.into_iter().flatten())?;
+        let enforced = self.book.enforce(&transaction, now, written as u64)?;
+        if written == 0 && !enforced.any {
+            transaction.rollback()?;
+            return Ok((false, false));
+        }
+        let now = if written > 0 { now } else { self.book.state.written_ms };
+        self.book.finish(&transaction, now)?;
+        transaction.commit()?;
+        let mut catalogue = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
+        self.book.publish(&mut catalogue);
+        Ok((true, enforced.more))
+    }
+
+    /// The first batch that cannot be written, and why.
+    fn check(&self, batches: &[Vec<Write>]) -> Option<(usize, Error)> {
+        let mut last = self.book.state.position;
+        for (place, batch) in batches.iter().enumerate() {
+            for write in batch {
+                let Write::Record(record) = write else { continue };
+                let (position, epoch) = (record.position, record.epoch);
+                if position != last + 1 || position >= MAX_POSITION || epoch != self.epoch {
+                    let error = Error::new(
+                        ErrorKind::StoreFailed,
+                        format!(
+                            "{} cannot take a message at position {position} of epoch {epoch}: the \
+                             next is {} of epoch {}, below 2^53; nothing more is written until it \
+                             is opened again",
+                            self.file,
+                            last + 1,
+                            self.epoch
+                        ),
+                    );
+                    return Some((place, error));
+                }
+                last = position;
+            }
+        }
+        None
+    }
+
+    fn read(&self, query: &Query, senders: &mut SenderCache) -> Result<Page> {
+        let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
+        let plan = Plan::new(&catalogue, query);
+        drop(catalogue);
+        plan.run(&self.connection, senders).map_err(|trouble| self.file.tell(trouble))
+    }
+}
+
+/// The payload bytes of a write.
+fn size(write: &Write) -> usize {
+    match write {
+        Write::Record(record) => record.payload.bytes.len(),
+        _ => 0,
+    }
+}
