@@ -343,6 +343,7 @@ fn told(event: &Event) -> Value {
         Event::PublishFailed { number, id, error } => {
             json!({ "event": "publish_failed", "number": number, "id": id, "error": failure(error) })
         }
+        Event::OutboxFlushed { count } => json!({ "event": "outbox_flushed", "count": count }),
         Event::Room => json!({ "event": "room" }),
         Event::Flushed { token, error: reason } => {
             json!({ "event": "flushed", "token": token, "error": error(reason) })

@@ -41,6 +41,7 @@ const EVENTS: &[&str] = &[
     "resumed",
     "subscription_closed",
     "publish_failed",
+    "outbox_flushed",
     "handler_error",
     "client_connected",
     "client_disconnected",

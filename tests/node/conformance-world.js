@@ -11,7 +11,7 @@ const { Link } = require("./link.js");
 const PATIENCE = 10_000;
 const EVENTS = [
   "state", "connected", "disconnected", "closed", "gap", "resumed", "subscription_closed", "publish_failed",
-  "handler_error",
+  "outbox_flushed", "handler_error",
 ];
 const DURATIONS = new Set([
   "timeout", "ttl", "reconnectMin", "reconnectMax", "heartbeat", "silence", "resumeWindow", "stallTimeout",

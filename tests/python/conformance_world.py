@@ -15,7 +15,7 @@ from link import Link
 PATIENCE = 10.0
 EVENTS = [
     "state", "connected", "disconnected", "closed", "gap", "resumed", "subscription_closed",
-    "publish_failed", "handler_error",
+    "publish_failed", "outbox_flushed", "handler_error",
 ]  # fmt: skip
 Step = dict[str, Any]
 

@@ -756,6 +756,7 @@ fn log_event(logs: &Logs, client: &str, event: &Event) {
         Event::PublishFailed { id, error, .. } => {
             logs.put(client, "publish_failed", json!([id, value::code(Some(error))]));
         }
+        Event::OutboxFlushed { count } => logs.put(client, "outbox_flushed", json!([count])),
         Event::ClientConnected { id } => logs.put(client, "client_connected", json!([&**id])),
         Event::ClientDisconnected { id } => logs.put(client, "client_disconnected", json!([&**id])),
         Event::ServerMessage { from, payload } => {

@@ -149,6 +149,8 @@ impl Session {
             (_, true) => Kept::OnDisk,
         };
         self.refuse_receipts(events);
+        let (last, accepted) = (self.outbox.last(), self.outbox.accepted());
+        self.backlog = (last > accepted).then_some((last, last - accepted));
         let detail = if welcome.resumed { "resumed" } else { "new session" };
         self.timeline.note(now, "connected", detail);
         let resumed = welcome.resumed;

@@ -108,6 +108,10 @@ pub struct Session {
     payloads: Payloads,
     /// When to give credit that is not urgent.
     credit_at: Option<Time>,
+    /// Everything up to this publish is on the host's disk.
+    on_disk: u64,
+    /// What waited when the connection was made: up to which publish, and how many.
+    backlog: Option<(u64, u64)>,
     /// Somebody waits for this publish to be accepted: a `PING` after it hurries the server.
     hurry: Option<u64>,
     /// The server's last `PING` that is not answered yet. One answer is enough for all.
@@ -147,6 +151,8 @@ impl Session {
             names: Names::default(),
             payloads: Payloads::default(),
             credit_at: None,
+            on_disk: 0,
+            backlog: None,
             hurry: None,
             pong: None,
             abandoned: 0,
@@ -299,7 +305,7 @@ impl Session {
             let deadline = now + ack.timeout + acks::GRACE;
             self.acks.open(number, ack.target, deadline, ack.request);
         }
-        if let Some(level) = options.receipt.filter(|level| *level >= ReceiptLevel::Accepted) {
+        if let Some(level) = options.receipt.filter(|level| *level > ReceiptLevel::Queued) {
             self.receipts.watch(number, level, options.target);
         }
         Ok(number)
@@ -317,6 +323,7 @@ impl Session {
         }
         let reached = match level {
             ReceiptLevel::Queued => true,
+            ReceiptLevel::QueuedOnDisk => number <= self.on_disk.max(self.outbox.accepted()),
             ReceiptLevel::Stored => {
                 number <= self.outbox.accepted() && !self.outbox.is_unstored(number)
             }
@@ -344,6 +351,18 @@ impl Session {
         self.receipts.watch_flush(last, target);
         self.hurry = Some(last);
         Ok(false)
+    }
+
+    /// The host has everything up to this publish on disk.
+    pub fn persisted(&mut self, number: u64, events: &mut Events) {
+        self.on_disk = self.on_disk.max(number);
+        self.receipts.reach(self.on_disk, ReceiptLevel::QueuedOnDisk, events);
+    }
+
+    /// Every publish up to this one is accepted and, if its topic is stored, stored; or it failed. The
+    /// host need not keep it any more.
+    pub fn released(&self) -> u64 {
+        self.outbox.released()
     }
 
     /// How full the outbox is.
@@ -420,6 +439,7 @@ impl Session {
             | (ReceiptLevel::Stored, Kept::Unknown | Kept::OnDisk) => return Ok(()),
             (ReceiptLevel::Stored, Kept::InMemory) => "the server keeps its history in memory",
             (ReceiptLevel::Stored, Kept::No) => "the server keeps no history",
+            (ReceiptLevel::QueuedOnDisk, _) if self.config.outbox_on_disk => return Ok(()),
             (ReceiptLevel::QueuedOnDisk, _) => "this client's outbox is in memory",
             (ReceiptLevel::Replicated, _) => "the server is not a cluster",
         };

@@ -105,6 +105,11 @@ impl Outbox {
         self.accepted
     }
 
+    /// Everything up to this number is no longer kept.
+    pub(super) fn released(&self) -> u64 {
+        self.released
+    }
+
     /// The number of the last publish sent on this connection or accepted.
     pub(super) fn sent(&self) -> u64 {
         self.released + self.log.sent() as u64
@@ -191,7 +196,7 @@ impl Outbox {
             ack: ack.is_some(),
             request: ack.is_some_and(|ack| ack.request),
             prompt: options.receipt.is_some_and(|level| level >= ReceiptLevel::Accepted),
-            maybe_duplicate: false,
+            maybe_duplicate: options.maybe_duplicate,
             content_type,
             extensions: publish::extensions(options.extras, ack),
             payload,

@@ -55,7 +55,7 @@ impl Receipts {
         self.reach(number, ReceiptLevel::Stored, events);
     }
 
-    fn reach(&mut self, number: u64, reached: ReceiptLevel, events: &mut Events) {
+    pub(super) fn reach(&mut self, number: u64, reached: ReceiptLevel, events: &mut Events) {
         let mut later = Vec::new();
         while let Some(entry) = self.watched.first_entry()
             && *entry.key() <= number

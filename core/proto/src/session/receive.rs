@@ -232,6 +232,11 @@ impl Session {
             self.publish_failed(number, refusal, events);
         }
         self.receipts.accepted(self.outbox.accepted(), events);
+        if let Some((_, count)) = self.backlog.take_if(|(last, _)| *last <= self.outbox.accepted())
+        {
+            self.timeline.note(self.now, "outbox_flushed", format!("{count} messages"));
+            events.push((self.config.target, Event::OutboxFlushed { count }));
+        }
         self.look_for_room(events);
     }
 
