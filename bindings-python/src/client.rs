@@ -16,7 +16,7 @@ use pyo3::{
 
 use crate::{
     ack::Ack,
-    arguments::{self, callable, count, given, invalid, seconds, text},
+    arguments::{self, callable, count, given, invalid, seconds, start_at, text},
     direct,
     errors::{self, OrRaise},
     exit::Inside,

@@ -115,6 +115,7 @@ impl Inner {
                 hard_bytes: options.outbox_hard,
                 ..OutboxBounds::default()
             },
+            outbox_on_disk: false,
             backoff: Backoff {
                 reconnect: options.reconnect,
                 min: options.reconnect_min,
