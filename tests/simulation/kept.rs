@@ -537,7 +537,7 @@ impl Program {
             extras: dice.chance(10).then_some(&own),
             receipt: (kept && dice.chance(50)).then_some(ReceiptLevel::Stored),
             target: Target(0),
-            ack: None,
+            ..PublishOptions::default()
         };
         let text = payload(token, 20);
         let to = Destination::Topic(topic);

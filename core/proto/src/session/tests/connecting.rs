@@ -50,7 +50,7 @@ fn a_lost_session_numbers_anew_keeps_ids_and_marks_what_was_sent() {
     assert!(![second, third, fourth].contains(&id));
     stage.session.watch(fifth, ReceiptLevel::Accepted, TARGET).unwrap();
     stage.accepted(4);
-    assert_eq!(stage.heard(), ["7: receipt 5 accepted"]);
+    assert_eq!(stage.heard(), ["7: receipt 5 accepted", "0: outbox flushed 3"]);
     assert_eq!(stage.session.ledger().published.accepted, 5);
 }
 
