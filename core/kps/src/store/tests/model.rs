@@ -121,8 +121,10 @@ impl Model {
         let mut bytes = 0;
         let mut records = Vec::new();
         for record in &found {
+            let full = bytes >= query.max_bytes;
             bytes += record.payload.bytes.len();
-            if records.len() == query.max_count || (!records.is_empty() && bytes > query.max_bytes)
+            if records.len() == query.max_count
+                || (!records.is_empty() && (full || bytes > query.max_bytes))
             {
                 break;
             }
@@ -195,6 +197,8 @@ fn run(folder: Option<&Folder>, steps: Vec<Step>) {
             }
             Step::Reopen(rules) => {
                 let Some(dir) = dir else { continue };
+                // Closing is a turn as well.
+                model.enforce(now);
                 model.rules = rules
                     .into_iter()
                     .map(|(pattern, age, max_count, max_bytes)| HistoryRule {
