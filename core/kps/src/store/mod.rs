@@ -35,6 +35,7 @@ mod sessions;
 mod tests;
 mod times;
 mod topics;
+mod verify;
 mod writer;
 
 use std::{
@@ -59,6 +60,7 @@ use self::{
     writer::{Done, Job, Writer},
 };
 pub use reader::StoreReader;
+pub use verify::{Verdict, verify};
 
 /// Tells the time, milliseconds since the Unix epoch.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;

@@ -18,7 +18,7 @@ use rusqlite::{Connection, Row};
 use super::{
     catalogue::{Catalogue, Epochs, is_name},
     fault::{Result, corrupt},
-    schema::{COLUMNS, Columns, int, signed},
+    schema::{COLUMNS, Columns, IN_BLOCK, blocks, int, signed},
     senders::SenderRow,
     times,
 };
@@ -229,16 +229,18 @@ impl Reading<'_> {
 
     /// One topic, by the index.
     fn follow(&mut self, topic: &mut Candidate) -> Result<bool> {
-        let sql = select("WHERE topic = ? AND position > ? ORDER BY position");
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let mut rows = statement.query((signed(topic.id), signed(self.after.min(topic.last))))?;
-        while !self.is_full() {
-            let Some(row) = rows.next()? else { return Ok(false) };
-            if !self.take(row, topic)? {
-                return Ok(true);
+        let mut statement =
+            self.connection.prepare_cached(&format!("SELECT {COLUMNS} {IN_BLOCK}"))?;
+        let after = self.after.max(topic.removed);
+        for block in blocks(after, topic.last) {
+            let mut rows = statement.query((signed(block), signed(topic.id), signed(after)))?;
+            while let Some(row) = rows.next()? {
+                if self.is_full() || !self.take(row, topic)? {
+                    return Ok(true);
+                }
             }
         }
-        Ok(true)
+        Ok(false)
     }
 
     /// Many topics, by looking at every message: the way when most match.
@@ -286,14 +288,15 @@ impl Reading<'_> {
         if topic.last <= position {
             return Ok(None);
         }
-        let sql = "SELECT position FROM messages WHERE topic = ? AND position > ? \
-                   ORDER BY position LIMIT 1";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query((signed(topic.id), signed(position)))?;
-        match rows.next()? {
-            Some(row) => Ok(Some(int(row, 0)?)),
-            None => corrupt(format!("message {} is missing", topic.last)),
+        let sql = format!("SELECT position {IN_BLOCK} LIMIT 1");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        for block in blocks(position.max(topic.removed), topic.last) {
+            let mut rows = statement.query((signed(block), signed(topic.id), signed(position)))?;
+            if let Some(row) = rows.next()? {
+                return Ok(Some(int(row, 0)?));
+            }
         }
+        corrupt(format!("message {} is missing", topic.last))
     }
 
     /// Reads one message of `topic`; `false` if the page has no room for it.

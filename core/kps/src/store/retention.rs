@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::{
     fault::{Result, corrupt},
-    schema::{TopicRow, int, signed},
+    schema::{IN_BLOCK, TopicRow, blocks, int, signed},
     senders::Senders,
     topics::Topics,
 };
@@ -149,18 +149,19 @@ impl Rule {
         // The oldest message that stays: its position and time.
         let mut next = None;
         let (mut messages, mut bytes) = (self.messages, self.bytes);
-        {
-            let sql = "SELECT position, sender, time_ms, length(payload) FROM messages \
-                       WHERE topic = ? AND position >= ? ORDER BY position LIMIT ?";
-            let mut statement = connection.prepare_cached(sql)?;
-            let mut rows =
-                statement.query((signed(topic), signed(first), signed(max.saturating_add(1))))?;
+        let Some(newest) = topics.last(topic) else {
+            return corrupt(format!("topic {topic} is missing"));
+        };
+        let sql = format!("SELECT position, sender, time_ms, length(payload) {IN_BLOCK}");
+        let mut statement = connection.prepare_cached(&sql)?;
+        'blocks: for block in blocks(first - 1, newest) {
+            let mut rows = statement.query((signed(block), signed(topic), signed(first - 1)))?;
             while let Some(row) = rows.next()? {
                 let (position, time) = (int(row, 0)?, int(row, 2)?);
                 let over = self.is_over_size(messages, bytes) || time < cutoff;
                 if doomed.len() as u64 == max || position > others || !over {
                     next = Some((position, time));
-                    break;
+                    break 'blocks;
                 }
                 let size = int(row, 3)?;
                 messages = messages.saturating_sub(1);
@@ -174,15 +175,7 @@ impl Rule {
         if doomed[0].position != first {
             return corrupt(format!("message {first} is missing"));
         }
-        let sql = "DELETE FROM messages WHERE topic = ? AND position BETWEEN ? AND ?";
-        let gone = connection.prepare_cached(sql)?.execute((
-            signed(topic),
-            signed(first),
-            signed(last),
-        ))?;
-        if gone != doomed.len() {
-            return corrupt(format!("messages from {first} to {last} cannot be removed"));
-        }
+        delete(connection, &doomed)?;
         release(connection, senders, &doomed)?;
         let size: u64 = doomed.iter().map(|doomed| doomed.bytes).sum();
         let mut sane = false;
@@ -207,6 +200,19 @@ impl Rule {
         }
         Ok(doomed.len() as u64)
     }
+}
+
+/// Deletes each run of consecutive positions at once.
+fn delete(connection: &Connection, doomed: &[Doomed]) -> Result<()> {
+    let sql = "DELETE FROM messages WHERE position BETWEEN ? AND ?";
+    let mut statement = connection.prepare_cached(sql)?;
+    for run in doomed.chunk_by(|a, b| a.position + 1 == b.position) {
+        let (first, last) = (run[0].position, run[run.len() - 1].position);
+        if statement.execute((signed(first), signed(last)))? != run.len() {
+            return corrupt(format!("messages from {first} to {last} cannot be removed"));
+        }
+    }
+    Ok(())
 }
 
 /// Tells the senders of removed messages, once for each run of the same one.

@@ -1,6 +1,6 @@
 //! The store's tables. `SCHEMA.md` beside this file explains them to people; a test compares both.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use kps_proto::message::{ContentType, Extras, Payload};
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -73,7 +73,7 @@ CREATE TABLE messages (
     payload BLOB NOT NULL,
     checksum INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX messages_by_topic ON messages (topic);
+CREATE INDEX messages_by_topic ON messages (position >> 16, topic);
 CREATE TABLE times (
     time_ms INTEGER PRIMARY KEY,
     position INTEGER NOT NULL,
@@ -117,6 +117,20 @@ FROM messages AS m
 JOIN topics AS t ON t.id = m.topic
 JOIN senders AS s ON s.id = m.sender;
 ";
+
+/// The blocks of the index on topics that hold the positions behind `after` up to `last`.
+///
+/// The index is by block of 65,536 positions first: so messages of many topics, which come
+/// together, are indexed together. By topic alone each would change a page of its own, and that
+/// made writing to a thousand topics four times slower. A read of a topic that is silent for long
+/// looks into each block, which takes a microsecond or two.
+pub(super) fn blocks(after: u64, last: u64) -> RangeInclusive<u64> {
+    (after.saturating_add(1) >> 16)..=(last >> 16)
+}
+
+/// Selects a topic's rows: parameters are block, topic and the position behind which to begin.
+pub(super) const IN_BLOCK: &str = "FROM messages INDEXED BY messages_by_topic \
+     WHERE position >> 16 = ? AND topic = ? AND position > ? ORDER BY position";
 
 /// SQLite's integers are signed; the bits are kept.
 pub(super) const fn signed(value: u64) -> i64 {

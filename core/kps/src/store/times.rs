@@ -49,6 +49,22 @@ pub(super) fn before(connection: &Connection, time_ms: u64) -> Result<u64> {
     Ok(mark.map_or(0, |mark| mark.position))
 }
 
+/// Compares every mark's checksum, and that they rise.
+pub(super) fn check(connection: &Connection) -> Result<()> {
+    let sql = "SELECT time_ms, position, checksum FROM times ORDER BY time_ms";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut last = 0;
+    while let Some(row) = rows.next()? {
+        let (time, position) = (int(row, 0)?, int(row, 1)?);
+        if row.get::<_, i64>(2)? != checksum(time, position) || position <= last {
+            return corrupt(format!("the mark of time {time} is wrong"));
+        }
+        last = position;
+    }
+    Ok(())
+}
+
 /// Removes marks of removed messages: a few of those below `position`.
 pub(super) fn prune(connection: &Connection, position: u64) -> Result<()> {
     let sql = "DELETE FROM times WHERE time_ms IN (SELECT time_ms FROM times ORDER BY time_ms \

@@ -61,6 +61,11 @@ impl Topics {
         Some(id)
     }
 
+    /// The position of the topic's newest message.
+    pub(super) fn last(&self, id: u64) -> Option<u64> {
+        self.by_id.get(&id).map(|topic| topic.row.stats.last)
+    }
+
     /// Lets `change` change what the topic counts.
     pub(super) fn change(&mut self, id: u64, change: impl FnOnce(&mut Stats)) -> Option<&Topic> {
         let topic = self.by_id.get_mut(&id)?;

@@ -115,8 +115,8 @@ impl<E: FnMut(StoreEvent)> Writer<E> {
             batches.truncate(place);
         }
         let asked = !batches.is_empty();
-        let (committed, more) = self.commit(batches).map_err(|trouble| self.file.tell(trouble))?;
-        if asked || committed {
+        let more = self.commit(batches).map_err(|trouble| self.file.tell(trouble))?;
+        if asked {
             (self.events)(StoreEvent::Committed { position: self.book.state.position });
         }
         match fault {
@@ -125,9 +125,8 @@ impl<E: FnMut(StoreEvent)> Writer<E> {
         }
     }
 
-    /// One transaction, if there is anything to write. Whether there was, and whether there is more
-    /// to remove.
-    fn commit(&mut self, batches: Vec<Vec<Write>>) -> fault::Result<(bool, bool)> {
+    /// One transaction, if there is anything to write. Whether there is more to remove.
+    fn commit(&mut self, batches: Vec<Vec<Write>>) -> fault::Result<bool> {
         let now = (self.now)();
         let transaction =
             Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
@@ -136,14 +135,14 @@ impl<E: FnMut(StoreEvent)> Writer<E> {
         let enforced = self.book.enforce(&transaction, now, written as u64)?;
         if written == 0 && !enforced.any {
             transaction.rollback()?;
-            return Ok((false, false));
+            return Ok(false);
         }
         let now = if written > 0 { now } else { self.book.state.written_ms };
         self.book.finish(&transaction, now)?;
         transaction.commit()?;
         let mut catalogue = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
         self.book.publish(&mut catalogue);
-        Ok((true, enforced.more))
+        Ok(enforced.more)
     }
 
     /// The first batch that cannot be written, and why.
