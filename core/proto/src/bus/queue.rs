@@ -93,10 +93,6 @@ impl Queue {
         }
     }
 
-    pub(super) fn overflow(&self) -> Overflow {
-        self.bounds.overflow
-    }
-
     pub(super) fn set_overflow(&mut self, overflow: Overflow) {
         self.bounds.overflow = overflow;
     }
@@ -110,6 +106,14 @@ impl Queue {
     pub(super) fn has_room(&self, cost: usize) -> bool {
         self.messages == 0
             || (self.messages < self.bounds.messages && self.bytes + cost <= self.bounds.bytes)
+    }
+
+    /// Whether publishers of a message of this cost must wait. `room` is false when the whole server
+    /// is at its cap.
+    pub(super) fn blocks(&self, room: bool, cost: usize) -> bool {
+        self.bounds.overflow == Overflow::Block
+            && self.messages > 0
+            && !(room && self.has_room(cost))
     }
 
     /// Whether [`Queue::take`] would yield something. A gap waits for the window like a message:
