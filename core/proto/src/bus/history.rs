@@ -370,7 +370,7 @@ impl Bus {
         extras: Extras,
     ) {
         let key = self.spaces[space].topic(topic);
-        let routes = self.spaces[space].routes(key, &self.subscriptions);
+        let routes = self.spaces[space].routes(key, topic, &self.subscriptions);
         routes.seq += 1;
         let (seq, has_history) = (routes.seq, routes.has_history);
         let topic = routes.name.clone();

@@ -8,7 +8,7 @@ use super::{
     Bus, Notice, PortKind, Published, Relay, Route,
     queue::{OVERHEAD, Pushed},
     routes::{Group, TopicKey},
-    state::{Alias, Parked, ParkedOn, PortId, SessionKey, SubKey, Subscription, Timer},
+    state::{Alias, Parked, ParkedOn, PortId, SessionKey, SubKey, Timer},
 };
 use crate::{
     clock::Time,
@@ -170,7 +170,7 @@ impl Bus {
             ));
         }
         let to = match frame.to {
-            Destination::Topic(name) => self.resolve(port, key, name)?,
+            Destination::Topic(name) => self.resolve(port, name)?,
             Destination::Client(id) => To::Client(id.into()),
             Destination::Server(address) => To::Server(address.into()),
         };
@@ -220,19 +220,20 @@ impl Bus {
         Ok(Box::new(terms))
     }
 
-    fn resolve(&mut self, port: PortId, key: SessionKey, name: Name<'_>) -> Result<To> {
-        let session = &self.sessions[key];
-        let space = &mut self.spaces[session.space];
+    fn resolve(&mut self, port: PortId, name: Name<'_>) -> Result<To> {
+        let port = &self.ports[port];
+        let session = &self.sessions[port.session];
         match name {
             Name::Inline(name) => {
                 topic::check_name(name)?;
                 session.principal.check_publish(name)?;
+                let space = &mut self.spaces[session.space];
                 let topic = space.topic(name);
                 let route = session.route(space.name(topic).clone(), &self.released);
                 Ok(To::Topic(topic, route))
             }
             Name::Alias(number) => {
-                let alias = self.ports[port].aliases.get(number as usize);
+                let alias = port.aliases.get(number as usize);
                 let Some(Alias { topic, route }) = alias.and_then(Option::as_ref) else {
                     return Err(Error::new(
                         ErrorKind::InvalidTopic,
@@ -251,16 +252,13 @@ impl Bus {
         let mut targets = Targets::new();
         let cost = draft.payload.bytes.len() + OVERHEAD;
         let room = self.memory() + cost <= self.config.limits.server_bytes;
-        let session = &mut self.sessions[key];
+        let session = &self.sessions[key];
         let space = session.space;
         let mut place = None;
-        let (full, seq) = match &draft.to {
+        let seq = match &draft.to {
             To::Topic(topic, route) => {
                 let routes = &mut self.spaces[space];
-                // An alias, or a publish parked, may outlive its topic.
-                let known = routes.knows(*topic);
-                let topic = if known { *topic } else { routes.topic(&route.topic) };
-                let topic = routes.routes(topic, &self.subscriptions);
+                let topic = routes.routes(*topic, &route.topic, &self.subscriptions);
                 targets.extend(topic.direct.iter().copied());
                 if topic.has_history {
                     let id = draft.id();
@@ -282,8 +280,12 @@ impl Bus {
                         (room && sub.queue.has_room(cost), connected, sub.queue.messages())
                     }));
                 }
-                let full = blocking(&self.subscriptions, &targets, &topic.groups, room, cost);
-                (full, &mut topic.seq)
+                let full = |sub: &SubKey| self.subscriptions[*sub].queue.blocks(room, cost);
+                if targets.iter().any(full) {
+                    let full = all_full(&targets, &topic.groups, full);
+                    return self.park(now, key, draft, &full);
+                }
+                &mut topic.seq
             }
             To::Client(id) => {
                 let Some(recipient) = self.spaces[space].clients.get(&**id).copied() else {
@@ -292,8 +294,10 @@ impl Bus {
                 };
                 let recipient = &mut self.sessions[recipient];
                 targets.push(recipient.direct);
-                let full = blocking(&self.subscriptions, &targets, &[], room, cost);
-                (full, &mut recipient.direct_seq)
+                if self.subscriptions[recipient.direct].queue.blocks(room, cost) {
+                    return self.park(now, key, draft, &targets);
+                }
+                &mut recipient.direct_seq
             }
             To::Server(address) => {
                 self.notices.push_back(Notice::PublishToServer {
@@ -307,9 +311,6 @@ impl Bus {
                 return self.dealt_with(now, key, draft.number, cost, draft.prompt);
             }
         };
-        if let Some(full) = full {
-            return self.park(now, key, draft, &full);
-        }
         *seq += 1;
         let seq = *seq;
         let route = match draft.to {
@@ -559,7 +560,7 @@ impl Bus {
             || port.untold_bytes >= limits.publish_window_bytes / 2
         {
             self.mark_ready(id);
-        } else {
+        } else if !port.lazy {
             self.say_later(now, id);
         }
     }
@@ -584,31 +585,17 @@ impl Group {
     }
 }
 
-/// The full `block` subscriptions among `targets`, with all `block` members of a full one's group,
-/// since room in any of them is enough.
-fn blocking(
-    subscriptions: &slotmap::SlotMap<SubKey, Subscription>,
-    targets: &Targets,
-    groups: &[Group],
-    room: bool,
-    cost: usize,
-) -> Option<Targets> {
-    let is_full = |key: &SubKey| {
-        let queue = &subscriptions[*key].queue;
-        queue.overflow() == Overflow::Block
-            && !(room && queue.has_room(cost))
-            && queue.messages() > 0
-    };
-    if !targets.iter().any(is_full) {
-        return None;
-    }
-    let mut full: Targets = targets.iter().copied().filter(is_full).collect();
+/// The full `block` subscriptions among `targets`, with all of a full one's group, since room in
+/// any of them is enough.
+#[cold]
+fn all_full(targets: &Targets, groups: &[Group], is_full: impl Fn(&SubKey) -> bool) -> Targets {
+    let mut full: Targets = targets.iter().copied().filter(&is_full).collect();
     for group in groups {
         if group.members.iter().any(|member| full.contains(member)) {
-            full.extend(group.members.iter().copied().filter(is_full));
+            full.extend(group.members.iter().copied().filter(&is_full));
         }
     }
-    Some(full)
+    full
 }
 
 fn extras(extensions: &Extensions<'_>, limit: usize) -> Result<Option<Box<Extras>>> {

@@ -93,10 +93,6 @@ impl Queue {
         }
     }
 
-    pub(super) fn overflow(&self) -> Overflow {
-        self.bounds.overflow
-    }
-
     pub(super) fn set_overflow(&mut self, overflow: Overflow) {
         self.bounds.overflow = overflow;
     }
@@ -123,6 +119,14 @@ impl Queue {
             self.bounds.messages.saturating_sub(self.messages),
             self.bounds.bytes.saturating_sub(self.bytes),
         )
+    }
+
+    /// Whether publishers of a message of this cost must wait. `room` is false when the whole server
+    /// is at its cap.
+    pub(super) fn blocks(&self, room: bool, cost: usize) -> bool {
+        self.bounds.overflow == Overflow::Block
+            && self.messages > 0
+            && !(room && self.has_room(cost))
     }
 
     /// Whether [`Queue::take`] would yield something. A gap waits for the window like a message:

@@ -112,17 +112,14 @@ impl Space {
         &self.topics[key].name
     }
 
-    /// Whether `key` still stands for a topic; if not, ask for it by name again.
-    pub(super) fn knows(&self, key: TopicKey) -> bool {
-        self.topics.contains_key(key)
-    }
-
-    /// The topic with its routes up to date.
+    /// The topic with its routes up to date. `key` may be of before it was forgotten.
     pub(super) fn routes(
         &mut self,
         key: TopicKey,
+        name: &str,
         subscriptions: &SlotMap<SubKey, Subscription>,
     ) -> &mut Topic {
+        let key = if self.topics.contains_key(key) { key } else { self.topic(name) };
         let topic = &mut self.topics[key];
         topic.used = true;
         if topic.version != self.version {
