@@ -226,6 +226,7 @@ class World {
     this.received.set(name, log);
     const handler = "handler" in step ? this.handler(step.handler, (message) => log.put(message)) : undefined;
     const options = settings(step.options);
+    if (typeof options.start === "number") options.start *= 1000;
     if (options.start?.$cursor) options.start = this.cursors.get(options.start.$cursor);
     const sub = await this.clients.get(step.client).subscribe(decode(step.topic), handler, options);
     this.subs.set(name, sub);

@@ -210,7 +210,7 @@ impl Server {
     }
 
     /// Forgets a durable subscription of the default namespace and its progress; its clients' streams
-    /// end with `closed`. Fails with `not_found`.
+    /// end with `not_found`. Fails with `not_found` if there is none.
     pub fn remove_durable(&self, name: &str) -> Result<()> {
         let removed = match self.0.hub.is_here() {
             true => self.0.hub.with_bus(|bus, now| bus.remove_durable(now, "", name)),

@@ -593,7 +593,8 @@ impl Bus {
             ));
         };
         for sub in self.durables[key].members.clone() {
-            let error = Error::new(ErrorKind::Closed, format!("the durable {name:?} was removed"));
+            let sentence = format!("the durable subscription {name:?} was removed");
+            let error = Error::new(ErrorKind::NotFound, sentence);
             self.close_subscription(now, sub, error, GapReason::HistoryExpired);
         }
         self.durables.remove(key);
