@@ -2,6 +2,7 @@
 
 mod basics;
 mod model;
+mod outbox;
 mod reading;
 mod schema;
 
