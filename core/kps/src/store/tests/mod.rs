@@ -1,6 +1,7 @@
 //! The store as its users see it.
 
 mod basics;
+mod damage;
 mod model;
 mod outbox;
 mod reading;
