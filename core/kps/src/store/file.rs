@@ -158,8 +158,9 @@ impl Kind {
         let version = user_version(connection)?;
         if version > self.version() {
             return Err(Trouble::Failed(format!(
-                "the {} was written by a newer kps (format {version}, this one knows up to {}): \
-                 update kps, or use another path",
+                "{} is the {} of a newer kps (format {version}, this one knows up to {}): update \
+                 kps, or use another path",
+                connection.path().unwrap_or_default(),
                 self.name,
                 self.version()
             )));

@@ -24,6 +24,7 @@ mod file;
 mod headers;
 mod ids;
 mod open;
+pub mod outbox;
 mod queue;
 mod read;
 mod reader;
@@ -33,6 +34,7 @@ mod senders;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod times;
 mod topics;
 mod verify;
@@ -41,8 +43,7 @@ mod writer;
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock, mpsc},
-    thread::{self, JoinHandle},
+    sync::{Arc, RwLock, mpsc},
     time::{Duration, SystemTime},
 };
 
@@ -57,6 +58,7 @@ use self::{
     queue::Queue,
     reader::Reader,
     retention::Rules,
+    threads::Threads,
     writer::{Done, Job, Writer},
 };
 pub use reader::StoreReader;
@@ -142,12 +144,12 @@ impl Store {
         events: impl FnMut(StoreEvent) + Send + 'static,
     ) -> Result<(Store, Recovered)> {
         let path = options.dir.as_deref().map(database_file);
-        let (connection, file, held) = match (&path, &options.dir) {
+        let (connection, file, lock) = match (&path, &options.dir) {
             (Some(path), Some(dir)) => {
                 let file = File::Path(path.clone());
                 fs::create_dir_all(dir).map_err(|error| file.tell_io("create", &error))?;
-                let held = Lock::take(path)?;
-                (schema::STORE.open(path)?, file, Some(held))
+                let lock = Lock::take(path)?;
+                (schema::STORE.open(path)?, file, Some(lock))
             }
             _ => (schema::STORE.in_memory()?, File::Memory, None),
         };
@@ -161,44 +163,35 @@ impl Store {
         let (book, catalogue, recovered) =
             open::begin(&connection, start).map_err(|trouble| file.tell(trouble))?;
         let catalogue = Arc::new(RwLock::new(catalogue));
-        let writes = Arc::<Queue<Job>>::default();
-        let mut threads = Vec::new();
-        let reads = match &path {
-            Some(path) => {
-                let reader = Reader::open(path, catalogue.clone())?;
-                let queue = Arc::default();
-                threads.push(spawn(
-                    "kps-store-read",
-                    &file,
-                    read_loop(reader, Arc::clone(&queue)),
-                )?);
-                Some(queue)
-            }
-            None => None,
+        let inner = Inner {
+            writes: Arc::default(),
+            reads: path.is_some().then(Arc::default),
+            threads: Threads::new(),
         };
+        if let (Some(path), Some(queue)) = (&path, &inner.reads) {
+            let reader = Reader::open(path, catalogue.clone())?;
+            let queue = queue.clone();
+            inner.threads.spawn("kps-store-read", &file, || reader.run(queue))?;
+        }
         let writer = Writer {
             connection,
             file: file.clone(),
-            lock: held,
+            lock,
             book,
             epoch: recovered.epoch,
             catalogue,
-            queue: writes.clone(),
+            queue: inner.writes.clone(),
             now: options.now,
             events,
         };
-        let writing = spawn("kps-store", &file, || writer.run());
-        let inner =
-            Inner { writes, reads, threads: Mutex::new(threads), process: std::process::id() };
-        // From here on dropping `inner` ends the reader, whatever happened to the writer.
-        lock(&inner.threads).push(writing?);
+        inner.threads.spawn("kps-store", &file, || writer.run())?;
         Ok((Store(Arc::new(inner)), recovered))
     }
 
     /// Queues `writes`, to be committed together. Never blocks; what is queued is bounded by the
     /// caller, who hears of every commit. Ignored after a failure and once the store is closed.
     pub fn write(&self, writes: Vec<Write>) {
-        if self.0.is_here() {
+        if self.0.threads.is_here() {
             // A closed store says nothing, as after a failure.
             let _ = self.0.writes.push(Job::Write(writes));
         }
@@ -207,7 +200,7 @@ impl Store {
     /// Reads; `done` is called on another thread and must not wait for this store.
     pub fn read(&self, query: Query, done: impl FnOnce(Result<Page>) + Send + 'static) {
         let done: Done = Box::new(done);
-        if !self.0.is_here() {
+        if !self.0.threads.is_here() {
             return done(Err(closed()));
         }
         let refused = match &self.0.reads {
@@ -239,41 +232,24 @@ impl Store {
     }
 }
 
+#[derive(Debug)]
 struct Inner {
     writes: Arc<Queue<Job>>,
     /// `None` in memory, where the writer reads.
     reads: Option<Arc<Queue<(Query, Done)>>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Where the threads are: not in a forked child.
-    process: u32,
+    threads: Threads,
 }
 
 impl Inner {
-    fn is_here(&self) -> bool {
-        self.process == std::process::id()
-    }
-
     fn close(&self) {
-        if !self.is_here() {
-            return;
-        }
-        if let Some(reads) = &self.reads {
-            reads.close();
-        }
-        self.writes.close();
-        for thread in std::mem::take(&mut *lock(&self.threads)) {
-            // A callback may drop the last handle: its own thread ends by itself.
-            if thread.thread().id() != thread::current().id() {
-                // A panic of a callback was reported by the panic hook.
-                let _ = thread.join();
+        if self.threads.is_here() {
+            // The reader first: a reader alone would not empty the log.
+            if let Some(reads) = &self.reads {
+                reads.close();
             }
+            self.writes.close();
+            self.threads.join();
         }
-    }
-}
-
-impl fmt::Debug for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner").field("in_memory", &self.reads.is_none()).finish_non_exhaustive()
     }
 }
 
@@ -283,25 +259,6 @@ impl Drop for Inner {
     }
 }
 
-fn read_loop(mut reader: Reader, queue: Arc<Queue<(Query, Done)>>) -> impl FnOnce() {
-    move || {
-        loop {
-            let taken = queue.take(None, |_| false);
-            for (query, done) in taken.jobs {
-                done(reader.read(&query));
-            }
-            if taken.closed {
-                return;
-            }
-        }
-    }
-}
-
-fn spawn(name: &str, file: &File, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    let thread = thread::Builder::new().name(name.into()).spawn(work);
-    thread.map_err(|error| file.tell_io("start a thread for", &error))
-}
-
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the store was closed; open it again to read")
 }
@@ -309,9 +266,4 @@ fn closed() -> Error {
 /// The database of the store in `dir`.
 fn database_file(dir: &Path) -> PathBuf {
     dir.join("kps.db")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Only moves happen under these locks.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,8 +17,10 @@ use super::{
     catalogue::Catalogue,
     database_file,
     fault::{self, File, Trouble, corrupt},
+    queue::Queue,
     read::{Plan, SenderCache},
     schema::{STORE, State},
+    writer::Done,
 };
 
 /// How long a read looks for a moment between two commits. It takes microseconds.
@@ -83,9 +85,18 @@ impl Reader {
         })
     }
 
-    pub(super) fn read(&mut self, query: &Query) -> Result<Page> {
-        let page = self.page(query);
-        page.map_err(|trouble| self.file.tell(trouble))
+    /// Works until the queue is closed and empty.
+    pub(super) fn run(mut self, queue: Arc<Queue<(Query, Done)>>) {
+        loop {
+            let taken = queue.take(None, |_| false);
+            for (query, done) in taken.jobs {
+                let page = self.page(&query);
+                done(page.map_err(|trouble| self.file.tell(trouble)));
+            }
+            if taken.closed {
+                return;
+            }
+        }
     }
 
     fn page(&mut self, query: &Query) -> fault::Result<Page> {

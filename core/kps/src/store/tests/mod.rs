@@ -1,7 +1,9 @@
 //! The store as its users see it.
 
 mod basics;
+mod damage;
 mod model;
+mod outbox;
 mod reading;
 mod schema;
 

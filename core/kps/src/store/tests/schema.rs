@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
-use crate::store::{file::Kind, schema::STORE};
+use crate::store::{file::Kind, outbox::OUTBOX, schema::STORE};
 
 /// What `SCHEMA.md` says: below a heading "### `table`" a table whose first column names columns.
 fn documented(section: &str) -> BTreeMap<String, Vec<String>> {
@@ -41,4 +41,9 @@ fn compare(section: &str, kind: &Kind) {
 #[test]
 fn the_stores_schema_is_documented() {
     compare("The store", &STORE);
+}
+
+#[test]
+fn the_outboxes_schema_is_documented() {
+    compare("A client's outbox", &OUTBOX);
 }
