@@ -23,6 +23,7 @@ pub(crate) struct Connect {
     reconnect: Option<bool>,
     reconnect_min: Option<f64>,
     reconnect_max: Option<f64>,
+    outbox: Option<PathBuf>,
     outbox_soft: Option<usize>,
     outbox_hard: Option<usize>,
     ca: Option<String>,
@@ -41,6 +42,7 @@ impl From<Connect> for ConnectOptions {
         set(&mut options.reconnect, given.reconnect);
         set(&mut options.reconnect_min, given.reconnect_min.map(millis));
         set(&mut options.reconnect_max, given.reconnect_max.map(millis));
+        options.outbox = given.outbox;
         set(&mut options.outbox_soft, given.outbox_soft);
         set(&mut options.outbox_hard, given.outbox_hard);
         options

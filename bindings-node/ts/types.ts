@@ -46,6 +46,11 @@ export interface ConnectOptions {
   reconnectMin?: number | null;
   /** The longest pause between attempts. */
   reconnectMax?: number | null;
+  /**
+   * A file that keeps what is published until the server has it for good: it outlives the process, which sends it
+   * again when it is back. One process has it at a time. Publishes that wait for answers are not kept.
+   */
+  outbox?: string | null;
   /** Bytes in the outbox above which awaited receipts wait for room. */
   outboxSoft?: number | null;
   /** Bytes in the outbox above which `publish` throws `outbox_full`. */

@@ -83,7 +83,8 @@ impl Client {
     /// Starts connecting. The running loop becomes the client's home.
     #[allow(clippy::too_many_arguments)]
     #[pyo3(signature = (url, *, id = None, token = None, namespace = None, timeout = None, reconnect = None,
-        reconnect_min = None, reconnect_max = None, outbox_soft = None, outbox_hard = None, ca = None))]
+        reconnect_min = None, reconnect_max = None, outbox = None, outbox_soft = None, outbox_hard = None,
+        ca = None))]
     fn _start(
         &self,
         py: Python<'_>,
@@ -95,6 +96,7 @@ impl Client {
         reconnect: Option<bool>,
         reconnect_min: Option<&Bound<'_, PyAny>>,
         reconnect_max: Option<&Bound<'_, PyAny>>,
+        outbox: Option<PathBuf>,
         outbox_soft: Option<&Bound<'_, PyAny>>,
         outbox_hard: Option<&Bound<'_, PyAny>>,
         ca: Option<PathBuf>,
@@ -112,6 +114,7 @@ impl Client {
         set(&mut options.timeout, timeout, |value| seconds(value, "timeout"))?;
         set(&mut options.reconnect_min, reconnect_min, |value| seconds(value, "reconnect_min"))?;
         set(&mut options.reconnect_max, reconnect_max, |value| seconds(value, "reconnect_max"))?;
+        options.outbox = outbox;
         set(&mut options.outbox_soft, outbox_soft, |value| bytes(value, "outbox_soft"))?;
         set(&mut options.outbox_hard, outbox_hard, |value| bytes(value, "outbox_hard"))?;
         options.tls = TlsOptions { ca: ca.map(Ca::File), ..TlsOptions::default() };

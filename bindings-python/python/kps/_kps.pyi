@@ -63,6 +63,7 @@ class Client:
         reconnect: bool | None = None,
         reconnect_min: float | None = None,
         reconnect_max: float | None = None,
+        outbox: str | os.PathLike[str] | None = None,
         outbox_soft: int | None = None,
         outbox_hard: int | None = None,
         ca: str | os.PathLike[str] | None = None,

@@ -41,7 +41,11 @@ impl Keeper {
 
     pub(super) async fn run(_hub: &Arc<Hub>) {}
 
-    pub(super) async fn flush(_hub: &Hub) {}
+    pub(super) async fn flush(hub: &Hub) {
+        if let Some(keeper) = hub.keeper() {
+            match keeper.0 {}
+        }
+    }
 
     pub(super) async fn close(_hub: &Hub) {}
 }

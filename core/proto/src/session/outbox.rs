@@ -167,7 +167,8 @@ impl Outbox {
         if let Some(extras) = options.extras {
             publish::check_extras(extras)?;
         }
-        if self.room() == Room::Hard {
+        // What an earlier process took must not be lost for want of room.
+        if self.room() == Room::Hard && !options.maybe_duplicate {
             return Err(self.full());
         }
         let (to, name_length) = match destination {
@@ -482,12 +483,14 @@ impl Outbox {
         own.unwrap_or_else(|| self.message_id(number))
     }
 
-    /// The ids of all messages that are not accepted, oldest first.
-    pub(super) fn ids(&self) -> Vec<String> {
+    /// The numbers and ids of all messages that are not accepted, oldest first.
+    pub(super) fn ids(&self) -> Vec<(u64, String)> {
         (self.released + 1..)
             .zip(self.log.frames())
             .filter(|(number, _)| *number > self.accepted)
-            .map(|(number, frame)| own_id(frame).unwrap_or_else(|| self.message_id(number)))
+            .map(|(number, frame)| {
+                (number, own_id(frame).unwrap_or_else(|| self.message_id(number)))
+            })
             .collect()
     }
 
