@@ -175,6 +175,7 @@ class World {
       reconnectMin: 10,
       reconnectMax: 50,
       ...settings(step.options),
+      ...(step.options?.outbox && { outbox: path.join(this.folder, step.options.outbox.$file) }),
     });
     this.clients.set(name, client);
     for (const event of EVENTS) client.on(event, (...args) => this.log(name, event, ...args));

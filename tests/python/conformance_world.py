@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -146,6 +147,8 @@ class World:
         await link.open(cut=step.get("cut", False), frozen=step.get("frozen", False))
         options = {"id": name, "reconnect_min": 0.01, "reconnect_max": 0.05}
         options |= step.get("options", {})
+        if "outbox" in options:
+            options["outbox"] = os.path.join(self.folder.name, options["outbox"]["$file"])
         client = await kps.connect(step.get("url", f"ws://{link.address}"), **options)
         self.clients[name] = client
         for event in EVENTS:

@@ -20,7 +20,8 @@ use super::{inner::Inner, lock::Lock};
 use crate::store::outbox::{self, Kept, OutboxEvent, OutboxFile};
 
 pub(super) struct Disk {
-    file: OutboxFile,
+    /// `None` once it is closed.
+    file: Lock<Option<OutboxFile>>,
     places: Arc<Lock<Places>>,
     owner: Arc<OnceLock<Weak<Inner>>>,
 }
@@ -32,6 +33,7 @@ struct Places {
     /// Publish number and place, both ascending.
     kept: VecDeque<(u64, u64)>,
     failed: Option<Error>,
+    is_sealed: bool,
 }
 
 impl Disk {
@@ -41,20 +43,19 @@ impl Disk {
         let owner: Arc<OnceLock<Weak<Inner>>> = Arc::default();
         let (told, host) = (places.clone(), owner.clone());
         let (file, left) = OutboxFile::open(path, move |event| hear(event, &told, &host))?;
-        let disk = Disk { file, places, owner };
-        let mut places = disk.places.lock();
+        let mut known = places.lock();
         for kept in left {
-            places.next = kept.place + 1;
+            known.next = kept.place + 1;
             match again(&kept, session) {
-                Ok(number) => places.kept.push_back((number, kept.place)),
+                Ok(number) => known.kept.push_back((number, kept.place)),
                 Err(error) => {
                     tracing::warn!(%error, place = kept.place, "a kept message is not published");
-                    disk.file.done(kept.place);
+                    file.done(kept.place);
                 }
             }
         }
-        drop(places);
-        Ok(disk)
+        drop(known);
+        Ok(Disk { file: Lock::new(Some(file)), places, owner })
     }
 
     /// Who is told what is on disk.
@@ -87,7 +88,8 @@ impl Disk {
         let place = places.next.max(1);
         places.next = place + 1;
         places.kept.push_back((number, place));
-        self.file.push(Kept {
+        let Some(file) = &*self.file.lock() else { return };
+        file.push(Kept {
             place,
             destination: match to {
                 Destination::Topic(topic) => outbox::Destination::Topic(topic.to_owned()),
@@ -104,12 +106,25 @@ impl Disk {
     /// Every publish up to `number` need not be kept any more.
     pub(super) fn release(&self, number: u64) {
         let mut places = self.places.lock();
-        while let Some((kept, place)) = places.kept.front().copied()
-            && kept <= number
-        {
-            places.kept.pop_front();
-            self.file.done(place);
+        let released = places.kept.partition_point(|(kept, _)| *kept <= number);
+        if released == 0 || places.is_sealed {
+            return;
         }
+        let Some(file) = &*self.file.lock() else { return };
+        for (_, place) in places.kept.drain(..released) {
+            file.done(place);
+        }
+    }
+
+    /// The session ends and gives up what it has: that is left to the next process.
+    pub(super) fn seal(&self) {
+        self.places.lock().is_sealed = true;
+    }
+
+    /// Writes what is left, and leaves the file to the next process.
+    pub(super) fn close(&self) {
+        let file = self.file.lock().take();
+        drop(file);
     }
 
     /// Whether this publish is kept for the next process.

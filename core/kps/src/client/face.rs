@@ -305,7 +305,7 @@ impl Client {
         let mut desks = self.desk().0.lock();
         let (content_type, bytes) = (payload.content_type, &payload.bytes);
         let number = self.bridge.publish(to, content_type, bytes, options, FlushHint::Now)?;
-        let reached = receipt.filter(|level| *level >= ReceiptLevel::Accepted).map(|_| {
+        let reached = receipt.filter(|level| *level > ReceiptLevel::Queued).map(|_| {
             let (waiter, reached) = oneshot::channel();
             desks.receipts.insert(number, waiter);
             reached

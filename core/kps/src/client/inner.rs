@@ -379,6 +379,9 @@ impl Inner {
             let mut closing = self.closing.lock();
             let mut session = self.session.lock();
             let accepted = session.ledger().published.accepted;
+            if let Some(disk) = &self.disk {
+                disk.seal();
+            }
             let left = session.close(now, &mut events).abandoned;
             let is_kept = |number| self.disk.as_ref().is_some_and(|disk| disk.holds(number));
             let (kept, abandoned): (Vec<_>, Vec<_>) =
@@ -405,6 +408,9 @@ impl Inner {
     /// The link is gone too: whoever waits for the close is told.
     pub(super) fn ended(&self) {
         self.set_link(None);
+        if let Some(disk) = &self.disk {
+            disk.close();
+        }
         let mut closing = self.closing.lock();
         let report = closing.report.clone().unwrap_or_default();
         let waiters = std::mem::take(&mut closing.waiters);

@@ -46,6 +46,14 @@ impl Disk {
         match self.0 {}
     }
 
+    pub(super) fn seal(&self) {
+        match self.0 {}
+    }
+
+    pub(super) fn close(&self) {
+        match self.0 {}
+    }
+
     pub(super) fn holds(&self, _number: u64) -> bool {
         match self.0 {}
     }

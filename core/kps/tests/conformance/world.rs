@@ -335,6 +335,10 @@ impl World {
             reconnect_max: Duration::from_millis(50),
             ..ConnectOptions::new(url)
         };
+        if let Some(name) = given["outbox"]["$file"].as_str() {
+            std::fs::create_dir_all(&self.folder.0).expect("a temporary folder");
+            options.outbox = Some(self.folder.0.join(name));
+        }
         if let Some(timeout) = given.get("timeout") {
             options.timeout = seconds(timeout)?;
         }
