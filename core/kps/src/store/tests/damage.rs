@@ -74,7 +74,7 @@ impl Sample {
             }
         }
         let bytes = fs::read(folder.file()).unwrap();
-        assert!(bytes.len() > 100_000, "messages fill several levels of pages: {}", bytes.len());
+        assert!(bytes.len() > 64_000, "messages fill several levels of pages: {}", bytes.len());
         let truth = examine(folder.path()).unwrap();
         assert_eq!(truth.recovered.epochs.len(), 4);
         assert_eq!(truth.recovered.sessions.len(), 30);
@@ -260,7 +260,7 @@ fn verify_says_what_is_wrong() {
     wrong("DELETE FROM topics WHERE id = 2", "topics");
     wrong("UPDATE times SET position = position + 1", "mark of time");
     wrong("UPDATE ids SET id = 'x' WHERE position = 71", "the id of message 71 ");
-    wrong("DELETE FROM sessions WHERE origin = '1 1'", "29 sessions");
+    wrong("DELETE FROM sessions WHERE origin = '1 1'", "sessions are missing");
     wrong("UPDATE durables SET done = 9 WHERE name = '1 1'", "subscription \"1 1\"");
     wrong("UPDATE state SET position = 1000", "state");
 }
