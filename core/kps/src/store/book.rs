@@ -59,7 +59,7 @@ impl Book {
         for topic in catalogue.topics() {
             let rule = rules.of(&topic.name);
             rules.count(rule, &topic);
-            topics.insert(topic, rule);
+            topics.insert(topic, rule, true);
         }
         Ok(Book {
             state: catalogue.state,
@@ -117,8 +117,7 @@ impl Book {
         let mut ids = 0;
         let before = now.saturating_sub(self.duplicate_window);
         if self.oldest_id.is_some_and(|oldest| oldest < before) {
-            (ids, self.oldest_id) = ids::prune(connection, before, max)?;
-            self.state.ids = self.state.ids.saturating_sub(ids);
+            (ids, self.oldest_id) = ids::prune(connection, &mut state.ids, before, max)?;
         }
         self.removed += removed;
         if self.removed >= PRUNE_EVERY {
@@ -137,20 +136,20 @@ impl Book {
     /// asked for: removing messages does not count.
     pub(super) fn finish(&mut self, connection: &Connection, now: u64) -> Result<()> {
         for (origin, session) in self.sessions.drain() {
-            let sessions = &mut self.state.sessions;
-            match session {
-                Some(session) => *sessions += u64::from(sessions::save(connection, &session, now)?),
-                None => *sessions -= u64::from(sessions::end(connection, &origin)?),
+            let sum = &mut self.state.sessions;
+            sessions::end(connection, sum, &origin)?;
+            if let Some(session) = session {
+                sessions::save(connection, sum, &session, now)?;
             }
         }
         for ((namespace, name), progress) in self.durables.drain() {
-            let durables = &mut self.state.durables;
-            match progress {
-                Some(progress) => *durables += u64::from(durables::save(connection, &progress)?),
-                None => *durables -= u64::from(durables::end(connection, &namespace, &name)?),
+            let sum = &mut self.state.durables;
+            durables::end(connection, sum, &namespace, &name)?;
+            if let Some(progress) = progress {
+                durables::save(connection, sum, &progress)?;
             }
         }
-        self.topics.save(connection)?;
+        self.topics.save(connection, &mut self.state)?;
         self.senders.save(connection)?;
         self.state.commits += 1;
         self.state.written_ms = now;
@@ -202,8 +201,8 @@ impl Book {
             self.mark = Some(Mark::save(connection, latest, position)?);
         }
         if let Some(id) = record.extras.as_ref().and_then(|extras| extras.id.as_ref()) {
-            ids::save(connection, position, record.time_ms, &record.namespace, id)?;
-            self.state.ids += 1;
+            let sum = &mut self.state.ids;
+            ids::save(connection, sum, position, record.time_ms, &record.namespace, id)?;
             self.oldest_id.get_or_insert(record.time_ms);
         }
         insert.add(Waiting { record, topic, sender, previous: before.last })
@@ -212,12 +211,11 @@ impl Book {
     fn new_topic(&mut self, record: &Record) -> u64 {
         let id = self.state.next_topic;
         self.state.next_topic += 1;
-        self.state.topics += 1;
         // It may be one that was forgotten.
         let stats = Stats { removed: self.state.forgotten, ..Stats::default() };
         let (namespace, name) = (record.namespace.clone(), record.topic.clone());
         let rule = self.rules.of(&name);
-        self.topics.insert(TopicRow { id, namespace, name, stats }, rule);
+        self.topics.insert(TopicRow { id, namespace, name, stats }, rule, false);
         id
     }
 }

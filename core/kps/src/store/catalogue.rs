@@ -10,7 +10,7 @@ use kps_proto::topic::Pattern;
 use rusqlite::Connection;
 
 use super::{
-    checksum::Checksum,
+    checksum::{Checksum, Sum},
     fault::{Result, corrupt},
     schema::{State, Stats, TopicRow, int, signed},
 };
@@ -33,13 +33,9 @@ pub(super) struct Entry {
 impl Catalogue {
     /// As the file says.
     pub(super) fn load(connection: &Connection, state: State) -> Result<Catalogue> {
-        let mut catalogue =
-            Catalogue { state, epochs: Epochs::load(connection)?, namespaces: HashMap::new() };
-        let topics = TopicRow::load_all(connection)?;
-        if topics.len() as u64 != state.topics || catalogue.epochs.0.len() as u64 != state.epochs {
-            return corrupt("topics or epochs are missing");
-        }
-        for topic in &topics {
+        let epochs = Epochs::load(connection, state.epochs)?;
+        let mut catalogue = Catalogue { state, epochs, namespaces: HashMap::new() };
+        for topic in &TopicRow::load_all(connection, state.topics)? {
             catalogue.put(topic);
         }
         Ok(catalogue)
@@ -72,8 +68,15 @@ impl Catalogue {
         &self.epochs
     }
 
-    pub(super) fn epochs_mut(&mut self) -> &mut Epochs {
-        &mut self.epochs
+    /// Begins an epoch; it must be above the earlier ones.
+    pub(super) fn begin(&mut self, connection: &Connection, epoch: u64) -> Result<()> {
+        let start = self.state.position;
+        let sum = Epochs::checksum(epoch, start);
+        let mut statement = connection.prepare_cached("INSERT INTO epochs VALUES (?, ?, ?)")?;
+        statement.execute((signed(epoch), signed(start), sum))?;
+        self.state.epochs.add(sum);
+        self.epochs.0.push((epoch, start));
+        Ok(())
     }
 
     /// Every topic with its namespace.
@@ -130,29 +133,25 @@ fn literal_prefix(pattern: &str) -> &str {
 pub(super) struct Epochs(Vec<(u64, u64)>);
 
 impl Epochs {
-    fn load(connection: &Connection) -> Result<Epochs> {
+    /// Their checksums make `sum`.
+    fn load(connection: &Connection, sum: Sum) -> Result<Epochs> {
         let mut statement = connection.prepare_cached("SELECT * FROM epochs ORDER BY epoch")?;
         let mut rows = statement.query([])?;
         let mut epochs = Vec::new();
+        let mut found = Sum::default();
         while let Some(row) = rows.next()? {
             let (epoch, start) = (int(row, 0)?, int(row, 1)?);
-            if row.get::<_, i64>(2)? != Self::checksum(epoch, start) {
+            let checksum = Self::checksum(epoch, start);
+            if row.get::<_, i64>(2)? != checksum {
                 return corrupt(format!("epoch {epoch} does not have its checksum"));
             }
+            found.add(checksum);
             epochs.push((epoch, start));
         }
-        if !epochs.is_sorted_by_key(|&(_, start)| start) {
-            return corrupt("epochs are not in order");
+        if found != sum || !epochs.is_sorted_by_key(|&(_, start)| start) {
+            return corrupt("epochs are missing or not in order");
         }
         Ok(Epochs(epochs))
-    }
-
-    /// Begins an epoch behind `position`; it must be above the earlier ones.
-    pub(super) fn begin(&mut self, connection: &Connection, epoch: u64, start: u64) -> Result<()> {
-        let mut statement = connection.prepare_cached("INSERT INTO epochs VALUES (?, ?, ?)")?;
-        statement.execute((signed(epoch), signed(start), Self::checksum(epoch, start)))?;
-        self.0.push((epoch, start));
-        Ok(())
     }
 
     pub(super) fn newest(&self) -> Option<u64> {

@@ -37,3 +37,30 @@ impl Checksum {
         i64::from(self.0.finalize())
     }
 }
+
+/// The sum of all checksums of a table. It is kept apart from the table, so that no row can be
+/// missing, be there twice, or be an older one that SQLite has not overwritten yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sum(i64);
+
+impl Sum {
+    /// From the column that keeps it.
+    pub(super) fn new(sum: i64) -> Sum {
+        Sum(sum)
+    }
+
+    /// As the column keeps it.
+    pub(super) fn get(self) -> i64 {
+        self.0
+    }
+
+    /// A row with this checksum was added.
+    pub(super) fn add(&mut self, checksum: i64) {
+        self.0 = self.0.wrapping_add(checksum);
+    }
+
+    /// The row with this checksum is gone.
+    pub(super) fn remove(&mut self, checksum: i64) {
+        self.0 = self.0.wrapping_sub(checksum);
+    }
+}

@@ -3,48 +3,53 @@
 use std::fmt::Write as _;
 
 use kps_proto::history::Progress;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{
-    checksum::Checksum,
+    checksum::{Checksum, Sum},
     fault::{Result, corrupt},
     schema::{int, signed},
 };
 
-/// Replaces the state of the same namespace and name; whether there was none.
-pub(super) fn save(connection: &Connection, progress: &Progress) -> Result<bool> {
+/// Adds a durable subscription's state; there is none of the same namespace and name.
+pub(super) fn save(connection: &Connection, sum: &mut Sum, progress: &Progress) -> Result<()> {
     let beyond = write_positions(&progress.beyond);
     let attempts = write_attempts(&progress.attempts);
-    let values = (
+    let checksum = checksum(progress, &beyond, &attempts);
+    let sql = "INSERT INTO durables VALUES (?, ?, ?, ?, ?, ?, ?)";
+    connection.prepare_cached(sql)?.execute((
         &progress.namespace,
         &progress.name,
         &progress.pattern,
         signed(progress.done),
-        &beyond,
-        &attempts,
-        checksum(progress, &beyond, &attempts),
-    );
-    let update = "UPDATE durables SET pattern = ?3, done = ?4, beyond = ?5, attempts = ?6, \
-                  checksum = ?7 WHERE namespace = ?1 AND name = ?2";
-    if connection.prepare_cached(update)?.execute(values)? > 0 {
-        return Ok(false);
-    }
-    let insert = "INSERT INTO durables VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    connection.prepare_cached(insert)?.execute(values)?;
-    Ok(true)
+        beyond,
+        attempts,
+        checksum,
+    ))?;
+    sum.add(checksum);
+    Ok(())
 }
 
-/// Forgets a durable subscription; whether there was one.
-pub(super) fn end(connection: &Connection, namespace: &str, name: &str) -> Result<bool> {
-    let sql = "DELETE FROM durables WHERE namespace = ? AND name = ?";
-    Ok(connection.prepare_cached(sql)?.execute([namespace, name])? > 0)
+/// Forgets a durable subscription, if there is one.
+pub(super) fn end(
+    connection: &Connection,
+    sum: &mut Sum,
+    namespace: &str,
+    name: &str,
+) -> Result<()> {
+    let sql = "DELETE FROM durables WHERE namespace = ? AND name = ? RETURNING checksum";
+    let mut statement = connection.prepare_cached(sql)?;
+    let checksum = statement.query_row([namespace, name], |row| row.get(0)).optional()?;
+    sum.remove(checksum.unwrap_or(0));
+    Ok(())
 }
 
-/// Every durable subscription, by namespace and name.
-pub(super) fn load(connection: &Connection) -> Result<Vec<Progress>> {
+/// Every durable subscription, by namespace and name; their checksums make `sum`.
+pub(super) fn load(connection: &Connection, sum: Sum) -> Result<Vec<Progress>> {
     let mut statement = connection.prepare("SELECT * FROM durables ORDER BY namespace, name")?;
     let mut rows = statement.query([])?;
     let mut all = Vec::new();
+    let mut found = Sum::default();
     while let Some(row) = rows.next()? {
         let (beyond, attempts): (String, String) = (row.get(4)?, row.get(5)?);
         let mut progress = Progress {
@@ -55,11 +60,10 @@ pub(super) fn load(connection: &Connection) -> Result<Vec<Progress>> {
             beyond: Vec::new(),
             attempts: Vec::new(),
         };
+        let checksum = checksum(&progress, &beyond, &attempts);
         let parsed = parse_positions(&beyond).zip(parse_attempts(&attempts));
         match parsed {
-            Some((positions, counts))
-                if row.get::<_, i64>(6)? == checksum(&progress, &beyond, &attempts) =>
-            {
+            Some((positions, counts)) if row.get::<_, i64>(6)? == checksum => {
                 (progress.beyond, progress.attempts) = (positions, counts);
             }
             _ => {
@@ -69,7 +73,11 @@ pub(super) fn load(connection: &Connection) -> Result<Vec<Progress>> {
                 ));
             }
         }
+        found.add(checksum);
         all.push(progress);
+    }
+    if found != sum {
+        return corrupt("durable subscriptions are missing or outdated");
     }
     Ok(all)
 }

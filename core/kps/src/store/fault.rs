@@ -103,3 +103,21 @@ impl File {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_called_by_its_name() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        connection.execute_batch("PRAGMA max_page_count = 1; CREATE TABLE t (c)").unwrap_err();
+        let sql = "PRAGMA max_page_count = 3; CREATE TABLE t (c)";
+        connection.execute_batch(sql).unwrap();
+        let full = connection.execute("INSERT INTO t VALUES (zeroblob(1000000))", []).unwrap_err();
+        let error = File::Path("/data/kps.db".into()).tell(full.into());
+        assert_eq!(error.kind(), ErrorKind::StoreFailed);
+        assert!(error.message().starts_with("/data/kps.db: "), "{error}");
+        assert!(error.message().contains("the disk is full"), "{error}");
+    }
+}

@@ -4,7 +4,7 @@
 use rusqlite::Connection;
 
 use super::{
-    checksum::Checksum,
+    checksum::{Checksum, Sum},
     fault::{Result, corrupt},
     schema::{int, signed},
 };
@@ -12,25 +12,32 @@ use super::{
 /// Notes the id of the message at `position`.
 pub(super) fn save(
     connection: &Connection,
+    sum: &mut Sum,
     position: u64,
     time_ms: u64,
     namespace: &str,
     id: &str,
 ) -> Result<()> {
-    let sum = checksum(position, time_ms, namespace, id);
+    let checksum = checksum(position, time_ms, namespace, id);
     let mut statement = connection.prepare_cached("INSERT INTO ids VALUES (?, ?, ?, ?, ?)")?;
-    statement.execute((signed(position), signed(time_ms), namespace, id, sum))?;
+    statement.execute((signed(position), signed(time_ms), namespace, id, checksum))?;
+    sum.add(checksum);
     Ok(())
 }
 
 /// Removes the oldest ids, at most `max`, as long as they are older than `before`. How many those
 /// were, and how old the oldest one left is.
-pub(super) fn prune(connection: &Connection, before: u64, max: u64) -> Result<(u64, Option<u64>)> {
+pub(super) fn prune(
+    connection: &Connection,
+    sum: &mut Sum,
+    before: u64,
+    max: u64,
+) -> Result<(u64, Option<u64>)> {
     let mut removed = 0;
     let mut until = None;
     let mut oldest = None;
     {
-        let sql = "SELECT position, time_ms FROM ids ORDER BY position LIMIT ?";
+        let sql = "SELECT position, time_ms, checksum FROM ids ORDER BY position LIMIT ?";
         let mut statement = connection.prepare_cached(sql)?;
         let mut rows = statement.query([signed(max.saturating_add(1))])?;
         while let Some(row) = rows.next()? {
@@ -40,6 +47,7 @@ pub(super) fn prune(connection: &Connection, before: u64, max: u64) -> Result<(u
                 break;
             }
             removed += 1;
+            sum.remove(row.get(2)?);
             until = Some(row.get::<_, i64>(0)?);
         }
     }
@@ -49,18 +57,24 @@ pub(super) fn prune(connection: &Connection, before: u64, max: u64) -> Result<(u
     Ok((removed, oldest))
 }
 
-/// Every id as (namespace, id, when), oldest first.
-pub(super) fn load(connection: &Connection) -> Result<Vec<(String, String, u64)>> {
+/// Every id as (namespace, id, when), oldest first; their checksums make `sum`.
+pub(super) fn load(connection: &Connection, sum: Sum) -> Result<Vec<(String, String, u64)>> {
     let mut statement = connection.prepare("SELECT * FROM ids ORDER BY position")?;
     let mut rows = statement.query([])?;
     let mut ids = Vec::new();
+    let mut found = Sum::default();
     while let Some(row) = rows.next()? {
         let (position, time) = (int(row, 0)?, int(row, 1)?);
         let (namespace, id): (String, String) = (row.get(2)?, row.get(3)?);
-        if row.get::<_, i64>(4)? != checksum(position, time, &namespace, &id) {
+        let checksum = checksum(position, time, &namespace, &id);
+        if row.get::<_, i64>(4)? != checksum {
             return corrupt(format!("the id of message {position} does not have its checksum"));
         }
+        found.add(checksum);
         ids.push((namespace, id, time));
+    }
+    if found != sum {
+        return corrupt("ids are missing or outdated");
     }
     Ok(ids)
 }

@@ -166,12 +166,13 @@ impl Store {
         let inner = Inner {
             writes: Arc::default(),
             reads: path.is_some().then(Arc::default),
-            threads: Threads::new(),
+            reader: Threads::new(),
+            writer: Threads::new(),
         };
         if let (Some(path), Some(queue)) = (&path, &inner.reads) {
             let reader = Reader::open(path, catalogue.clone())?;
             let queue = queue.clone();
-            inner.threads.spawn("kps-store-read", &file, || reader.run(queue))?;
+            inner.reader.spawn("kps-store-read", &file, || reader.run(queue))?;
         }
         let writer = Writer {
             connection,
@@ -184,14 +185,14 @@ impl Store {
             now: options.now,
             events,
         };
-        inner.threads.spawn("kps-store", &file, || writer.run())?;
+        inner.writer.spawn("kps-store", &file, || writer.run())?;
         Ok((Store(Arc::new(inner)), recovered))
     }
 
     /// Queues `writes`, to be committed together. Never blocks; what is queued is bounded by the
     /// caller, who hears of every commit. Ignored after a failure and once the store is closed.
     pub fn write(&self, writes: Vec<Write>) {
-        if self.0.threads.is_here() {
+        if self.0.writer.is_here() {
             // A closed store says nothing, as after a failure.
             let _ = self.0.writes.push(Job::Write(writes));
         }
@@ -200,7 +201,7 @@ impl Store {
     /// Reads; `done` is called on another thread and must not wait for this store.
     pub fn read(&self, query: Query, done: impl FnOnce(Result<Page>) + Send + 'static) {
         let done: Done = Box::new(done);
-        if !self.0.threads.is_here() {
+        if !self.0.writer.is_here() {
             return done(Err(closed()));
         }
         let refused = match &self.0.reads {
@@ -237,18 +238,20 @@ struct Inner {
     writes: Arc<Queue<Job>>,
     /// `None` in memory, where the writer reads.
     reads: Option<Arc<Queue<(Query, Done)>>>,
-    threads: Threads,
+    reader: Threads,
+    writer: Threads,
 }
 
 impl Inner {
     fn close(&self) {
-        if self.threads.is_here() {
-            // The reader first: a reader alone would not empty the log.
+        if self.writer.is_here() {
+            // The reader first: only the last to leave the file empties the log, and it may not.
             if let Some(reads) = &self.reads {
                 reads.close();
             }
+            self.reader.join();
             self.writes.close();
-            self.threads.join();
+            self.writer.join();
         }
     }
 }

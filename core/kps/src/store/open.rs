@@ -38,8 +38,7 @@ pub(super) fn begin(connection: &Connection, start: Start) -> Result<(Book, Cata
     // The clock may have been set back.
     let least = catalogue.epochs().newest().map_or(0, |newest| newest + 1);
     let epoch = start.epoch.max(least);
-    catalogue.epochs_mut().begin(&transaction, epoch, position)?;
-    catalogue.state.epochs += 1;
+    catalogue.begin(&transaction, epoch)?;
 
     // A store that was closed for long is continued where it stopped: time counts from the last
     // commit, for the broker's clients could do nothing in the meantime.
@@ -48,10 +47,7 @@ pub(super) fn begin(connection: &Connection, start: Start) -> Result<(Book, Cata
     let sessions =
         recover_sessions(&transaction, &mut catalogue.state, reference, start.resume_window)?;
     let ids = recover_ids(&transaction, &mut catalogue.state, reference, start.duplicate_window)?;
-    let progress = durables::load(&transaction)?;
-    if progress.len() as u64 != catalogue.state.durables {
-        return corrupt("durable subscriptions are missing");
-    }
+    let progress = durables::load(&transaction, catalogue.state.durables)?;
 
     let window = millis(start.duplicate_window);
     let mut book = Book::load(&transaction, &catalogue, start.rules, window)?;
@@ -87,17 +83,13 @@ fn recover_sessions(
     reference: u64,
     window: Duration,
 ) -> Result<Vec<kps_proto::history::KeptSession>> {
-    let all = sessions::load(connection)?;
-    if all.len() as u64 != state.sessions {
-        return corrupt("sessions are missing");
-    }
+    let all = sessions::load(connection, state.sessions)?;
     let mut kept = Vec::new();
     for (session, written) in all {
         if written.saturating_add(millis(window)) >= reference {
             kept.push(session);
         } else {
-            sessions::end(connection, &session.origin)?;
-            state.sessions -= 1;
+            sessions::end(connection, &mut state.sessions, &session.origin)?;
         }
     }
     Ok(kept)
@@ -109,13 +101,9 @@ fn recover_ids(
     reference: u64,
     window: Duration,
 ) -> Result<Vec<(String, String, u64)>> {
-    let mut all = ids::load(connection)?;
-    if all.len() as u64 != state.ids {
-        return corrupt("ids are missing");
-    }
+    let mut all = ids::load(connection, state.ids)?;
     let before = reference.saturating_sub(millis(window));
-    let (pruned, _) = ids::prune(connection, before, u64::from(u32::MAX))?;
-    state.ids -= pruned;
+    ids::prune(connection, &mut state.ids, before, u64::from(u32::MAX))?;
     all.retain(|&(_, _, time)| time >= before);
     Ok(all)
 }

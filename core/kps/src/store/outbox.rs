@@ -17,7 +17,7 @@ use kps_proto::{
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::{
-    checksum::Checksum,
+    checksum::{Checksum, Sum},
     fault::{self, File, Trouble, corrupt},
     file::{Kind, Lock},
     headers,
@@ -124,7 +124,7 @@ impl OutboxFile {
         let file = File::Path(path.into());
         let lock = Lock::take(path)?;
         let connection = OUTBOX.open(path)?;
-        let kept = load(&connection).map_err(|trouble| file.tell(trouble))?;
+        let (kept, entries) = load(&connection).map_err(|trouble| file.tell(trouble))?;
         let outbox = OutboxFile { queue: Arc::default(), threads: Threads::new() };
         let writer = Writer {
             connection,
@@ -132,7 +132,7 @@ impl OutboxFile {
             lock,
             queue: outbox.queue.clone(),
             events,
-            entries: kept.len() as u64,
+            entries,
             last: kept.last().map_or(0, |kept| kept.place),
             done: BTreeSet::new(),
         };
@@ -184,8 +184,8 @@ struct Writer<E> {
     lock: Lock,
     queue: Arc<Queue<Job>>,
     events: E,
-    /// Rows in the file.
-    entries: u64,
+    /// Of the rows in the file.
+    entries: Sum,
     /// The last place pushed.
     last: u64,
     /// Places in the file that are to be deleted.
@@ -263,61 +263,64 @@ impl<E: FnMut(OutboxEvent)> Writer<E> {
         let transaction =
             Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         {
-            let mut delete = transaction.prepare_cached("DELETE FROM entries WHERE place = ?")?;
+            let sql = "DELETE FROM entries WHERE place = ? RETURNING checksum";
+            let mut delete = transaction.prepare_cached(sql)?;
             for &place in &self.done {
-                self.entries -= delete.execute([signed(place)])? as u64;
+                let gone = delete.query_row([signed(place)], |row| row.get(0)).optional()?;
+                self.entries.remove(gone.unwrap_or(0));
             }
         }
         for kept in pushed.values() {
-            insert(&transaction, kept)?;
+            self.entries.add(insert(&transaction, kept)?);
         }
-        self.entries += pushed.len() as u64;
-        save_count(&transaction, self.entries)?;
+        save_sum(&transaction, self.entries)?;
         transaction.commit()?;
         self.done.clear();
         Ok(())
     }
 }
 
-/// Everything in the file, checked.
-fn load(connection: &Connection) -> fault::Result<Vec<Kept>> {
+/// Everything in the file, checked, with the sum of its checksums.
+fn load(connection: &Connection) -> fault::Result<(Vec<Kept>, Sum)> {
     let state = connection.query_row("SELECT entries, checksum FROM state", [], |row| {
-        Ok((int(row, 0)?, row.get::<_, i64>(1)?))
+        Ok((Sum::new(row.get(0)?), row.get::<_, i64>(1)?))
     });
-    let entries = match state.optional()? {
-        Some((entries, sum)) if sum == count_checksum(entries) => entries,
+    let sum = match state.optional()? {
+        Some((sum, checksum)) if checksum == sum_checksum(sum) => sum,
         Some(_) => return corrupt("the row of `state` does not have its checksum"),
         // It was just made.
         None => {
-            save_count(connection, 0)?;
-            0
+            save_sum(connection, Sum::default())?;
+            Sum::default()
         }
     };
     let mut kept = Vec::new();
+    let mut found = Sum::default();
     let mut statement = connection.prepare("SELECT * FROM entries ORDER BY place")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         kept.push(parse(row)?);
+        found.add(row.get(10)?);
     }
-    if kept.len() as u64 != entries {
-        return corrupt(format!("it keeps {} messages instead of {entries}", kept.len()));
+    if found != sum {
+        return corrupt("messages are missing or outdated");
     }
     drop(rows);
     let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
     if kept.is_empty() && pages > SMALL {
         connection.execute_batch("VACUUM")?;
     }
-    Ok(kept)
+    Ok((kept, sum))
 }
 
-fn save_count(connection: &Connection, entries: u64) -> fault::Result<()> {
+fn save_sum(connection: &Connection, entries: Sum) -> fault::Result<()> {
     let mut statement = connection.prepare_cached("REPLACE INTO state VALUES (1, ?, ?)")?;
-    statement.execute((signed(entries), count_checksum(entries)))?;
+    statement.execute((entries.get(), sum_checksum(entries)))?;
     Ok(())
 }
 
-fn count_checksum(entries: u64) -> i64 {
-    Checksum::of("state").int(entries).done()
+fn sum_checksum(entries: Sum) -> i64 {
+    Checksum::of("state").int(entries.get().cast_unsigned()).done()
 }
 
 /// A row of `entries`.
@@ -358,7 +361,8 @@ impl Columns<'_> {
     }
 }
 
-fn insert(connection: &Connection, kept: &Kept) -> fault::Result<()> {
+/// Adds a row; its checksum.
+fn insert(connection: &Connection, kept: &Kept) -> fault::Result<i64> {
     let (kind, destination) = match &kept.destination {
         Destination::Topic(topic) => (0, topic),
         Destination::Client(id) => (1, id),
@@ -379,6 +383,7 @@ fn insert(connection: &Connection, kept: &Kept) -> fault::Result<()> {
         headers: headers.as_deref(),
         payload: &kept.payload.bytes,
     };
+    let checksum = columns.checksum();
     let sql = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     connection.prepare_cached(sql)?.execute((
         signed(columns.place),
@@ -391,9 +396,9 @@ fn insert(connection: &Connection, kept: &Kept) -> fault::Result<()> {
         columns.id,
         columns.headers,
         columns.payload,
-        columns.checksum(),
+        checksum,
     ))?;
-    Ok(())
+    Ok(checksum)
 }
 
 fn parse(row: &rusqlite::Row<'_>) -> fault::Result<Kept> {

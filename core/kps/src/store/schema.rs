@@ -6,7 +6,7 @@ use kps_proto::message::{ContentType, Extras, Payload};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{
-    checksum::Checksum,
+    checksum::{Checksum, Sum},
     fault::{Result, corrupt},
     file::Kind,
 };
@@ -152,11 +152,11 @@ pub(super) struct State {
     pub(super) forgotten: u64,
     pub(super) next_topic: u64,
     pub(super) next_sender: u64,
-    pub(super) epochs: u64,
-    pub(super) topics: u64,
-    pub(super) ids: u64,
-    pub(super) sessions: u64,
-    pub(super) durables: u64,
+    pub(super) epochs: Sum,
+    pub(super) topics: Sum,
+    pub(super) ids: Sum,
+    pub(super) sessions: Sum,
+    pub(super) durables: Sum,
 }
 
 impl State {
@@ -169,11 +169,11 @@ impl State {
             self.forgotten,
             self.next_topic,
             self.next_sender,
-            self.epochs,
-            self.topics,
-            self.ids,
-            self.sessions,
-            self.durables,
+            self.epochs.get().cast_unsigned(),
+            self.topics.get().cast_unsigned(),
+            self.ids.get().cast_unsigned(),
+            self.sessions.get().cast_unsigned(),
+            self.durables.get().cast_unsigned(),
         ]
     }
 
@@ -189,11 +189,11 @@ impl State {
                 forgotten: int(row, 5)?,
                 next_topic: int(row, 6)?,
                 next_sender: int(row, 7)?,
-                epochs: int(row, 8)?,
-                topics: int(row, 9)?,
-                ids: int(row, 10)?,
-                sessions: int(row, 11)?,
-                durables: int(row, 12)?,
+                epochs: Sum::new(row.get(8)?),
+                topics: Sum::new(row.get(9)?),
+                ids: Sum::new(row.get(10)?),
+                sessions: Sum::new(row.get(11)?),
+                durables: Sum::new(row.get(12)?),
             };
             Ok((state, row.get::<_, i64>(13)?))
         });
@@ -245,11 +245,12 @@ pub(super) struct TopicRow {
 }
 
 impl TopicRow {
-    /// Every topic.
-    pub(super) fn load_all(connection: &Connection) -> Result<Vec<TopicRow>> {
+    /// Every topic; their checksums make `sum`.
+    pub(super) fn load_all(connection: &Connection, sum: Sum) -> Result<Vec<TopicRow>> {
         let mut statement = connection.prepare_cached("SELECT * FROM topics ORDER BY id")?;
         let mut rows = statement.query([])?;
         let mut topics = Vec::new();
+        let mut found = Sum::default();
         let mut namespace: Arc<str> = "".into();
         while let Some(row) = rows.next()? {
             // Most topics share one namespace.
@@ -271,11 +272,16 @@ impl TopicRow {
             if row.get::<_, i64>(8)? != topic.checksum() {
                 return corrupt(format!("topic {} does not have its checksum", topic.id));
             }
+            found.add(topic.checksum());
             topics.push(topic);
+        }
+        if found != sum {
+            return corrupt("topics are missing or outdated");
         }
         Ok(topics)
     }
 
+    /// Replaces the row of the same number.
     pub(super) fn save(&self, connection: &Connection) -> Result<()> {
         let sql = "INSERT INTO topics VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE \
                    SET messages = excluded.messages, bytes = excluded.bytes, first = excluded.first, \
@@ -295,7 +301,7 @@ impl TopicRow {
         Ok(())
     }
 
-    fn checksum(&self) -> i64 {
+    pub(super) fn checksum(&self) -> i64 {
         let Stats { messages, bytes, first, last, removed } = self.stats;
         Checksum::of("topics")
             .ints([self.id, messages, bytes, first, last, removed])

@@ -1,46 +1,57 @@
 //! Publishers' sessions on disk.
 
 use kps_proto::history::KeptSession;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{
-    checksum::Checksum,
+    checksum::{Checksum, Sum},
     fault::{Result, corrupt},
     schema::{int, signed},
 };
 
-/// Replaces the session of the same origin; whether there was none.
-pub(super) fn save(connection: &Connection, session: &KeptSession, now: u64) -> Result<bool> {
+/// Adds a session; there is none of the same origin.
+pub(super) fn save(
+    connection: &Connection,
+    sum: &mut Sum,
+    session: &KeptSession,
+    now: u64,
+) -> Result<()> {
     let KeptSession { origin, published } = session;
-    let values = (origin, signed(*published), signed(now), checksum(session, now));
-    let update =
-        "UPDATE sessions SET published = ?2, written_ms = ?3, checksum = ?4 WHERE origin = ?1";
-    if connection.prepare_cached(update)?.execute(values)? > 0 {
-        return Ok(false);
-    }
-    let insert = "INSERT INTO sessions VALUES (?1, ?2, ?3, ?4)";
-    connection.prepare_cached(insert)?.execute(values)?;
-    Ok(true)
+    let checksum = checksum(session, now);
+    let sql = "INSERT INTO sessions VALUES (?, ?, ?, ?)";
+    let values = (origin, signed(*published), signed(now), checksum);
+    connection.prepare_cached(sql)?.execute(values)?;
+    sum.add(checksum);
+    Ok(())
 }
 
-/// Forgets the session; whether there was one.
-pub(super) fn end(connection: &Connection, origin: &str) -> Result<bool> {
-    let mut statement = connection.prepare_cached("DELETE FROM sessions WHERE origin = ?")?;
-    Ok(statement.execute([origin])? > 0)
+/// Forgets the session, if there is one.
+pub(super) fn end(connection: &Connection, sum: &mut Sum, origin: &str) -> Result<()> {
+    let sql = "DELETE FROM sessions WHERE origin = ? RETURNING checksum";
+    let mut statement = connection.prepare_cached(sql)?;
+    let checksum = statement.query_row([origin], |row| row.get(0)).optional()?;
+    sum.remove(checksum.unwrap_or(0));
+    Ok(())
 }
 
-/// Every session, with the time of the transaction that wrote it.
-pub(super) fn load(connection: &Connection) -> Result<Vec<(KeptSession, u64)>> {
+/// Every session, with the time of the transaction that wrote it; their checksums make `sum`.
+pub(super) fn load(connection: &Connection, sum: Sum) -> Result<Vec<(KeptSession, u64)>> {
     let mut statement = connection.prepare("SELECT * FROM sessions ORDER BY origin")?;
     let mut rows = statement.query([])?;
     let mut sessions = Vec::new();
+    let mut found = Sum::default();
     while let Some(row) = rows.next()? {
         let session = KeptSession { origin: row.get(0)?, published: int(row, 1)? };
         let written = int(row, 2)?;
-        if row.get::<_, i64>(3)? != checksum(&session, written) {
+        let checksum = checksum(&session, written);
+        if row.get::<_, i64>(3)? != checksum {
             return corrupt("a session does not have its checksum");
         }
+        found.add(checksum);
         sessions.push((session, written));
+    }
+    if found != sum {
+        return corrupt("sessions are missing or outdated");
     }
     Ok(sessions)
 }

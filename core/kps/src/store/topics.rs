@@ -23,6 +23,8 @@ pub(super) struct Topic {
     /// The first rule that matches, by its place.
     pub(super) rule: Option<usize>,
     changed: bool,
+    /// The checksum of its row on disk.
+    on_disk: Option<i64>,
 }
 
 /// Every topic.
@@ -39,13 +41,15 @@ pub(super) struct Topics {
 }
 
 impl Topics {
-    pub(super) fn insert(&mut self, row: TopicRow, rule: Option<usize>) {
+    /// Adds a topic; `on_disk` if it has a row there.
+    pub(super) fn insert(&mut self, row: TopicRow, rule: Option<usize>, on_disk: bool) {
         let names = self.by_name.entry(row.namespace.clone()).or_default();
         names.insert(row.name.clone(), row.id);
         if row.stats.messages == 0 {
             self.empty.insert((row.stats.last, row.id));
         }
-        self.by_id.insert(row.id, Topic { row, rule, changed: false });
+        let on_disk = on_disk.then(|| row.checksum());
+        self.by_id.insert(row.id, Topic { row, rule, changed: false, on_disk });
     }
 
     /// The topic's number, if it is known.
@@ -100,6 +104,9 @@ impl Topics {
             let Some(topic) = self.by_id.remove(&id) else { continue };
             let sql = "DELETE FROM topics WHERE id = ?";
             connection.prepare_cached(sql)?.execute([signed(id)])?;
+            if let Some(sum) = topic.on_disk {
+                state.topics.remove(sum);
+            }
             let TopicRow { namespace, name, .. } = topic.row;
             if let Some(names) = self.by_name.get_mut(&namespace) {
                 names.remove(&name);
@@ -109,17 +116,22 @@ impl Topics {
             }
             self.recent = None;
             self.forgotten.push((namespace, name));
-            state.topics -= 1;
             state.forgotten = state.forgotten.max(last);
         }
         Ok(count)
     }
 
     /// Writes what changed.
-    pub(super) fn save(&self, connection: &Connection) -> Result<()> {
-        // Topics made and forgotten within the transaction are gone already.
-        for topic in self.changed.iter().filter_map(|id| self.by_id.get(id)) {
+    pub(super) fn save(&mut self, connection: &Connection, state: &mut State) -> Result<()> {
+        for id in &self.changed {
+            // Topics made and forgotten within the transaction are gone already.
+            let Some(topic) = self.by_id.get_mut(id) else { continue };
             topic.row.save(connection)?;
+            let sum = topic.row.checksum();
+            if let Some(before) = topic.on_disk.replace(sum) {
+                state.topics.remove(before);
+            }
+            state.topics.add(sum);
         }
         Ok(())
     }

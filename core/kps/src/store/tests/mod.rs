@@ -1,10 +1,12 @@
 //! The store as its users see it.
 
 mod basics;
+mod crash;
 mod damage;
 mod model;
 mod outbox;
 mod reading;
+mod retention;
 mod schema;
 
 use std::{

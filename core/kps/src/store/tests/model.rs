@@ -25,8 +25,11 @@ enum Step {
         max_count: usize,
         max_bytes: usize,
     },
-    Reopen(Vec<(usize, Option<u64>, Option<u64>, Option<u64>)>),
+    Reopen(Vec<Limits>),
 }
+
+/// A rule: pattern, milliseconds, messages, bytes.
+type Limits = (usize, Option<u64>, Option<u64>, Option<u64>);
 
 #[derive(Clone, Copy, Debug)]
 enum From {
@@ -54,7 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn rules() -> impl Strategy<Value = Vec<(usize, Option<u64>, Option<u64>, Option<u64>)>> {
+fn rules() -> impl Strategy<Value = Vec<Limits>> {
     let rule = (
         0..PATTERNS.len(),
         prop::option::of(500..8000_u64),
