@@ -43,12 +43,14 @@ pub(super) struct Beginning {
 
 impl Bus {
     /// Where `start` is; `None`: from now on.
-    pub(super) fn beginning(&self, start: Start<'_>) -> Result<Option<Beginning>> {
+    pub(super) fn beginning(&self, now: Time, start: Start<'_>) -> Result<Option<Beginning>> {
         let exact = |from| Ok(Some(Beginning { from, lost: None }));
         match start {
             Start::New => Ok(None),
             Start::Last => exact(ReadFrom::Last),
             Start::All => exact(ReadFrom::After(0)),
+            // What is still to come is all that comes.
+            Start::Time(time_ms) if time_ms > self.config.wall_ms(now) => Ok(None),
             Start::Time(time_ms) => exact(ReadFrom::Time(time_ms)),
             Start::Cursor(bytes) => {
                 let Some(cursor) = Cursor::from_bytes(bytes) else {

@@ -27,7 +27,7 @@ impl Bus {
         key: SessionKey,
         frame: &Subscribe<'_>,
     ) -> Result<()> {
-        let asked = self.try_subscribe(key, frame);
+        let asked = self.try_subscribe(now, key, frame);
         let output = match &asked {
             Ok(_) => {
                 let cursor = self.has_history().then(|| self.cursor_now());
@@ -47,7 +47,12 @@ impl Bus {
     }
 
     /// The new subscription; `None` if it is in force already.
-    fn try_subscribe(&mut self, key: SessionKey, frame: &Subscribe<'_>) -> Result<Option<Opened>> {
+    fn try_subscribe(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        frame: &Subscribe<'_>,
+    ) -> Result<Option<Opened>> {
         let limits = &self.config.limits;
         let session = &self.sessions[key];
         let pattern = Pattern::parse(frame.pattern)?;
@@ -77,7 +82,7 @@ impl Bus {
         }
         session.principal.check_subscribe(&pattern)?;
         self.check_history(&pattern, frame)?;
-        let beginning = self.beginning(frame.start)?;
+        let beginning = self.beginning(now, frame.start)?;
         let space = session.space;
         let durable = match frame.durable {
             "" => None,
