@@ -12,8 +12,8 @@ use std::{
 };
 
 use super::{
-    Bus, Notice, Published,
-    output::{Reader, ReaderKey},
+    Bus, Published,
+    output::ReaderKey,
     replay::{PAGE, PAGE_BYTES, unknown_gap},
     state::{Awaited, DurableKey, SubKey, Timer},
 };
@@ -120,16 +120,17 @@ impl Durable {
         }
     }
 
-    fn finish(&mut self, position: u64) {
+    /// Whether that changes anything.
+    fn finish(&mut self, position: u64) -> bool {
         if position <= self.done() {
-            return;
+            return false;
         }
         self.open.remove(&position);
         self.tries.remove(&position);
         self.retry.retain(|(_, other), _| *other != position);
         self.acked.insert(position);
         self.forget_acked();
-        self.dirty = true;
+        true
     }
 
     fn forget_acked(&mut self) {
@@ -179,8 +180,22 @@ impl Bus {
             let tries = |handed_out| Tries { handed_out, failed: 0 };
             let attempts = progress.attempts.into_iter();
             durable.tries = attempts.map(|(position, count)| (position, tries(count))).collect();
-            durable.dirty = false;
             durable.doubtful = self.history.committed();
+        }
+        // All that is written already.
+        self.take_progress(&mut Vec::new());
+    }
+
+    /// Its progress is to be written.
+    fn progressed(&mut self, key: DurableKey) {
+        if !std::mem::replace(&mut self.durables[key].dirty, true) {
+            self.history.progressed.push(key);
+        }
+    }
+
+    fn finish(&mut self, key: DurableKey, position: u64) {
+        if self.durables[key].finish(position) {
+            self.progressed(key);
         }
     }
 
@@ -208,10 +223,11 @@ impl Bus {
             out: BTreeMap::new(),
             acked: BTreeSet::new(),
             tries: BTreeMap::new(),
-            dirty: true,
+            dirty: false,
             doubtful: 0,
         });
         self.durable_names.insert((space, name), key);
+        self.progressed(key);
         key
     }
 
@@ -338,7 +354,6 @@ impl Bus {
         let tries = durable.tries.entry(position).or_default();
         tries.handed_out += 1;
         let attempt = tries.handed_out;
-        durable.dirty = true;
         let due = now + durable.redelivery.ack_wait;
         let doubtful = position <= durable.doubtful;
         let published = match attempt {
@@ -359,6 +374,7 @@ impl Bus {
             self.timers.insert((due, Timer::AckWait(to)));
         }
         self.durables[key].out.insert(position, Out { member: to, published: published.clone() });
+        self.progressed(key);
         self.enqueue(now, to, published, Some(delivery), true);
     }
 
@@ -408,16 +424,20 @@ impl Bus {
             }
         }
         durable.reading = true;
-        let query = Query {
+        self.ask_for_page(ReaderKey::Durable(key));
+        false
+    }
+
+    /// What a durable that is reading wants next.
+    pub(super) fn durable_query(&self, key: DurableKey) -> Option<Query> {
+        let durable = self.durables.get(key)?;
+        Some(Query {
             namespace: self.spaces[durable.space].name.to_string(),
             pattern: durable.pattern.clone(),
             from: durable.from,
             max_count: PAGE,
             max_bytes: PAGE_BYTES,
-        };
-        let reader = Reader(ReaderKey::Durable(key));
-        self.notices.push_back(Notice::Read { reader, query });
-        false
+        })
     }
 
     pub(super) fn take_durable_page(&mut self, now: Time, key: DurableKey, page: Result<Page>) {
@@ -478,7 +498,7 @@ impl Bus {
             // A time to live that ran out is as good as an ack: it must not be handled any more.
             RowStatus::Acked | RowStatus::Timeout => {
                 self.remove_out(key, position);
-                self.durables[key].finish(position);
+                self.finish(key, position);
             }
             // An answer to what others have by now says nothing.
             _ if self.durables[key].out.get(&position).is_none_or(|out| out.member != sub) => {}
@@ -518,7 +538,6 @@ impl Bus {
             durable.retry.insert((now + delay, position), published);
             return;
         }
-        durable.finish(position);
         let (space, topic) = (durable.space, format!("{DEAD_LETTERS}{}", durable.name));
         let mut headers = vec![
             ("kps-topic".into(), published.topic.to_string()),
@@ -533,6 +552,7 @@ impl Bus {
         }
         headers.extend(kept);
         let extras = Extras { headers, id, ttl: None };
+        self.finish(key, position);
         self.server_message(now, space, &topic, published.payload.clone(), extras);
     }
 
@@ -575,11 +595,12 @@ impl Bus {
 
     /// Appends the progress that changed.
     pub(super) fn take_progress(&mut self, out: &mut Vec<Write>) {
-        for durable in self.durables.values_mut() {
-            if std::mem::take(&mut durable.dirty) {
-                let namespace = &self.spaces[durable.space].name;
-                out.push(Write::Progress(durable.progress(namespace)));
-            }
+        for key in self.history.progressed.drain(..) {
+            // It may have been removed meanwhile.
+            let Some(durable) = self.durables.get_mut(key) else { continue };
+            durable.dirty = false;
+            let namespace = &self.spaces[durable.space].name;
+            out.push(Write::Progress(durable.progress(namespace)));
         }
     }
 

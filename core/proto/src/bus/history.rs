@@ -13,8 +13,8 @@ use std::{
 
 use super::{
     Bus, Published,
-    output::{Place, Route},
-    state::{ParkedOn, SessionKey},
+    output::{Place, ReaderKey, Route},
+    state::{DurableKey, ParkedOn, SessionKey},
 };
 use crate::{
     clock::Time,
@@ -32,7 +32,7 @@ const TAIL_BYTES: usize = 8 << 20;
 const TAIL_MESSAGES: usize = 1 << 14;
 
 /// Publishers' own ids remembered; beyond it the oldest are forgotten before their time.
-const MAX_IDS: usize = 1 << 20;
+const MAX_IDS: usize = 1 << 18;
 
 /// Sessions that are over, of which is remembered how far they had come.
 const MAX_ORIGINS: usize = 1 << 14;
@@ -84,6 +84,11 @@ pub(super) struct History {
     routes: HashMap<(Arc<str>, Arc<Sender>), Arc<Route>>,
     /// Subscriptions that read, and durables that have clients.
     pub(super) readers: usize,
+    /// Pages asked for and not here yet, and who is to ask next.
+    pub(super) reads: usize,
+    pub(super) to_read: VecDeque<ReaderKey>,
+    /// Durables whose progress is to be written.
+    pub(super) progressed: Vec<DurableKey>,
     /// Publishers that wait until the store has caught up.
     waiters: Vec<SessionKey>,
     failed: Option<Error>,
@@ -282,7 +287,7 @@ impl Bus {
         let newly =
             history.tail.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)).take(newly);
         let bytes: usize = newly.map(|kept| kept.published.cost()).sum();
-        history.uncommitted_bytes -= bytes;
+        history.uncommitted_bytes = history.uncommitted_bytes.saturating_sub(bytes);
         while let Some(confirmation) = self.history.confirmations.front()
             && confirmation.position <= position
         {

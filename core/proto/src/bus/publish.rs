@@ -14,7 +14,7 @@ use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
     message::{Extras, GapReason, Payload, RowStatus},
-    options::Overflow,
+    options::{Limits, Overflow},
     topic,
     wire::frame::{Destination, Extensions, Name, Publish},
 };
@@ -215,7 +215,7 @@ impl Bus {
                 let expires = now + Duration::from_millis(ttl);
                 terms.expires = Some(terms.expires.map_or(expires, |other| other.min(expires)));
             }
-            terms.extras = extras(extensions, self.config.limits.headers)?;
+            terms.extras = extras(extensions, &self.config.limits)?;
         }
         Ok(Box::new(terms))
     }
@@ -598,13 +598,16 @@ fn all_full(targets: &Targets, groups: &[Group], is_full: impl Fn(&SubKey) -> bo
     full
 }
 
-fn extras(extensions: &Extensions<'_>, limit: usize) -> Result<Option<Box<Extras>>> {
-    let size: usize = extensions.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if size > limit || extensions.id.is_some_and(|id| id.len() > limit) {
-        return Err(Error::new(
-            ErrorKind::LimitExceeded,
-            format!("headers and id are {size} bytes; the limit is {limit}"),
-        ));
+fn extras(extensions: &Extensions<'_>, limits: &Limits) -> Result<Option<Box<Extras>>> {
+    let headers = extensions.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let id = extensions.id.map_or(0, str::len);
+    for (what, size, limit) in [("headers", headers, limits.headers), ("id", id, limits.id)] {
+        if size > limit {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                format!("the message's {what}: {size} bytes; the limit is {limit}"),
+            ));
+        }
     }
     let extras = Extras {
         headers: extensions

@@ -5,7 +5,10 @@
 
 use std::{collections::HashMap, collections::VecDeque, sync::Arc};
 
-use super::Published;
+use super::{
+    Published,
+    replay::{PAGE, PAGE_BYTES},
+};
 use crate::{
     error::Error,
     message::{Gap, GapReason},
@@ -119,6 +122,16 @@ impl Queue {
             self.bounds.messages.saturating_sub(self.messages),
             self.bounds.bytes.saturating_sub(self.bytes),
         )
+    }
+
+    /// Whether there is room for a good part of a page of history, and little waits.
+    pub(super) fn wants_page(&self) -> bool {
+        let (count, bytes) = self.free();
+        let enough = (self.bounds.messages / 2).min(PAGE / 4);
+        self.waiting.len() < PAGE
+            && self.bytes < 2 * PAGE_BYTES
+            && count >= enough.max(1)
+            && bytes > 0
     }
 
     /// Whether publishers of a message of this cost must wait. `room` is false when the whole server

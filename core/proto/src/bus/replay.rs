@@ -22,6 +22,9 @@ use crate::{
 pub(super) const PAGE: usize = 1024;
 pub(super) const PAGE_BYTES: usize = 1 << 20;
 
+/// Pages on their way at a time, for all who read.
+const MAX_READS: usize = 32;
+
 /// How far a subscription has read.
 #[derive(Debug)]
 pub(super) struct Replay {
@@ -89,30 +92,58 @@ impl Bus {
     pub(super) fn read_on(&mut self, key: SubKey) {
         let Some(sub) = self.subscriptions.get_mut(key) else { return };
         let Some(replay) = &mut sub.replay else { return };
-        let (count, bytes) = sub.queue.free();
-        // Half of a small queue is worth reading for, of a large one a good part of a page.
-        if replay.reading || sub.closing || count < (sub.queue.messages() + count).min(PAGE / 4) / 2
-        {
+        if replay.reading || sub.closing || !sub.queue.wants_page() {
             return;
         }
         replay.reading = true;
-        let query = Query {
+        self.ask_for_page(ReaderKey::Sub(key));
+    }
+
+    fn sub_query(&self, key: SubKey) -> Option<Query> {
+        let sub = self.subscriptions.get(key)?;
+        let (count, bytes) = sub.queue.free();
+        Some(Query {
             namespace: self.spaces[self.sessions[sub.session].space].name.to_string(),
             pattern: sub.pattern.clone(),
-            from: replay.from,
+            from: sub.replay.as_ref()?.from,
             max_count: count.clamp(1, PAGE),
             max_bytes: bytes.clamp(1, PAGE_BYTES),
-        };
-        let reader = Reader(ReaderKey::Sub(key));
-        self.notices.push_back(Notice::Read { reader, query });
+        })
+    }
+
+    /// `reader` gets its page when it is its turn.
+    pub(super) fn ask_for_page(&mut self, reader: ReaderKey) {
+        self.history.to_read.push_back(reader);
+        self.next_reads();
+    }
+
+    /// Asks the store for as many pages as there may be on their way.
+    pub(super) fn next_reads(&mut self) {
+        // What is read is charged like what is published, but nobody could be made to wait for it.
+        while self.history.reads < MAX_READS
+            && (self.history.reads == 0 || self.memory() < self.config.limits.server_bytes / 2)
+        {
+            let Some(reader) = self.history.to_read.pop_front() else { return };
+            let query = match reader {
+                ReaderKey::Sub(key) => self.sub_query(key),
+                ReaderKey::Durable(key) => self.durable_query(key),
+            };
+            // Who is gone needs none.
+            if let Some(query) = query {
+                self.history.reads += 1;
+                self.notices.push_back(Notice::Read { reader: Reader(reader), query });
+            }
+        }
     }
 
     /// The answer to a [`Notice::Read`].
     pub fn take_page(&mut self, now: Time, reader: Reader, page: Result<Page>) {
+        self.history.reads -= 1;
         match reader.0 {
             ReaderKey::Sub(key) => self.take_sub_page(now, key, page),
             ReaderKey::Durable(key) => self.take_durable_page(now, key, page),
         }
+        self.next_reads();
     }
 
     fn take_sub_page(&mut self, now: Time, key: SubKey, page: Result<Page>) {
