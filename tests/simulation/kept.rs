@@ -157,7 +157,7 @@ impl World {
         if choice == 7 {
             return self.restart_broker();
         }
-        if let Some(program) = self.programs.iter_mut().nth(any) {
+        if let Some(program) = self.programs.get_mut(any) {
             program.pace = *self.dice.pick(&[50, 50, 5_000, 200_000]);
         }
         let Some(connection) = self.connections.values_mut().nth(any) else { return };

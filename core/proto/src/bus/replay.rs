@@ -167,7 +167,7 @@ impl Bus {
         for record in page.records {
             let published = self.revive(space, record);
             self.enqueue(now, key, published, None, true);
-            if !self.subscriptions.get(key).is_some_and(|sub| sub.replay.is_some()) {
+            if self.subscriptions.get(key).is_none_or(|sub| sub.replay.is_none()) {
                 return;
             }
         }
