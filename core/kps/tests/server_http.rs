@@ -30,10 +30,28 @@ fn a_plain_request_is_told_what_listens_here() {
     let get = |path: &str| http(&server, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
     assert!(get("/").contains("/ws/bus"));
     assert!(get("/healthz").ends_with("ok\n"));
+    let metrics = get("/metrics");
+    assert!(metrics.contains("\nkps_unaccounted_total 0\n"), "{metrics}");
     assert_eq!(status(&get("/elsewhere")), "404");
     assert_eq!(status(&get("/ws/bus")), "426");
     let post = format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\n\r\nhi");
     assert_eq!(status(&http(&server, &post)), "405");
+}
+
+#[test]
+fn metrics_of_a_server_with_tokens_are_for_who_shows_one() {
+    let server = Server::start(ServerOptions {
+        tokens: vec![kps::auth::Token::new("sesame")],
+        ..ServerOptions::listen("127.0.0.1:0")
+    })
+    .unwrap();
+    let get = |authorization: &str| {
+        let host = server.address();
+        http(&server, &format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n{authorization}\r\n"))
+    };
+    assert_eq!(status(&get("")), "401");
+    assert_eq!(status(&get("Authorization: Bearer guess\r\n")), "401");
+    assert_eq!(status(&get("Authorization: Bearer sesame\r\n")), "200");
 }
 
 #[test]

@@ -30,6 +30,16 @@ const MAX_HEADERS: usize = 64;
 
 type Reply = Response<Full<Bytes>>;
 
+/// What a listener's requests meet.
+#[derive(Default)]
+pub(super) struct Site {
+    pub(super) gate: Gate,
+    pub(super) metrics: Option<Metrics>,
+}
+
+/// The page `/metrics`, for who shows this token.
+pub(super) type Metrics = Box<dyn Fn(&str) -> kps_proto::Result<String> + Send + Sync>;
+
 /// What a WebSocket will speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
@@ -62,7 +72,7 @@ pub(super) struct Upgraded<I> {
 /// One request per connection: that keeps slow and idle ones bounded by a single timeout.
 pub(super) async fn serve<I>(
     io: I,
-    gate: Arc<Gate>,
+    site: Arc<Site>,
     local: Option<SocketAddr>,
     patience: Duration,
 ) -> Option<Upgraded<I>>
@@ -71,7 +81,7 @@ where
 {
     let accepted = Mutex::new(None);
     let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
-        let (reply, introduction) = respond(&gate, &request, local);
+        let (reply, introduction) = respond(&site, &request, local);
         if let Some(introduction) = introduction {
             *accepted.lock() = Some((hyper::upgrade::on(&mut request), introduction));
         }
@@ -97,7 +107,7 @@ where
 
 /// The answer to a request, and what it said about itself if the connection is to be upgraded.
 fn respond<B>(
-    gate: &Gate,
+    site: &Site,
     request: &Request<B>,
     local: Option<SocketAddr>,
 ) -> (Reply, Option<Introduction>) {
@@ -107,7 +117,7 @@ fn respond<B>(
         let sentence = "Host and Origin may come once each, in visible ASCII";
         return (plain(StatusCode::BAD_REQUEST, sentence), None);
     };
-    if let Err(error) = gate.check(host.or(request.uri().host()), origin, local) {
+    if let Err(error) = site.gate.check(host.or(request.uri().host()), origin, local) {
         tracing::info!(%error, "refused a request");
         return (plain(StatusCode::FORBIDDEN, error.to_string()), None);
     }
@@ -128,8 +138,23 @@ fn respond<B>(
             (plain(StatusCode::OK, sentence), None)
         }
         "/healthz" => (plain(StatusCode::OK, "ok"), None),
+        "/metrics" => (metrics(site, headers), None),
         _ => (plain(StatusCode::NOT_FOUND, "nothing is here; the bus is at /ws/bus"), None),
     }
+}
+
+fn metrics(site: &Site, headers: &HeaderMap) -> Reply {
+    let Some(metrics) = &site.metrics else {
+        return plain(StatusCode::NOT_FOUND, "nothing is counted here");
+    };
+    match metrics(bearer(headers).unwrap_or_default()) {
+        Ok(text) => plain(StatusCode::OK, text),
+        Err(error) => plain(StatusCode::UNAUTHORIZED, error.to_string()),
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    text(headers, header::AUTHORIZATION)?.strip_prefix("Bearer ")
 }
 
 fn upgrade<B>(request: &Request<B>) -> Result<(Reply, Introduction), Box<Reply>> {
@@ -167,11 +192,9 @@ fn upgrade<B>(request: &Request<B>) -> Result<(Reply, Introduction), Box<Reply>>
         }
     };
     let (path, query_token) = split_token(request.uri().path(), request.uri().query());
-    let bearer =
-        text(headers, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
     let introduction = Introduction {
         dialect,
-        token: bearer.map(str::to_owned).or(query_token).unwrap_or_default(),
+        token: bearer(headers).map(str::to_owned).or(query_token).unwrap_or_default(),
         path,
         headers: public(headers),
     };
@@ -278,13 +301,13 @@ pub(super) fn fuzz(request: &[u8]) {
         static RUNTIME: tokio::runtime::Runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().expect("resources");
     }
-    let gate = Arc::new(Gate::default());
+    let site = Arc::new(Site::default());
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let (mut client, server) = tokio::io::duplex(1 << 20);
             client.write_all(request).await.expect("there is room for it");
             client.shutdown().await.expect("a pipe closes");
-            if let Some(upgraded) = serve(server, gate, None, Duration::from_secs(1)).await {
+            if let Some(upgraded) = serve(server, site, None, Duration::from_secs(1)).await {
                 let introduction = upgraded.introduction;
                 let head = String::from_utf8_lossy(request).to_lowercase();
                 // Empty lines before a request are skipped (RFC 9112 §2.2).

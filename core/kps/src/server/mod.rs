@@ -15,6 +15,7 @@ mod hub;
 #[cfg_attr(not(feature = "store"), path = "without_store.rs")]
 mod keeper;
 mod kps_json;
+mod metrics;
 mod native;
 mod options;
 mod relay;
@@ -42,7 +43,7 @@ use self::{
     connection::End,
     gate::Gate,
     handshake::Guest,
-    http::{Dialect, Introduction, Upgraded},
+    http::{Dialect, Introduction, Site, Upgraded},
     hub::Hub,
     keeper::Keeper,
     socket::Socket,
@@ -281,7 +282,11 @@ impl Exit for Running {
 
 async fn listen(hub: Arc<Hub>, listener: TcpListener) {
     let _owned = OwnedByProcess::new(&listener);
-    let gate = Arc::new(Gate::new(&hub.options.allowed_origins, &hub.options.allowed_hosts));
+    let (counted, options) = (Arc::downgrade(&hub), &hub.options);
+    let site = Arc::new(Site {
+        gate: Gate::new(&options.allowed_origins, &options.allowed_hosts),
+        metrics: Some(Box::new(move |token| metrics::page(&counted, token))),
+    });
     while !hub.is_closing() {
         let (stream, remote) = tokio::select! {
             accepted = listener::accept(&listener) => accepted,
@@ -289,9 +294,9 @@ async fn listen(hub: Arc<Hub>, listener: TcpListener) {
         };
         match hub.admit() {
             Some(admission) => {
-                let (hub, gate) = (hub.clone(), gate.clone());
+                let (hub, site) = (hub.clone(), site.clone());
                 tokio::spawn(async move {
-                    let upgraded = welcome(&hub, gate, stream, remote);
+                    let upgraded = welcome(&hub, site, stream, remote);
                     let upgraded = tokio::select! {
                         upgraded = upgraded => upgraded,
                         () = hub.stop.notified() => None,
@@ -313,17 +318,17 @@ async fn listen(hub: Arc<Hub>, listener: TcpListener) {
 /// TLS and HTTP, up to the upgrade.
 async fn welcome(
     hub: &Hub,
-    gate: Arc<Gate>,
+    site: Arc<Site>,
     stream: TcpStream,
     remote: SocketAddr,
 ) -> Option<Upgraded<Socket>> {
     let local = stream.local_addr().ok();
     let patience = hub.options.handshake_timeout;
     let Some(tls) = &hub.options.tls else {
-        return upgrade(stream, gate, local, patience).await;
+        return upgrade(stream, site, local, patience).await;
     };
     match tokio::time::timeout(patience, tls.acceptor().accept(stream)).await {
-        Ok(Ok(stream)) => upgrade(stream, gate, local, patience).await,
+        Ok(Ok(stream)) => upgrade(stream, site, local, patience).await,
         Ok(Err(error)) => {
             tracing::info!(%error, %remote, "a TLS handshake failed");
             None
@@ -334,7 +339,7 @@ async fn welcome(
 
 async fn upgrade<I>(
     stream: I,
-    gate: Arc<Gate>,
+    site: Arc<Site>,
     local: Option<SocketAddr>,
     patience: Duration,
 ) -> Option<Upgraded<Socket>>
@@ -342,7 +347,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     Socket: From<I>,
 {
-    let Upgraded { io, read, introduction } = http::serve(stream, gate, local, patience).await?;
+    let Upgraded { io, read, introduction } = http::serve(stream, site, local, patience).await?;
     Some(Upgraded { io: io.into(), read, introduction })
 }
 
