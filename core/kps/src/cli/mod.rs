@@ -2,6 +2,7 @@
 //! one program.
 
 mod bench;
+mod config;
 mod doctor;
 mod history;
 mod inbox;
@@ -30,6 +31,13 @@ pub fn run(args: impl Iterator<Item = OsString>) -> i32 {
     if is_doctor {
         args.insert(1, "doctor".into());
     }
+    let args = match config::expand(args) {
+        Ok(args) => args,
+        Err(error) => {
+            eprintln!("kps: {error}");
+            return 2;
+        }
+    };
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

@@ -13,7 +13,12 @@ const CLOSE: Duration = Duration::from_secs(5);
 
 /// Run a broker until Ctrl-C or SIGTERM.
 #[derive(Args)]
+#[command(args_override_self = true)]
 pub(super) struct Serve {
+    /// A TOML file with options by their long names, like listen = "0.0.0.0:9313" or
+    /// history = ["orders.>"]; what else the command line says wins
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// host:port to listen on; port 0 takes any free one
     #[arg(long, default_value = "127.0.0.1:9313", value_name = "HOST:PORT")]
     listen: String,

@@ -79,7 +79,7 @@ impl Driver {
                     (self.inner.transport.clone(), self.inner.options.clone());
                 let dial =
                     Box::pin(async move { transport.connect(&options.url, &options.tls).await });
-                self.phase = Phase::Dialing { until: now + self.inner.options.timeout, dial };
+                self.phase = Phase::Dialing { until: now + self.inner.options.attempt(), dial };
                 Step::Again
             }
             Phase::Dialing { until, dial } => {

@@ -124,7 +124,7 @@ impl Inner {
                 min: options.reconnect_min,
                 max: options.reconnect_max,
             },
-            handshake_timeout: options.timeout,
+            handshake_timeout: options.attempt(),
         };
         let seed = getrandom::u64().map_err(|error| {
             let sentence = format!("the system gives no random numbers: {error}");

@@ -63,7 +63,15 @@ impl Default for ConnectOptions {
     }
 }
 
+/// One attempt to connect takes no longer, so that one that stalls is followed by another.
+const ATTEMPT: Duration = Duration::from_secs(10);
+
 impl ConnectOptions {
+    /// How long one attempt may take, and its handshake.
+    pub(super) fn attempt(&self) -> Duration {
+        self.timeout.min(ATTEMPT)
+    }
+
     /// The defaults with this URL.
     pub fn new(url: impl Into<String>) -> Self {
         ConnectOptions { url: url.into(), ..Self::default() }

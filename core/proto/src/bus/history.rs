@@ -174,15 +174,21 @@ impl History {
     }
 
     /// Whether a message with this id is kept already. `again`: its publisher does not know whether
-    /// it arrived.
-    pub(super) fn has(&mut self, space: usize, id: &str, again: bool, time_ms: u64) -> bool {
+    /// it arrived. `living` says how far a session that is not over has come.
+    pub(super) fn has(
+        &mut self,
+        space: usize,
+        id: &str,
+        again: bool,
+        time_ms: u64,
+        living: impl FnOnce(&str) -> Option<u64>,
+    ) -> bool {
         if self.ids.contains(space, id, time_ms) {
             return true;
         }
-        // Without an id of its own it is sent again under the one it had: origin and number.
-        let Some((origin, number)) = id.rsplit_once('-').filter(|_| again) else { return false };
-        let number: Option<u64> = number.parse().ok();
-        number.zip(self.origins.get(origin)).is_some_and(|(number, kept)| number <= kept)
+        let Some((origin, number)) = first_id(id).filter(|_| again) else { return false };
+        let kept = self.origins.get(origin).or_else(|| living(origin));
+        kept.is_some_and(|kept| number <= kept)
     }
 
     /// Forgets committed messages that no reader will want.
@@ -413,6 +419,12 @@ impl Bus {
     }
 }
 
+/// Origin and number of a message without an id of its own, which is sent again under these.
+fn first_id(id: &str) -> Option<(&str, u64)> {
+    let (origin, number) = id.rsplit_once('-')?;
+    Some((origin, number.parse().ok()?))
+}
+
 /// Publishers' own ids, for as long as a message with one of them counts as a duplicate.
 #[derive(Debug, Default)]
 struct Ids {
@@ -479,6 +491,18 @@ impl Origins {
 }
 
 impl Bus {
+    /// A client sends again what it published in another session, which cannot come back then: it ends,
+    /// so that what it still waits to publish is not published as well.
+    pub(super) fn end_former_session(&mut self, now: Time, key: SessionKey, id: &str) {
+        let former = first_id(id).and_then(|(origin, _)| self.origins.get(origin)).copied();
+        let Some(former) = former.filter(|former| *former != key) else { return };
+        let (mine, other) = (&self.sessions[key], &self.sessions[former]);
+        let is_mine = mine.space == other.space && mine.principal.name == other.principal.name;
+        if is_mine && other.port.is_none() {
+            self.end_session(now, former, None);
+        }
+    }
+
     /// A session that had messages kept is over: what its client sends again is recognised.
     pub(super) fn remember_origin(&mut self, origin: &str, kept: u64) {
         let forgotten = (kept > 0).then(|| self.history.origins.insert(origin, kept)).flatten();

@@ -100,6 +100,8 @@ pub struct Bus {
     spaces: Vec<Space>,
     ports: SlotMap<PortId, Port>,
     sessions: SlotMap<SessionKey, Session>,
+    /// Sessions by what their message ids begin with.
+    origins: HashMap<String, SessionKey>,
     subscriptions: SlotMap<SubKey, Subscription>,
     acks: SlotMap<AckKey, AckEntry>,
     durables: SlotMap<DurableKey, Durable>,
@@ -125,6 +127,7 @@ impl Bus {
             spaces: Vec::new(),
             ports: SlotMap::with_key(),
             sessions: SlotMap::with_key(),
+            origins: HashMap::default(),
             subscriptions: SlotMap::with_key(),
             acks: SlotMap::with_key(),
             durables: SlotMap::with_key(),

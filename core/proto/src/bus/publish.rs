@@ -249,6 +249,11 @@ impl Bus {
     /// Routes `draft`, or parks it until what it is for has room: full `block` subscriptions, or the
     /// store.
     fn accept(&mut self, now: Time, key: SessionKey, draft: Draft) {
+        if draft.maybe_duplicate
+            && let Some(id) = draft.id()
+        {
+            self.end_former_session(now, key, id);
+        }
         let mut targets = Targets::new();
         let cost = draft.payload.bytes.len() + OVERHEAD;
         let room = self.memory() + cost <= self.config.limits.server_bytes;
@@ -263,7 +268,11 @@ impl Bus {
                 if topic.has_history {
                     let id = draft.id();
                     let (time_ms, again) = (self.config.wall_ms(now), draft.maybe_duplicate);
-                    if id.is_some_and(|id| self.history.has(space, id, again, time_ms)) {
+                    let living = |origin: &str| {
+                        let session = self.origins.get(origin)?;
+                        Some(self.sessions.get(*session)?.kept)
+                    };
+                    if id.is_some_and(|id| self.history.has(space, id, again, time_ms, living)) {
                         return self.repeated(now, key, &draft);
                     }
                     if self.history.error().is_some() || self.history.is_behind() {

@@ -328,6 +328,8 @@ impl Bus {
             next_delivery: 1,
             reports: Reports::default(),
         });
+        let origin = self.sessions[key].sender.origin.clone();
+        self.origins.entry(origin).or_insert(key);
         self.sessions[key].direct = self.insert_subscription(key, 0, pattern, None, bounds);
         self.spaces[space].clients.insert(id, key);
         key
@@ -394,6 +396,9 @@ impl Bus {
             self.drop_ack(now, ack);
         }
         let session = self.sessions.remove(key).expect("looked up above");
+        if self.origins.get(&session.sender.origin) == Some(&key) {
+            self.origins.remove(&session.sender.origin);
+        }
         self.remember_origin(&session.sender.origin, session.kept);
         let space = &self.spaces[session.space];
         self.notices.push_back(Notice::Disconnected {

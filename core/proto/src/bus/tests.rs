@@ -9,6 +9,8 @@ use crate::{
     wire::frame::{AnswerFrame, Destination, Extensions, Name, Publish, REPORTS, Subscribe},
 };
 
+mod kept;
+
 struct World {
     bus: Bus,
     now: Time,
@@ -40,7 +42,7 @@ impl World {
                 principal: Principal::default(),
                 kind: PortKind::Native,
                 client_id: id,
-                origin: "origin",
+                origin: &format!("origin of {id}"),
                 session,
                 received,
                 entropy: [self.seed; 24],

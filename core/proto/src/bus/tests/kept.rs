@@ -1,0 +1,189 @@
+//! History, with the test as its store.
+
+use super::*;
+use crate::{
+    history::{HistoryRule, Page, ReadFrom, Record, Recovered, Write},
+    wire::frame::Start,
+};
+
+fn keeping(recovered: Recovered) -> BusConfig {
+    let rules = Arc::from([HistoryRule::parse("h.>").unwrap()]);
+    let history = HistoryConfig { rules, on_disk: true, recovered, ..HistoryConfig::default() };
+    BusConfig { history, epoch: 1, ..BusConfig::default() }
+}
+
+fn again<'a>(number: u64, id: &'a str) -> Publish<'a> {
+    let extensions = Extensions { id: Some(id), ..Extensions::default() };
+    Publish {
+        maybe_duplicate: true,
+        extensions: Some(Box::new(extensions)),
+        ..publish(number, "h.t", b"1")
+    }
+}
+
+impl World {
+    fn writes(&mut self) -> Vec<Write> {
+        let mut writes = Vec::new();
+        self.bus.take_writes(&mut writes);
+        writes
+    }
+
+    /// What is to be written, by position and publisher's number.
+    fn records(&mut self) -> Vec<(u64, u64)> {
+        let records = self.writes().into_iter().filter_map(|write| match write {
+            Write::Record(record) => Some((record.position, record.number)),
+            _ => None,
+        });
+        records.collect()
+    }
+
+    fn stored(&mut self, peer: Peer) -> Vec<u64> {
+        let outputs = self.pull(peer).into_iter().filter_map(|output| match output {
+            Output::Stored { published } => Some(published),
+            _ => None,
+        });
+        outputs.collect()
+    }
+
+    fn reads(&mut self) -> Vec<(Reader, ReadFrom)> {
+        let reads = self.bus.take_notices().filter_map(|notice| match notice {
+            Notice::Read { reader, query } => Some((reader, query.from)),
+            _ => None,
+        });
+        reads.collect()
+    }
+}
+
+#[test]
+fn stored_is_told_when_the_store_says_so_and_not_before() {
+    let mut world = World::new(keeping(Recovered::default()));
+    let a = world.connect("a");
+    world.publish(a, 1, "h.t", b"1");
+    world.publish(a, 2, "plain", b"1");
+    world.publish(a, 3, "h.t", b"1");
+    assert_eq!(world.records(), [(1, 1), (2, 3)]);
+    assert!(world.stored(a).is_empty());
+    world.bus.stored(world.now, 1);
+    assert_eq!(world.stored(a), [1]);
+    world.bus.stored(world.now, 2);
+    assert_eq!(world.stored(a), [3]);
+}
+
+#[test]
+fn what_a_killed_publisher_left_is_kept_once_though_its_session_lives() {
+    let mut world = World::new(keeping(Recovered::default()));
+    let a = world.connect("a");
+    for number in 1..=3 {
+        world.publish(a, number, "h.t", b"1");
+    }
+    assert_eq!(world.records().len(), 3);
+    world.bus.detach(world.now, a.port, true);
+    let b = world.connect("b");
+    world.handle(b, Frame::Publish(again(1, "origin of a-3")));
+    world.handle(b, Frame::Publish(again(2, "origin of a-4")));
+    assert_eq!(world.records(), [(4, 2)], "only what had not come");
+    world.bus.stored(world.now, 4);
+    assert_eq!(world.stored(b), [2]);
+}
+
+#[test]
+fn what_waited_in_a_session_that_ended_so_is_not_published_as_well() {
+    let mut world = World::new(keeping(Recovered::default()));
+    let (a, full) = (world.connect("a"), world.connect("full"));
+    let slow = Subscribe { sub: 1, pattern: "h.t", capacity: 1, ..subscribe_defaults() };
+    world.subscribe_with(full, slow);
+    world.publish(a, 1, "h.t", b"1");
+    world.publish(a, 2, "h.t", b"1");
+    assert!(world.bus.is_paused(a.port));
+    world.bus.detach(world.now, a.port, true);
+    let b = world.connect("b");
+    world.handle(b, Frame::Publish(again(1, "origin of a-2")));
+    world.pull(full);
+    world.credit(full, 1, 1);
+    assert_eq!(world.records(), [(1, 1), (2, 1)]);
+    world.pull(full);
+    world.credit(full, 1, 2);
+    assert_eq!(world.records(), []);
+}
+
+#[test]
+fn an_id_is_kept_once_within_its_window_and_namespace() {
+    let ids = vec![(String::new(), "known".into(), 0)];
+    let mut world = World::new(keeping(Recovered { ids, ..Recovered::default() }));
+    let a = world.connect("a");
+    let with_id = |number, id| Publish { maybe_duplicate: false, ..again(number, id) };
+    world.handle(a, Frame::Publish(with_id(1, "known")));
+    world.handle(a, Frame::Publish(with_id(2, "new")));
+    world.handle(a, Frame::Publish(with_id(3, "new")));
+    assert_eq!(world.records(), [(1, 2)]);
+    world.advance(Duration::from_secs(121));
+    world.handle(a, Frame::Publish(with_id(4, "new")));
+    assert_eq!(world.records(), [(2, 4)]);
+}
+
+#[test]
+fn a_reader_goes_over_to_live_messages_without_a_hole_or_a_repeat() {
+    let mut world = World::new(keeping(Recovered::default()));
+    let (a, b) = (world.connect("a"), world.connect("b"));
+    for number in 1..=3 {
+        world.publish(a, number, "h.t", b"1");
+    }
+    let records: Vec<Record> = world
+        .writes()
+        .into_iter()
+        .filter_map(|write| match write {
+            Write::Record(record) => Some(*record),
+            _ => None,
+        })
+        .collect();
+    world.bus.stored(world.now, 3);
+    let all = Subscribe { sub: 1, pattern: "h.t", start: Start::All, ..subscribe_defaults() };
+    world.subscribe_with(b, Subscribe { window: 100, ..all });
+    let reads = world.reads();
+    let [(reader, ReadFrom::After(0))] = reads[..] else { panic!("{reads:?}") };
+    // While the page is on its way.
+    world.publish(a, 4, "h.t", b"1");
+    assert_eq!(world.delivered(b), []);
+    let page = Page { records, through: 3, ..Page::default() };
+    world.bus.take_page(world.now, reader, Ok(page));
+    world.publish(a, 5, "h.t", b"1");
+    assert_eq!(world.delivered(b), [(1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]);
+}
+
+#[test]
+fn pages_on_their_way_are_few_however_many_read() {
+    let mut world = World::new(keeping(Recovered::default()));
+    let (a, b) = (world.connect("a"), world.connect("b"));
+    world.publish(a, 1, "h.t", b"1");
+    world.bus.stored(world.now, 1);
+    for sub in 1..=100 {
+        let all = Subscribe { sub, pattern: "h.t", start: Start::All, ..subscribe_defaults() };
+        world.subscribe_with(b, all);
+    }
+    let (mut seen, mut reads) = (0, world.reads());
+    while let Some((reader, _)) = reads.pop() {
+        seen += 1;
+        let page = Page { through: 1, ..Page::default() };
+        world.bus.take_page(world.now, reader, Ok(page));
+        reads.extend(world.reads());
+        assert!(reads.len() <= 32);
+    }
+    assert_eq!(seen, 100, "and each has its turn");
+}
+
+#[test]
+fn once_the_store_has_failed_topics_with_history_take_nothing() {
+    let mut world = World::new(keeping(Recovered::default()));
+    let a = world.connect("a");
+    world.subscribe(a, 1, ">");
+    world.publish(a, 1, "h.t", b"1");
+    let full = Error::new(ErrorKind::StoreFailed, "the disk is full");
+    world.bus.store_failed(world.now, full);
+    world.publish(a, 2, "h.t", b"1");
+    world.publish(a, 3, "plain", b"1");
+    let outputs = world.pull(a);
+    let refused: Vec<u64> = outputs.iter().filter_map(Output::refused).collect();
+    assert_eq!(refused, [1, 2], "also what was not committed");
+    let delivered = outputs.iter().filter(|output| matches!(output, Output::Deliver { .. }));
+    assert_eq!(delivered.count(), 2);
+}
