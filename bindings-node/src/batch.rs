@@ -10,6 +10,7 @@ use bytes::Bytes;
 use kps::{
     Error, Event, Item,
     message::{AckRow, ContentType, Extras, Message, Payload},
+    options::Cursor,
 };
 use serde_json::{Value, json};
 
@@ -207,13 +208,12 @@ impl<'a> Batch<'a> {
             delivery: delivery.unwrap_or_default() as f64,
             epoch: message.epoch as f64,
         };
-        match &message.extras {
-            None => self.write(record, &[], &message.payload.bytes),
-            Some(extras) => self.write(
-                record,
-                extras_json(extras).to_string().as_bytes(),
-                &message.payload.bytes,
-            ),
+        match (&message.extras, &message.cursor) {
+            (None, None) => self.write(record, &[], &message.payload.bytes),
+            (extras, cursor) => {
+                let extras = extras_json(extras.as_deref(), cursor.as_ref());
+                self.write(record, extras.as_bytes(), &message.payload.bytes)
+            }
         }
     }
 
@@ -296,12 +296,18 @@ impl<'a> Batch<'a> {
 }
 
 /// What a message carries beside its payload, as JavaScript reads it.
-fn extras_json(extras: &Extras) -> Value {
+fn extras_json(extras: Option<&Extras>, cursor: Option<&Cursor>) -> String {
+    let Some(extras) = extras else {
+        // All that most messages with history have.
+        return cursor.map_or_else(String::new, |cursor| format!("{{\"cursor\":\"{cursor}\"}}"));
+    };
     json!({
         "headers": extras.headers,
         "id": extras.id,
         "ttl": extras.ttl.map(|ttl| ttl.as_millis() as u64),
+        "cursor": cursor.map(ToString::to_string),
     })
+    .to_string()
 }
 
 /// An error as JavaScript reads it.
@@ -337,6 +343,7 @@ fn told(event: &Event) -> Value {
         Event::PublishFailed { number, id, error } => {
             json!({ "event": "publish_failed", "number": number, "id": id, "error": failure(error) })
         }
+        Event::OutboxFlushed { count } => json!({ "event": "outbox_flushed", "count": count }),
         Event::Room => json!({ "event": "room" }),
         Event::Flushed { token, error: reason } => {
             json!({ "event": "flushed", "token": token, "error": error(reason) })

@@ -6,7 +6,7 @@ use kps::{
     ConnectOptions,
     message::{Extras, ReceiptLevel},
     net::{Ca, TlsOptions},
-    options::{Overflow, SubscribeOptions},
+    options::{Overflow, Redelivery, StartAt, SubscribeOptions},
 };
 use serde::Deserialize;
 
@@ -23,6 +23,7 @@ pub(crate) struct Connect {
     reconnect: Option<bool>,
     reconnect_min: Option<f64>,
     reconnect_max: Option<f64>,
+    outbox: Option<PathBuf>,
     outbox_soft: Option<usize>,
     outbox_hard: Option<usize>,
     ca: Option<String>,
@@ -41,6 +42,7 @@ impl From<Connect> for ConnectOptions {
         set(&mut options.reconnect, given.reconnect);
         set(&mut options.reconnect_min, given.reconnect_min.map(millis));
         set(&mut options.reconnect_max, given.reconnect_max.map(millis));
+        options.outbox = given.outbox;
         set(&mut options.outbox_soft, given.outbox_soft);
         set(&mut options.outbox_hard, given.outbox_hard);
         options
@@ -54,22 +56,25 @@ pub(crate) struct Subscribe {
     group: Option<String>,
     overflow: Option<String>,
     capacity: Option<u32>,
-    start: Option<String>,
+    start: Option<Start>,
     durable: Option<String>,
+    ack_wait: Option<f64>,
+    retry_delay: Option<f64>,
+    max_attempts: Option<u32>,
+}
+
+/// A word or a cursor, or milliseconds since the Unix epoch.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Start {
+    Text(String),
+    Time(f64),
 }
 
 impl TryFrom<Subscribe> for SubscribeOptions {
     type Error = kps::Error;
 
     fn try_from(given: Subscribe) -> kps::Result<Self> {
-        if let Some(start) = given.start.filter(|start| start != "new") {
-            let message = format!("start is {start:?}; this version knows new");
-            return Err(kps::Error::new(kps::ErrorKind::InvalidArgument, message));
-        }
-        if given.durable.is_some() {
-            let message = "durable subscriptions are not in this version";
-            return Err(kps::Error::new(kps::ErrorKind::Unsupported, message));
-        }
         let overflow = match given.overflow {
             None => Overflow::default(),
             Some(name) => Overflow::from_name(&name).ok_or_else(|| {
@@ -77,7 +82,27 @@ impl TryFrom<Subscribe> for SubscribeOptions {
                 kps::Error::new(kps::ErrorKind::InvalidArgument, message)
             })?,
         };
-        Ok(SubscribeOptions { group: given.group, overflow, capacity: given.capacity })
+        let start = match given.start {
+            None => StartAt::New,
+            Some(Start::Text(text)) => StartAt::parse(&text)?,
+            Some(Start::Time(ms)) if ms >= 0.0 => StartAt::Time(ms as u64),
+            Some(Start::Time(ms)) => {
+                let message = format!("start is {ms}, which is no time since the Unix epoch");
+                return Err(kps::Error::new(kps::ErrorKind::InvalidArgument, message));
+            }
+        };
+        let mut redelivery = Redelivery::default();
+        set(&mut redelivery.ack_wait, given.ack_wait.map(millis));
+        set(&mut redelivery.retry_delay, given.retry_delay.map(millis));
+        set(&mut redelivery.max_attempts, given.max_attempts);
+        Ok(SubscribeOptions {
+            group: given.group,
+            overflow,
+            capacity: given.capacity,
+            start,
+            durable: given.durable,
+            redelivery,
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use kps::{
     Error, ErrorKind, Server, ServerOptions,
     auth::{ConnectRequest, OnConnect, Token, decide_later},
     net::identity::TlsIdentity,
-    proto::{bus::Principal, topic::Pattern},
+    proto::{bus::Principal, history::HistoryRule, topic::Pattern},
 };
 use napi_derive::napi;
 use parking_lot::Mutex;
@@ -46,6 +46,10 @@ struct Start {
     /// Whether JavaScript wants to be asked, from the first connection on.
     #[serde(default)]
     on_connect: bool,
+    #[serde(default)]
+    history: Vec<String>,
+    data: Option<std::path::PathBuf>,
+    duplicate_window: Option<f64>,
     forbid_block: Option<bool>,
     max_payload: Option<usize>,
     queue_bytes: Option<usize>,
@@ -92,6 +96,10 @@ impl Start {
         options.id = self.id;
         set(&mut options.insecure, self.insecure);
         set(&mut options.forbid_block, self.forbid_block);
+        let rules = self.history.iter().map(|text| HistoryRule::parse(text));
+        options.history = rules.collect::<kps::Result<_>>()?;
+        options.data = self.data;
+        set(&mut options.duplicate_window, self.duplicate_window.map(millis));
         options.allowed_origins = self.allowed_origins;
         options.allowed_hosts = self.allowed_hosts;
         options.server_addresses = self.server_addresses;
@@ -223,6 +231,12 @@ impl Bridge {
     #[napi]
     pub fn count_subscribers(&self, server: u32, topic: String) -> Result<f64> {
         Ok(self.server(server)?.count_subscribers(&topic) as f64)
+    }
+
+    /// Forgets a durable subscription and its progress.
+    #[napi]
+    pub fn remove_durable(&self, server: u32, name: String) -> Result<()> {
+        self.server(server)?.remove_durable(&name).map_err(thrown)
     }
 
     /// Call `token` ends when the server is closed, with the report of its own client.

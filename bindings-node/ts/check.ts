@@ -20,7 +20,7 @@ export function number(name: string, value: unknown): asserts value is number {
   if (typeof value !== "number" || Number.isNaN(value)) refuse(name, "a number", value);
 }
 
-type Shape = Record<string, "string" | "number" | "boolean" | "function" | "strings" | "object">;
+type Shape = Record<string, "string" | "number" | "boolean" | "function" | "strings" | "object" | "place">;
 
 /**
  * Checks the options in `value` against `shape`; `null` and `undefined` mean "not given".
@@ -34,6 +34,11 @@ export function options(value: unknown, shape: Shape): void {
     if (given === undefined || given === null) continue;
     if (wanted === "strings") {
       if (!Array.isArray(given) || given.some((one) => typeof one !== "string")) refuse(name, "an array of strings", given);
+    } else if (wanted === "place") {
+      const place = given instanceof Date ? given.getTime() : given;
+      if (typeof place !== "string" && (typeof place !== "number" || Number.isNaN(place))) {
+        refuse(name, "a string, a number or a valid Date", given);
+      }
     } else if (typeof given !== wanted || Number.isNaN(given)) {
       refuse(name, wanted === "object" ? "an object" : `a ${wanted}`, given);
     }

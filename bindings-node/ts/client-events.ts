@@ -25,6 +25,8 @@ export interface ClientEvents {
   subscription_closed: [error: KpsError, subscription: Subscription];
   /** A message was refused after `publish` had returned. */
   publish_failed: [id: string, error: KpsError];
+  /** What had waited for the connection, so many messages, is accepted or refused. */
+  outbox_flushed: [count: number];
   /** A handler threw. */
   handler_error: [error: unknown, message: Message];
   /** Servers only: a client connected. */
@@ -45,5 +47,6 @@ export const CLIENT_EVENTS: readonly (keyof ClientEvents)[] = [
   "resumed",
   "subscription_closed",
   "publish_failed",
+  "outbox_flushed",
   "handler_error",
 ];

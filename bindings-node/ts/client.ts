@@ -86,11 +86,12 @@ export class Client implements AsyncDisposable {
     check.string("topic", topic);
     if (handler !== undefined && handler !== null) check.fn("handler", handler);
     check.options(options, SUBSCRIBE);
-    const { concurrency = 1, ...rest } = options;
+    const { concurrency = 1, start, ...rest } = options;
     if (!Number.isInteger(concurrency) || concurrency < 1) {
       throw new KpsError("invalid_argument", `concurrency is ${concurrency}; it is a whole number from 1`);
     }
-    const sub = native(() => environment.bridge.subscribe(this._key, topic, JSON.stringify(rest)));
+    const json = JSON.stringify({ ...rest, start: start instanceof Date ? start.getTime() : start });
+    const sub = native(() => environment.bridge.subscribe(this._key, topic, json));
     const parts = { client: this as Client, sub, topic, handler: handler ?? undefined, concurrency };
     const subscription = new Subscription<T>(parts);
     this.inbound.subscriptions.set(sub, subscription as Subscription);
@@ -402,8 +403,11 @@ const SUBSCRIBE = {
   concurrency: "number",
   overflow: "string",
   capacity: "number",
-  start: "string",
+  start: "place",
   durable: "string",
+  ackWait: "number",
+  retryDelay: "number",
+  maxAttempts: "number",
 } as const;
 
 const PUBLISH = { headers: "object", id: "string", ttl: "number", receipt: "string" } as const;

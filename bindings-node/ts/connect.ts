@@ -15,6 +15,7 @@ const CONNECT = {
   reconnect: "boolean",
   reconnectMin: "number",
   reconnectMax: "number",
+  outbox: "string",
   outboxSoft: "number",
   outboxHard: "number",
   ca: "string",

@@ -211,6 +211,8 @@ export class Inbound {
         this.receipts.refuse(told.number as number, error!);
         return this.events.emit("publish_failed", told.id, error);
       }
+      case "outbox_flushed":
+        return this.events.emit("outbox_flushed", told.count);
       case "room":
         // A closed outbox is empty too, but not because there is room.
         if (this.client.state !== "closed") this.receipts.room();

@@ -8,11 +8,12 @@ import type { ContentType, GapReason } from "./types";
 export const CONTENT_TYPES: readonly ContentType[] = ["json", "text", "bytes"];
 
 interface Extras {
-  headers: [string, string][];
-  id: string | null;
+  headers?: [string, string][];
+  id?: string | null;
+  cursor?: string | null;
 }
 
-const NO_EXTRAS: Extras = { headers: [], id: null };
+const NO_EXTRAS: Extras = {};
 
 /** Decoded data that nobody asked for yet. */
 const UNREAD = Symbol("unread");
@@ -65,7 +66,7 @@ export class Message<T = unknown> {
 
   /** What the publisher added by name. */
   get headers(): Record<string, string> {
-    return Object.fromEntries(this.extras.headers);
+    return Object.fromEntries(this.extras.headers ?? []);
   }
 
   /** Unique; the publisher's own if it gave one. */
@@ -102,6 +103,11 @@ export class Message<T = unknown> {
   /** Whether it was sent again after the broker lost the publisher's session, and may be a repeat. */
   get maybeDuplicate(): boolean {
     return this.batch.flag(this.record, Flag.Duplicate);
+  }
+
+  /** The place behind it, to start from again; `null` if its topic has no history. */
+  get cursor(): string | null {
+    return this.extras.cursor ?? null;
   }
 
   /** Aborted when the publisher stops waiting for the answer (timeout or cancellation). */
@@ -162,8 +168,8 @@ export class Message<T = unknown> {
 
   /** What `JSON.stringify` shows. */
   toJSON(): object {
-    const { topic, data, contentType, headers, id, sender, seq, epoch, time, attempt, maybeDuplicate } = this;
-    return { topic, data, contentType, headers, id, sender, seq, epoch, time, attempt, maybeDuplicate };
+    const { topic, data, contentType, headers, id, sender, seq, epoch, time, attempt, maybeDuplicate, cursor } = this;
+    return { topic, data, contentType, headers, id, sender, seq, epoch, time, attempt, maybeDuplicate, cursor };
   }
 
   /** @internal */

@@ -23,6 +23,9 @@ const SERVER = {
   allowedHosts: "strings",
   serverAddresses: "strings",
   onConnect: "function",
+  history: "strings",
+  data: "string",
+  duplicateWindow: "number",
   forbidBlock: "boolean",
   maxPayload: "number",
   queueBytes: "number",
@@ -81,6 +84,12 @@ export class Server extends Client {
   countSubscribers(topic: string): number {
     check.string("topic", topic);
     return native(() => environment.bridge.countSubscribers(this._key, topic));
+  }
+
+  /** Forgets a durable subscription and its progress; its clients' streams end. Throws `not_found` if there is none. */
+  removeDurable(name: string): void {
+    check.string("name", name);
+    native(() => environment.bridge.removeDurable(this._key, name));
   }
 
   /** From now on `handler` decides who may connect. */

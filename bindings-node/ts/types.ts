@@ -46,6 +46,11 @@ export interface ConnectOptions {
   reconnectMin?: number | null;
   /** The longest pause between attempts. */
   reconnectMax?: number | null;
+  /**
+   * A file that keeps what is published until the server has it for good: it outlives the process, which sends it
+   * again when it is back. One process has it at a time. Publishes that wait for answers are not kept.
+   */
+  outbox?: string | null;
   /** Bytes in the outbox above which awaited receipts wait for room. */
   outboxSoft?: number | null;
   /** Bytes in the outbox above which `publish` throws `outbox_full`. */
@@ -76,12 +81,28 @@ export interface SubscribeOptions {
   /** Messages the queue holds. Without it, the queue is bounded in bytes alone. */
   capacity?: number | null;
   /**
-   * Where the stream starts.
+   * Where the stream starts: `"new"`, `"last"` (the newest message of each topic), `"all"`, a message's `cursor`, or a
+   * time (a `Date`, or milliseconds since the Unix epoch). All but the first need history.
    * @default "new"
    */
-  start?: string;
-  /** The durable subscription's name. */
+  start?: string | number | Date;
+  /** The name under which the broker keeps its progress: at least once, over reconnects and restarts. */
   durable?: string | null;
+  /**
+   * Durable: a client that answers nothing for so many milliseconds loses what it has; it is handed out again.
+   * @default 30000
+   */
+  ackWait?: number;
+  /**
+   * Durable: how long a message waits after its handler failed, in milliseconds; doubled after each further failure.
+   * @default 1000
+   */
+  retryDelay?: number;
+  /**
+   * Durable: after so many failures a message goes to `kps.dead.<name>`; 0: never.
+   * @default 5
+   */
+  maxAttempts?: number;
 }
 
 /** What a message may carry beside its topic and data. */
@@ -240,6 +261,15 @@ export interface ServerOptions {
   serverAddresses?: string[];
   /** Decides about every connection before it may do anything. */
   onConnect?: OnConnect | null;
+  /**
+   * Topics whose messages are kept, with limits: `"orders.> age=7d bytes=10G"`.
+   * @default []
+   */
+  history?: string[];
+  /** The folder for what is kept; without it, in memory. */
+  data?: string | null;
+  /** A message with the id of another one inside this window is not kept again; milliseconds. */
+  duplicateWindow?: number | null;
   /**
    * Refuse subscriptions with overflow `block`.
    * @default false

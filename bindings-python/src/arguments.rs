@@ -6,13 +6,14 @@ use std::time::Duration;
 use kps::{
     ErrorKind,
     message::{Extras, ReceiptLevel},
+    options::StartAt,
 };
 use pyo3::{
     prelude::*,
     types::{PyBool, PyDict, PyFloat, PyInt, PyString},
 };
 
-use crate::errors;
+use crate::errors::{self, OrRaise};
 
 /// Longer waits are this long: ten years.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -48,6 +49,30 @@ pub(crate) fn count(value: &Bound<'_, PyAny>, name: &str, least: u64) -> PyResul
         Ok(count) if count >= least => Ok(count),
         _ => Err(invalid(value.py(), format!("{name} must be at least {least}, but is {value}"))),
     }
+}
+
+/// Where a subscription begins: a word, a cursor, a `datetime` with its time zone, or seconds since
+/// the Unix epoch.
+pub(crate) fn start_at(value: &Bound<'_, PyAny>) -> PyResult<StartAt> {
+    let py = value.py();
+    if let Ok(text) = value.cast::<PyString>() {
+        return StartAt::parse(text.to_str()?).or_raise(py);
+    }
+    let number = value.is_instance_of::<PyFloat>() || value.is_instance_of::<PyInt>();
+    let seconds: f64 = if number && !value.is_instance_of::<PyBool>() {
+        value.extract()?
+    } else if value.hasattr("timestamp")? {
+        if value.getattr("tzinfo")?.is_none() {
+            return Err(invalid(py, "start: a datetime needs its time zone"));
+        }
+        value.call_method0("timestamp")?.extract()?
+    } else {
+        return Err(errors::wrong_type("start", "str, a number of seconds or datetime", value));
+    };
+    if !seconds.is_finite() || seconds < 0.0 {
+        return Err(invalid(py, format!("start: {seconds} is no time since the Unix epoch")));
+    }
+    Ok(StartAt::Time((seconds * 1000.0) as u64))
 }
 
 /// A callable.

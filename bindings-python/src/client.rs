@@ -16,7 +16,7 @@ use pyo3::{
 
 use crate::{
     ack::Ack,
-    arguments::{self, callable, count, given, invalid, seconds, text},
+    arguments::{self, callable, count, given, invalid, seconds, start_at, text},
     direct,
     errors::{self, OrRaise},
     exit::Inside,
@@ -41,6 +41,7 @@ const EVENTS: &[&str] = &[
     "resumed",
     "subscription_closed",
     "publish_failed",
+    "outbox_flushed",
     "handler_error",
     "client_connected",
     "client_disconnected",
@@ -82,7 +83,8 @@ impl Client {
     /// Starts connecting. The running loop becomes the client's home.
     #[allow(clippy::too_many_arguments)]
     #[pyo3(signature = (url, *, id = None, token = None, namespace = None, timeout = None, reconnect = None,
-        reconnect_min = None, reconnect_max = None, outbox_soft = None, outbox_hard = None, ca = None))]
+        reconnect_min = None, reconnect_max = None, outbox = None, outbox_soft = None, outbox_hard = None,
+        ca = None))]
     fn _start(
         &self,
         py: Python<'_>,
@@ -94,6 +96,7 @@ impl Client {
         reconnect: Option<bool>,
         reconnect_min: Option<&Bound<'_, PyAny>>,
         reconnect_max: Option<&Bound<'_, PyAny>>,
+        outbox: Option<PathBuf>,
         outbox_soft: Option<&Bound<'_, PyAny>>,
         outbox_hard: Option<&Bound<'_, PyAny>>,
         ca: Option<PathBuf>,
@@ -111,6 +114,7 @@ impl Client {
         set(&mut options.timeout, timeout, |value| seconds(value, "timeout"))?;
         set(&mut options.reconnect_min, reconnect_min, |value| seconds(value, "reconnect_min"))?;
         set(&mut options.reconnect_max, reconnect_max, |value| seconds(value, "reconnect_max"))?;
+        options.outbox = outbox;
         set(&mut options.outbox_soft, outbox_soft, |value| bytes(value, "outbox_soft"))?;
         set(&mut options.outbox_hard, outbox_hard, |value| bytes(value, "outbox_hard"))?;
         options.tls = TlsOptions { ca: ca.map(Ca::File), ..TlsOptions::default() };
@@ -155,8 +159,9 @@ impl Client {
     /// Resolves to a `Subscription` when the broker has confirmed it.
     #[allow(clippy::too_many_arguments)]
     #[pyo3(signature = (topic, handler = None, *, group = None, concurrency = None, overflow = None,
-        capacity = None, start = None, durable = None),
-        text_signature = "($self, topic, handler=None, *, group=None, concurrency=1, overflow='block', capacity=None, start='new', durable=None)")]
+        capacity = None, start = None, durable = None, ack_wait = None, retry_delay = None,
+        max_attempts = None),
+        text_signature = "($self, topic, handler=None, *, group=None, concurrency=1, overflow='block', capacity=None, start='new', durable=None, ack_wait=30.0, retry_delay=1.0, max_attempts=5)")]
     fn subscribe(
         &self,
         py: Python<'_>,
@@ -168,6 +173,9 @@ impl Client {
         capacity: Option<&Bound<'_, PyAny>>,
         start: Option<&Bound<'_, PyAny>>,
         durable: Option<&Bound<'_, PyAny>>,
+        ack_wait: Option<&Bound<'_, PyAny>>,
+        retry_delay: Option<&Bound<'_, PyAny>>,
+        max_attempts: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Await> {
         let topic = text(topic, "topic")?.to_owned();
         let handler = given(handler).map(|handler| callable(handler, "handler")).transpose()?;
@@ -185,19 +193,15 @@ impl Client {
             let capacity = count(capacity, "capacity", 1)?;
             options.capacity = Some(u32::try_from(capacity).unwrap_or(u32::MAX));
         }
-        match given(start).map(|start| text(start, "start")).transpose()? {
-            None | Some("new") => {}
-            Some("last" | "all") => {
-                return Err(unsupported(py, "start: this server keeps no history; use \"new\""));
-            }
-            Some(other) => {
-                return Err(invalid(py, format!("start: {other:?} is no place to start from")));
-            }
-        }
-        if let Some(durable) = given(durable) {
-            text(durable, "durable")?;
-            return Err(unsupported(py, "durable: this server keeps no history"));
-        }
+        set(&mut options.start, start, start_at)?;
+        options.durable =
+            given(durable).map(|name| text(name, "durable").map(str::to_owned)).transpose()?;
+        let redelivery = &mut options.redelivery;
+        set(&mut redelivery.ack_wait, ack_wait, |value| seconds(value, "ack_wait"))?;
+        set(&mut redelivery.retry_delay, retry_delay, |value| seconds(value, "retry_delay"))?;
+        set(&mut redelivery.max_attempts, max_attempts, |value| {
+            Ok(u32::try_from(count(value, "max_attempts", 0)?).unwrap_or(u32::MAX))
+        })?;
         let shared = self.shared(py)?;
         Ok(Lazy::coroutine("subscribe", move |py| {
             let host = Host::current(py)?;
@@ -511,8 +515,4 @@ fn bytes(value: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
 
 fn bytes_from(value: &Bound<'_, PyAny>, name: &str, least: u64) -> PyResult<usize> {
     Ok(usize::try_from(count(value, name, least)?).unwrap_or(usize::MAX))
-}
-
-fn unsupported(py: Python<'_>, sentence: &str) -> PyErr {
-    errors::raise(py, ErrorKind::Unsupported, sentence)
 }

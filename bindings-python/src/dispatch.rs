@@ -151,6 +151,12 @@ impl<'py, 'a> Dispatch<'py, 'a> {
                 }
                 Ok(())
             }
+            Event::OutboxFlushed { count } => {
+                if let Some(shared) = self.client(client) {
+                    self.emit(&shared, true, "outbox_flushed", |py| (count,).into_pyobject(py));
+                }
+                Ok(())
+            }
             Event::Room => {
                 if let Some(shared) = self.client(client) {
                     shared.room.ring(py);

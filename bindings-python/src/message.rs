@@ -50,6 +50,7 @@ impl Message {
             attempt: 1,
             maybe_duplicate: false,
             extras: None,
+            cursor: None,
         };
         Message::new(message, None)
     }
@@ -129,6 +130,12 @@ impl Message {
     #[getter]
     fn maybe_duplicate(&self) -> bool {
         self.message.maybe_duplicate
+    }
+
+    /// The place behind it, to start from again; `None` if its topic has no history.
+    #[getter]
+    fn cursor(&self) -> Option<String> {
+        self.message.cursor.as_ref().map(ToString::to_string)
     }
 
     /// Whether the publisher asked for an ack.

@@ -6,7 +6,7 @@ use kps::{
     ErrorKind, Server, ServerOptions,
     auth::{ConnectRequest as CoreRequest, Decision, OnConnect, Token},
     net::identity::TlsIdentity,
-    proto::{bus::Principal, topic::Pattern},
+    proto::{bus::Principal, history::HistoryRule, topic::Pattern},
 };
 use parking_lot::Mutex;
 use pyo3::{
@@ -73,6 +73,10 @@ impl Broker {
         Ok(self.0.count_subscribers(text(topic, "topic")?))
     }
 
+    fn remove_durable(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.0.remove_durable(text(name, "name")?).or_raise(py)
+    }
+
     fn close(&self, timeout: &Bound<'_, PyAny>) -> PyResult<Await> {
         let timeout = seconds(timeout, "timeout")?;
         let server = self.0.clone();
@@ -99,6 +103,9 @@ fn read(settings: &mut ServerOptions, options: &Bound<'_, PyDict>) -> PyResult<(
             "allowed_origins" => settings.allowed_origins = texts(&value, name)?,
             "allowed_hosts" => settings.allowed_hosts = texts(&value, name)?,
             "server_addresses" => settings.server_addresses = texts(&value, name)?,
+            "history" => settings.history = rules(&value)?,
+            "data" => settings.data = Some(value.extract::<std::path::PathBuf>()?),
+            "duplicate_window" => settings.duplicate_window = seconds(&value, name)?,
             "forbid_block" => settings.forbid_block = value.is_truthy()?,
             "max_payload" => limits.payload = size(&value, name)?,
             "queue_bytes" => limits.queue_bytes = size(&value, name)?,
@@ -131,6 +138,12 @@ fn texts(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<String>> {
         return Err(errors::wrong_type(name, "a list of str", value));
     }
     value.try_iter()?.map(|item| Ok(text(&item?, name)?.to_owned())).collect()
+}
+
+/// History rules as text.
+fn rules(value: &Bound<'_, PyAny>) -> PyResult<Vec<HistoryRule>> {
+    let parse = |text: String| HistoryRule::parse(&text).or_raise(value.py());
+    texts(value, "history")?.into_iter().map(parse).collect()
 }
 
 /// `{secret: {name?, namespace?, publish?, subscribe?}}`.

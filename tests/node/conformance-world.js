@@ -1,6 +1,9 @@
 "use strict";
 // The interpreter of conformance steps: what tests/conformance/README.md describes, over kps.
 
+const fs = require("node:fs");
+const os = require("node:os");
+const path = require("node:path");
 const { inspect } = require("node:util");
 const kps = require("kps");
 const { Link } = require("./link.js");
@@ -8,11 +11,11 @@ const { Link } = require("./link.js");
 const PATIENCE = 10_000;
 const EVENTS = [
   "state", "connected", "disconnected", "closed", "gap", "resumed", "subscription_closed", "publish_failed",
-  "handler_error",
+  "outbox_flushed", "handler_error",
 ];
 const DURATIONS = new Set([
   "timeout", "ttl", "reconnectMin", "reconnectMax", "heartbeat", "silence", "resumeWindow", "stallTimeout",
-  "ackTimeout",
+  "ackTimeout", "duplicateWindow", "ackWait", "retryDelay",
 ]);
 const MISSING = Symbol("missing");
 
@@ -58,6 +61,8 @@ class World {
   acks = new Map();
   gates = new Map();
   tasks = new Map();
+  cursors = new Map();
+  folder = fs.mkdtempSync(path.join(os.tmpdir(), "kps-"));
 
   async take(step) {
     const work = "error" in step ? this.expectingError(step) : this.act(step);
@@ -96,6 +101,7 @@ class World {
     for (const client of this.clients.values()) if (!servers.has(client)) await client.close(0);
     for (const server of servers) await server.close(0);
     for (const link of this.links.values()) link.close();
+    fs.rmSync(this.folder, { recursive: true });
   }
 
   // Servers and links.
@@ -105,6 +111,7 @@ class World {
     const server = await kps.Server.start({
       listen: this.address(listen),
       ...settings(rest),
+      ...("data" in rest && { data: this.folder }),
       ...(script && { onConnect: (request) => decide(script, request) }),
     });
     server.onServerMessage((message) => this.log(name, "server_message", message));
@@ -124,6 +131,10 @@ class World {
   async stopServer({ server = "server" }) {
     await this.servers.get(server).close(1000);
     this.servers.delete(server);
+  }
+
+  async removeDurable(step) {
+    this.servers.get(step.server ?? "server").removeDurable(step.name);
   }
 
   async count(step) {
@@ -164,6 +175,7 @@ class World {
       reconnectMin: 10,
       reconnectMax: 50,
       ...settings(step.options),
+      ...(step.options?.outbox && { outbox: path.join(this.folder, step.options.outbox.$file) }),
     });
     this.clients.set(name, client);
     for (const event of EVENTS) client.on(event, (...args) => this.log(name, event, ...args));
@@ -215,6 +227,8 @@ class World {
     this.received.set(name, log);
     const handler = "handler" in step ? this.handler(step.handler, (message) => log.put(message)) : undefined;
     const options = settings(step.options);
+    if (typeof options.start === "number") options.start *= 1000;
+    if (options.start?.$cursor) options.start = this.cursors.get(options.start.$cursor);
     const sub = await this.clients.get(step.client).subscribe(decode(step.topic), handler, options);
     this.subs.set(name, sub);
     if (!handler) this.iterators.set(name, sub[Symbol.asyncIterator]());
@@ -249,13 +263,24 @@ class World {
 
   async expect(step) {
     for (const expected of step.messages) {
-      expectMatch(expected, await this.received.get(step.sub ?? "sub").take());
+      const message = await this.received.get(step.sub ?? "sub").take();
+      expectMatch(expected, message);
+      this.remember(step, message);
     }
+  }
+
+  remember(step, message) {
+    if ("cursor" in step) this.cursors.set(step.cursor, message.cursor);
   }
 
   async expectLast(step) {
     const log = this.received.get(step.sub ?? "sub");
-    for (const expected of step.messages) while (!matches(expected, await log.take()));
+    for (const expected of step.messages) {
+      let message;
+      do message = await log.take();
+      while (!matches(expected, message));
+      this.remember(step, message);
+    }
   }
 
   async expectNothing(step) {
@@ -293,6 +318,7 @@ class World {
     }
     if (!(value instanceof kps.Message)) throw new Error(`not a message: ${show(value)}`);
     expectMatch(step.message ?? {}, value);
+    this.remember(step, value);
     if (step.then && "respond" in step.then) value.respond(decode(step.then.respond));
     if (step.then && "fail" in step.then) value.fail(new TypeError(step.then.fail));
   }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -14,7 +16,7 @@ from link import Link
 PATIENCE = 10.0
 EVENTS = [
     "state", "connected", "disconnected", "closed", "gap", "resumed", "subscription_closed",
-    "publish_failed", "handler_error",
+    "publish_failed", "outbox_flushed", "handler_error",
 ]  # fmt: skip
 Step = dict[str, Any]
 
@@ -40,6 +42,8 @@ class World:
         self.acks: dict[str, Any] = {}
         self.gates: dict[str, Gate] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.cursors: dict[str, str | None] = {}
+        self.folder = tempfile.TemporaryDirectory()
 
     async def take(self, step: Step) -> None:
         work = self.expecting_error(step) if "error" in step else self.act(step)
@@ -79,6 +83,7 @@ class World:
             await server.close(timeout=0)
         for link in self.links.values():
             await link.close()
+        self.folder.cleanup()
 
     # Servers and links.
 
@@ -88,6 +93,8 @@ class World:
         script = options.pop("on_connect", None)
         listen = options.pop("listen", self.addresses.get(name, "127.0.0.1:0"))
         listen = self.address(listen)
+        if "data" in options:
+            options["data"] = self.folder.name
         server = kps.Server(listen, **options)
         if script is not None:
             server.on_connect(lambda request: decide(script, request))
@@ -104,6 +111,9 @@ class World:
 
     async def stop_server(self, step: Step) -> None:
         await self.servers.pop(step.get("server", "server")).close(timeout=1)
+
+    async def remove_durable(self, step: Step) -> None:
+        self.servers[step.get("server", "server")].remove_durable(step["name"])
 
     async def count(self, step: Step) -> None:
         server = self.servers[step.get("server", "server")]
@@ -137,6 +147,8 @@ class World:
         await link.open(cut=step.get("cut", False), frozen=step.get("frozen", False))
         options = {"id": name, "reconnect_min": 0.01, "reconnect_max": 0.05}
         options |= step.get("options", {})
+        if "outbox" in options:
+            options["outbox"] = os.path.join(self.folder.name, options["outbox"]["$file"])
         client = await kps.connect(step.get("url", f"ws://{link.address}"), **options)
         self.clients[name] = client
         for event in EVENTS:
@@ -178,7 +190,14 @@ class World:
         if "handler" in step:
             handler = self.handler(step["handler"], queue.put_nowait)
         self.received[name] = queue
-        self.subs[name] = await client.subscribe(decode(step["topic"]), handler, **step.get("options", {}))
+        options = {**step.get("options", {})}
+        if isinstance(options.get("start"), dict):
+            options["start"] = self.cursors[options["start"]["$cursor"]]
+        self.subs[name] = await client.subscribe(decode(step["topic"]), handler, **options)
+
+    def remember(self, step: Step, message: kps.Message) -> None:
+        if "cursor" in step:
+            self.cursors[step["cursor"]] = message.cursor
 
     def handler(self, script: Any, log: Callable[[Any], None]) -> Callable[[Any], Any]:
         behaviours = script if isinstance(script, list) else [script]
@@ -219,13 +238,16 @@ class World:
 
     async def expect(self, step: Step) -> None:
         for expected in step["messages"]:
-            expect(expected, await self.received[step.get("sub", "sub")].get())
+            message = await self.received[step.get("sub", "sub")].get()
+            expect(expected, message)
+            self.remember(step, message)
 
     async def expect_last(self, step: Step) -> None:
         """Skips messages until the last expected one; those before it may come in any number."""
         for expected in step["messages"]:
-            while not matches(expected, await self.received[step.get("sub", "sub")].get()):
+            while not matches(expected, message := await self.received[step.get("sub", "sub")].get()):
                 pass
+            self.remember(step, message)
 
     async def expect_nothing(self, step: Step) -> None:
         assert self.received[step["sub"]].empty()
@@ -257,6 +279,7 @@ class World:
         assert isinstance(item, kps.Message), repr(item)
         assert step.get("message", 0) is not None, f"not ended: {item!r}"
         expect(step.get("message", {}), item)
+        self.remember(step, item)
         then = step.get("then", {})
         if "respond" in then:
             item.respond(decode(then["respond"]))

@@ -212,7 +212,10 @@ impl App {
                 Event::State { state, error, .. } => {
                     assert_ne!(state, State::Closed, "{error:?}");
                 }
-                Event::Resumed { .. } | Event::CancelDelivery { .. } | Event::Goaway { .. } => {}
+                Event::Resumed { .. }
+                | Event::CancelDelivery { .. }
+                | Event::OutboxFlushed { .. }
+                | Event::Goaway { .. } => {}
             }
         }
         self.wait_for_message(now, dice);
@@ -327,6 +330,7 @@ impl App {
             receipt: dice.chance(10).then_some(ReceiptLevel::Accepted),
             target: Target(0),
             ack,
+            ..PublishOptions::default()
         };
         let payload = truth::payload(token, length);
         let content_type = kps_proto::message::ContentType::Text;
@@ -363,6 +367,7 @@ impl App {
             group: group.then(|| "g".to_owned()),
             overflow: *dice.pick(&OVERFLOWS),
             capacity: *dice.pick(&[None, None, Some(1), Some(3), Some(20)]),
+            ..SubscribeOptions::default()
         };
         let sub = self.session.subscribe(Target(0), pattern, options).expect("a good pattern");
         let pattern = Pattern::parse(pattern).expect("a good pattern");

@@ -8,9 +8,11 @@
 //! prints every frame; `KPS_SEEDS=10000 …` runs that many.
 
 mod app;
+mod kept;
 mod link;
 mod random;
 mod server;
+mod shelf;
 mod truth;
 mod world;
 
@@ -31,8 +33,18 @@ const SEEDS: u64 = 500;
 
 #[test]
 fn nothing_is_lost_repeated_or_left_behind() {
+    each_seed("nothing_is_lost_repeated_or_left_behind", |seed| World::new(seed).run());
+}
+
+#[test]
+fn what_is_stored_outlives_the_broker() {
+    each_seed("what_is_stored_outlives_the_broker", |seed| kept::World::new(seed).run());
+}
+
+/// Runs the world of each seed, or of the one that was asked for.
+fn each_seed(test: &str, run: impl Fn(u64) -> u64 + Sync + panic::RefUnwindSafe) {
     if let Some(seed) = number("KPS_SEED") {
-        World::new(seed).run();
+        run(seed);
         return;
     }
     let seeds = number("KPS_SEEDS").unwrap_or(SEEDS);
@@ -43,9 +55,9 @@ fn nothing_is_lost_repeated_or_left_behind() {
             if seed >= seeds {
                 return;
             }
-            if panic::catch_unwind(|| World::new(seed).run()).is_err() {
+            if panic::catch_unwind(|| run(seed)).is_err() {
                 next.store(seeds, Ordering::Relaxed);
-                panic!("replay: KPS_SEED={seed} cargo test -p kps-proto --test simulation");
+                panic!("replay: KPS_SEED={seed} cargo test -p kps-proto --test simulation {test}");
             }
         }
     };
@@ -60,6 +72,7 @@ fn nothing_is_lost_repeated_or_left_behind() {
 fn a_seed_always_gives_the_same_run() {
     for seed in 0..20 {
         assert_eq!(World::new(seed).run(), World::new(seed).run(), "seed {seed}");
+        assert_eq!(kept::World::new(seed).run(), kept::World::new(seed).run(), "seed {seed}");
     }
 }
 

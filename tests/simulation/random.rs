@@ -1,6 +1,7 @@
 //! The dice of one run. The same seed throws the same.
 
 /// SplitMix64.
+#[derive(Clone)]
 pub(crate) struct Dice(u64);
 
 impl Dice {

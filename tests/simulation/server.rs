@@ -9,7 +9,9 @@ use kps_proto::{
     clock::Time,
     wire::{
         Frames, encode,
-        frame::{ErrorFrame, Frame, MessageFrame, Name, Reference, Welcome},
+        frame::{
+            ErrorFrame, Frame, HistoryFrame, MessageFrame, Name, Reference, Welcome, features,
+        },
     },
 };
 
@@ -72,10 +74,16 @@ impl Peer {
                     let received = if attached.resumed { &hello.received[..] } else { &[] };
                     let lost = !attached.resumed && !hello.session.is_empty();
                     tell(Told::Attached { received, lost }, bus);
-                    let BusConfig { limits, timings, epoch, time_base_ms, .. } = bus.config();
+                    let BusConfig { limits, timings, epoch, time_base_ms, history, .. } =
+                        bus.config();
+                    let features = match bus.has_history() {
+                        true => hello.features & features::HISTORY,
+                        false => 0,
+                    };
+                    let rules = history.rules.iter();
                     let welcome = Welcome {
                         version: 1,
-                        features: 0,
+                        features,
                         client_id: &attached.client_id,
                         session: &attached.session,
                         resumed: attached.resumed,
@@ -90,6 +98,10 @@ impl Peer {
                         publish_window_bytes: limits.publish_window_bytes,
                         aliases: limits.aliases as u32,
                         server: "simulation",
+                        history: HistoryFrame {
+                            on_disk: history.on_disk,
+                            patterns: rules.map(|rule| rule.pattern.as_str()).collect(),
+                        },
                     };
                     encode(&Frame::Welcome(welcome), replies);
                 }
@@ -132,7 +144,7 @@ impl Peer {
                         seq: published.seq,
                         number: published.number,
                         time: published.time.as_micros() / 1000,
-                        attempt: 1,
+                        attempt: published.attempt(),
                         delivery: *delivery,
                         request: published.request,
                         maybe_duplicate: published.maybe_duplicate,

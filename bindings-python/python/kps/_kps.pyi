@@ -1,5 +1,6 @@
 """The native half of kps."""
 
+import datetime
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from typing import Any, Literal, final, overload
@@ -62,6 +63,7 @@ class Client:
         reconnect: bool | None = None,
         reconnect_min: float | None = None,
         reconnect_max: float | None = None,
+        outbox: str | os.PathLike[str] | None = None,
         outbox_soft: int | None = None,
         outbox_hard: int | None = None,
         ca: str | os.PathLike[str] | None = None,
@@ -85,10 +87,16 @@ class Client:
         concurrency: int = 1,
         overflow: Overflow = "block",
         capacity: int | None = None,
-        start: str = "new",
+        start: str | float | datetime.datetime = "new",
         durable: str | None = None,
+        ack_wait: float = 30.0,
+        retry_delay: float = 1.0,
+        max_attempts: int = 5,
     ) -> Subscription:
         """Resolves when the broker has confirmed it.
+
+        `start` is `"new"`, `"last"`, `"all"`, a message's `cursor`, or a time. A `durable` name keeps its progress at
+        the broker: what is not acked in `ack_wait` seconds, or failed, is handed out again, `max_attempts` times.
 
         `handler(message)`, sync or async, is called in order on this loop; what it returns, or raises, goes to a
         publisher who asked for an ack. Without a handler, iterate: `async for message in subscription`.
@@ -144,6 +152,8 @@ class Client:
     ) -> Callable[[], None]: ...
     @overload
     def on(self, event: Literal["publish_failed"], handler: Callable[[str, Exception], Any]) -> Callable[[], None]: ...
+    @overload
+    def on(self, event: Literal["outbox_flushed"], handler: Callable[[int], Any]) -> Callable[[], None]: ...
     @overload
     def on(
         self, event: Literal["handler_error"], handler: Callable[[BaseException, Message], Any]
@@ -223,6 +233,10 @@ class Message:
     @property
     def maybe_duplicate(self) -> bool:
         """Sent again after the broker lost the publisher's session."""
+
+    @property
+    def cursor(self) -> str | None:
+        """The place behind it, to start from again; `None` if its topic has no history."""
 
     @property
     def _wants_ack(self) -> bool: ...
@@ -387,4 +401,5 @@ class Broker:
     def url(self) -> str: ...
     def count_clients(self) -> int: ...
     def count_subscribers(self, topic: str) -> int: ...
+    def remove_durable(self, name: str) -> None: ...
     def close(self, timeout: float) -> Awaitable[None]: ...

@@ -25,14 +25,16 @@ async def connect(
     reconnect: bool = True,
     reconnect_min: float | None = None,
     reconnect_max: float | None = None,
+    outbox: str | os.PathLike[str] | None = None,
     outbox_soft: int | None = None,
     outbox_hard: int | None = None,
     ca: str | os.PathLike[str] | None = None,
 ) -> Client:
     """Connects; raises if no handshake completes within `timeout` seconds.
 
-    `wait=False` returns at once, perhaps offline: what is published waits in the outbox. `ca` is a PEM file
-    trusted instead of the system's certificates.
+    `wait=False` returns at once, perhaps offline: what is published waits in the outbox. `outbox` is a file that
+    keeps it over the end of the process (one process at a time; publishes that wait for answers are not kept).
+    `ca` is a PEM file trusted instead of the system's certificates.
     """
     client = Client()
     client._start(
@@ -44,6 +46,7 @@ async def connect(
         reconnect=reconnect,
         reconnect_min=reconnect_min,
         reconnect_max=reconnect_max,
+        outbox=outbox,
         outbox_soft=outbox_soft,
         outbox_hard=outbox_hard,
         ca=ca,

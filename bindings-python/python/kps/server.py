@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import _kps
 from .client import Client
-from .errors import InvalidArgumentError
+from .errors import InvalidArgumentError, NotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ class Server(Client):
 
     Use it with `async with`, or `await server.start()`. It listens on 127.0.0.1 unless told otherwise; any other
     address needs `token`, `tokens`, `on_connect` or `insecure=True`.
+
+    `history` names the topics whose messages are kept, with limits: `["orders.> age=7d bytes=10G"]`; in the folder
+    `data`, or else in memory.
     """
 
     def __init__(
@@ -40,6 +43,9 @@ class Server(Client):
         allowed_hosts: Sequence[str] = (),
         server_addresses: Sequence[str] = (),
         on_connect: Callable[[_kps.ConnectRequest], Grant] | None = None,
+        history: Sequence[str] = (),
+        data: str | os.PathLike[str] | None = None,
+        duplicate_window: float | None = None,
         forbid_block: bool = False,
         max_payload: int | None = None,
         queue_bytes: int | None = None,
@@ -62,6 +68,9 @@ class Server(Client):
             "allowed_origins": allowed_origins,
             "allowed_hosts": allowed_hosts,
             "server_addresses": server_addresses,
+            "history": history,
+            "data": data,
+            "duplicate_window": duplicate_window,
             "forbid_block": forbid_block,
             "max_payload": max_payload,
             "queue_bytes": queue_bytes,
@@ -124,6 +133,15 @@ class Server(Client):
     def count_subscribers(self, topic: str) -> int:
         """Subscriptions that a message on `topic` would reach."""
         return 0 if self._broker is None else self._broker.count_subscribers(topic)
+
+    def remove_durable(self, name: str) -> None:
+        """Forgets a durable subscription and its progress; its clients' streams end.
+
+        Raises `NotFoundError` if there is none of this name.
+        """
+        if self._broker is None:
+            raise NotFoundError("remove_durable: the server does not run yet")
+        self._broker.remove_durable(name)
 
     def on_connect(self, handler: _Handler) -> _Handler:
         """Asks `handler` about every connection; see `ConnectRequest`. Works as a decorator.

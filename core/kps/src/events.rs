@@ -118,6 +118,11 @@ pub enum Event {
     },
     /// The outbox fell below its soft bound.
     Room,
+    /// What had waited for the connection is accepted or refused. Told in every attached mailbox.
+    OutboxFlushed {
+        /// So many messages.
+        count: u64,
+    },
     /// The recipients of an acknowledged publish, frozen.
     Recipients {
         /// The publish.
@@ -197,6 +202,7 @@ impl From<session::Event> for Event {
             From::Receipt { number, level } => Event::Receipt { number, level },
             From::PublishFailed { number, id, error } => Event::PublishFailed { number, id, error },
             From::Room => Event::Room,
+            From::OutboxFlushed { count } => Event::OutboxFlushed { count },
             From::Recipients { ack, clients } => Event::Recipients { ack, clients },
             From::Row { ack, row } => Event::Row { ack, row },
             From::AckDone { ack, error } => Event::AckDone { ack, error },

@@ -38,6 +38,7 @@ pub mod cli;
 pub mod client;
 pub mod events;
 pub mod mailbox;
+pub mod manual;
 pub mod net;
 pub mod runtime;
 pub mod server;

@@ -181,7 +181,7 @@ fn a_thousand_subscriptions_in_one_message_all_stand() {
             .map(|(topic, sub)| Frame::Subscribe(subscribe(sub, topic)))
             .collect();
         raw.send(&frames);
-        raw.until(|frame| matches!(frame, Frame::Subscribed { sub: 1000 }).then_some(()));
+        raw.until(|frame| matches!(frame, Frame::Subscribed { sub: 1000, .. }).then_some(()));
         raw.publish("t.777", b"7");
         assert_eq!(raw.message(777), b"7");
     });

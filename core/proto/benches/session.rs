@@ -127,7 +127,7 @@ fn receive(criterion: &mut Criterion) {
     hear(
         &mut session,
         &[
-            Frame::Subscribed { sub: sub.0 },
+            Frame::Subscribed { sub: sub.0, cursor: &[] },
             Frame::Alias { number: 0, name: "sensors.42.temperature" },
             Frame::Alias { number: 1, name: "0123456789abc/publisher" },
         ],

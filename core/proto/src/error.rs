@@ -109,37 +109,50 @@ impl fmt::Display for ErrorKind {
 }
 
 /// An [`ErrorKind`] with a sentence that says what happened and what to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
+///
+/// One pointer wide: results travel in registers, and only failures pay.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Error(Box<Told>);
+
+#[derive(Clone, PartialEq, Eq)]
+struct Told {
     kind: ErrorKind,
     message: Cow<'static, str>,
 }
 
 impl Error {
     /// An error of `kind`; `message` is for people.
+    #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Error { kind, message: message.into() }
+        Error(Box::new(Told { kind, message: message.into() }))
     }
 
     /// What programs match on.
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// Shorthand for `kind().code()`.
     pub fn code(&self) -> &'static str {
-        self.kind.code()
+        self.kind().code()
     }
 
     /// The sentence alone, without the code.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Told { kind, message } = &*self.0;
+        f.debug_struct("Error").field("kind", kind).field("message", message).finish()
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.kind, self.message)
+        write!(f, "{}: {}", self.kind(), self.message())
     }
 }
 

@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    error::{Error, ErrorKind, Result},
     message::{Extras, Payload, Sender},
     topic::Pattern,
 };
@@ -22,6 +23,65 @@ pub struct HistoryRule {
     pub max_count: Option<u64>,
     /// Payload bytes that all topics of the rule hold together; the oldest are removed.
     pub max_bytes: Option<u64>,
+}
+
+impl HistoryRule {
+    /// All topics that match `pattern`, without limits.
+    pub fn new(pattern: Pattern) -> HistoryRule {
+        HistoryRule { pattern, max_age: None, max_count: None, max_bytes: None }
+    }
+
+    /// From a pattern and limits with blanks between: `orders.> age=7d count=1000000 bytes=10G`. An
+    /// age ends in `s`, `m`, `h` or `d`; bytes may end in `K`, `M` or `G` (powers of 1024).
+    ///
+    /// # Errors
+    /// `InvalidTopic` for the pattern, `InvalidArgument` for a limit.
+    ///
+    /// ```
+    /// use kps_proto::history::HistoryRule;
+    /// let rule = HistoryRule::parse("orders.> age=7d bytes=10G")?;
+    /// assert_eq!(rule.max_age.map(|age| age.as_secs()), Some(7 * 86_400));
+    /// assert_eq!(rule.max_bytes, Some(10 << 30));
+    /// # Ok::<(), kps_proto::Error>(())
+    /// ```
+    pub fn parse(text: &str) -> Result<HistoryRule> {
+        let mut words = text.split_whitespace();
+        let mut rule = HistoryRule::new(Pattern::parse(words.next().unwrap_or_default())?);
+        for word in words {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            let limit = match name {
+                "age" => scaled(value, &[("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)]),
+                "bytes" => {
+                    scaled(value, &[("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30), ("", 1)])
+                }
+                "count" => scaled(value, &[("", 1)]),
+                _ => None,
+            };
+            match (name, limit) {
+                ("age", Some(seconds)) => rule.max_age = Some(Duration::from_secs(seconds)),
+                ("bytes", Some(_)) => rule.max_bytes = limit,
+                ("count", Some(_)) => rule.max_count = limit,
+                _ => {
+                    return Err(Error::new(
+                        ErrorKind::InvalidArgument,
+                        format!(
+                            "in the history rule {text:?}, {word:?} is no limit; one is like age=7d, \
+                             count=1000000 or bytes=10G"
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(rule)
+    }
+}
+
+/// A number above 0 with one of these units behind it.
+fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    units.iter().find_map(|(unit, scale)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(*scale).filter(|product| *product > 0)
+    })
 }
 
 /// A message as history keeps it.
@@ -53,18 +113,13 @@ pub struct Record {
     pub expires_ms: Option<u64>,
 }
 
-/// A publisher's session, kept with its messages so that a restarted broker knows what it has.
+/// How far a publisher's session has come, kept with its messages: what it sends again to a restarted
+/// broker is recognised by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptSession {
     /// See [`Sender::origin`].
     pub origin: String,
-    /// Where its topics are.
-    pub namespace: String,
-    /// The client's id.
-    pub client_id: String,
-    /// Who shows it continues the session.
-    pub secret: [u8; 16],
-    /// The last publish number dealt with.
+    /// The last publish number dealt with: every message up to it that was to be kept is.
     pub published: u64,
 }
 
@@ -81,7 +136,7 @@ pub struct Progress {
     pub done: u64,
     /// Positions above `done` that are done with as well, ascending.
     pub beyond: Vec<u64>,
-    /// Positions handed out more than once, with how often.
+    /// Positions handed out and not done with, ascending, with how often.
     pub attempts: Vec<(u64, u32)>,
 }
 
@@ -92,7 +147,7 @@ pub enum Write {
     Record(Box<Record>),
     /// A session's state; replaces the older one of the same origin.
     Session(KeptSession),
-    /// The session of this origin is over.
+    /// The session of this origin is over and need not be known any more.
     SessionEnded(String),
     /// A durable subscription's state; replaces the older one of the same namespace and name.
     Progress(Progress),
@@ -105,7 +160,7 @@ pub enum Write {
 pub struct Recovered {
     /// The last position written.
     pub position: u64,
-    /// The epoch that begins: the one wished for, or a higher one if the clock was set back.
+    /// The run that begins: the one wished for, or a higher one if the clock was set back.
     pub epoch: u64,
     /// Epochs in order, each with the last position it wrote (0: none); the one that begins is the
     /// last of them.
@@ -113,7 +168,7 @@ pub struct Recovered {
     /// Publishers' own ids seen inside the window for duplicates, oldest first: (namespace, id, when
     /// in milliseconds since the Unix epoch).
     pub ids: Vec<(String, String, u64)>,
-    /// Sessions that may still be continued.
+    /// Publishers of the last resume window before the store was closed.
     pub sessions: Vec<KeptSession>,
     /// Every durable subscription.
     pub progress: Vec<Progress>,
@@ -158,4 +213,31 @@ pub struct Page {
     /// Matching messages behind the position asked for were removed by the rules' limits before they
     /// could be read.
     pub removed: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_a_pattern_and_limits() {
+        let rule = HistoryRule::parse("a.* count=3 age=90m bytes=1K").unwrap();
+        assert_eq!(rule.pattern.as_str(), "a.*");
+        assert_eq!(rule.max_age, Some(Duration::from_secs(5400)));
+        assert_eq!((rule.max_count, rule.max_bytes), (Some(3), Some(1024)));
+        let plain = HistoryRule::parse(">").unwrap();
+        assert_eq!(plain, HistoryRule::new(Pattern::parse(">").unwrap()));
+    }
+
+    #[test]
+    fn a_wrong_limit_is_named() {
+        for text in
+            ["a age=7", "a age=d", "a count=0", "a count=1K", "a size=3", "a bytes=-1", "a b"]
+        {
+            let error = HistoryRule::parse(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{text}");
+            assert!(error.message().contains(text.rsplit(' ').next().unwrap()), "{error}");
+        }
+        assert_eq!(HistoryRule::parse("").unwrap_err().kind(), ErrorKind::InvalidTopic);
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here opens a socket, reads a clock or starts a thread: bytes, events and the time come
 //! in; bytes, events and deadlines come out. The floors, ground first: [`error`], [`clock`],
-//! [`message`], [`options`], [`topic`], [`history`]; then [`wire`]; then [`bus`] (the broker) and [`session`]
+//! [`options`], [`message`], [`topic`], [`history`]; then [`wire`]; then [`bus`] (the broker) and [`session`]
 //! (the client), which meet only on the wire.
 #![forbid(unsafe_code)]
 

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    options::Cursor,
+};
 
 /// How a payload's bytes are to be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -42,11 +45,11 @@ impl ContentType {
 
 /// Encoded bytes together with how to read them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Payload {
+pub struct Payload<B = Bytes> {
     /// How to read `bytes`.
     pub content_type: ContentType,
     /// The encoded value.
-    pub bytes: Bytes,
+    pub bytes: B,
 }
 
 impl Payload {
@@ -114,6 +117,8 @@ pub struct Message {
     pub maybe_duplicate: bool,
     /// Headers, the publisher's own id, time to live.
     pub extras: Option<Box<Extras>>,
+    /// The place behind it, if its topic has history: a subscription may start there.
+    pub cursor: Option<Cursor>,
 }
 
 impl Message {

@@ -1,6 +1,8 @@
 //! Settings, each with its default and where the number comes from.
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::error::{Error, ErrorKind, Result};
 
 /// What happens to a message for a subscription whose queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -59,6 +61,124 @@ pub struct SubscribeOptions {
     /// Messages the queue holds, in the broker and on the way; `None`: bounded by bytes alone
     /// ([`Limits::queue_bytes`]).
     pub capacity: Option<u32>,
+    /// Where to begin; a durable that exists already goes on where it was.
+    pub start: StartAt,
+    /// The name under which the broker keeps its progress: at least once, over reconnects and
+    /// restarts, for as many clients as take part.
+    pub durable: Option<String>,
+    /// Of a durable.
+    pub redelivery: Redelivery,
+}
+
+/// Where a subscription begins. All but [`StartAt::New`] need history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StartAt {
+    /// With what is published from now on.
+    #[default]
+    New,
+    /// With the newest message of each topic.
+    Last,
+    /// With all history.
+    All,
+    /// Behind the message that had this cursor.
+    Cursor(Cursor),
+    /// With what was accepted from then on, milliseconds since the Unix epoch.
+    Time(u64),
+}
+
+impl StartAt {
+    /// From how every language spells it: `new`, `last`, `all`, or a cursor's text.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for anything else.
+    pub fn parse(text: &str) -> Result<StartAt> {
+        match text {
+            "new" => Ok(StartAt::New),
+            "last" => Ok(StartAt::Last),
+            "all" => Ok(StartAt::All),
+            _ if text.starts_with('@') => Cursor::parse(text).map(StartAt::Cursor),
+            _ => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "start is {text:?}; it is \"new\", \"last\", \"all\", a message's cursor, or a time"
+                ),
+            )),
+        }
+    }
+}
+
+/// A place in a stream to come back to, as a broker gave it. Its text is `@` and hexadecimal digits.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Cursor(Arc<[u8]>);
+
+impl Cursor {
+    /// Bytes of the longest one.
+    pub const MAX_LENGTH: usize = 64;
+
+    /// From a broker's bytes; `None` if they are too many.
+    pub fn new(bytes: &[u8]) -> Option<Cursor> {
+        (bytes.len() <= Cursor::MAX_LENGTH).then(|| Cursor(bytes.into()))
+    }
+
+    /// The broker's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// From its text.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if `text` is none.
+    pub fn parse(text: &str) -> Result<Cursor> {
+        let digits = text.strip_prefix('@').filter(|digits| digits.len().is_multiple_of(2));
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let bytes: Option<Vec<u8>> =
+            digits.and_then(|digits| digits.as_bytes().chunks(2).map(byte).collect());
+        bytes.as_deref().and_then(Cursor::new).ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "{text:?} is no cursor; one is what a message with history has in `cursor`"
+                ),
+            )
+        })
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("@")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// How a durable subscription's messages that are not acked are handed out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redelivery {
+    /// A client that has messages of the subscription and answers none for so long loses them: they
+    /// are handed out again.
+    pub ack_wait: Duration,
+    /// How long a message waits after its handler failed; twice as long after each further failure,
+    /// up to 64 times.
+    pub retry_delay: Duration,
+    /// Handed out so often without an ack, a message goes to the dead-letter topic; 0: never.
+    pub max_attempts: u32,
+}
+
+impl Default for Redelivery {
+    fn default() -> Self {
+        Redelivery {
+            ack_wait: Duration::from_secs(30),
+            retry_delay: Duration::from_secs(1),
+            max_attempts: 5,
+        }
+    }
 }
 
 /// Bounds that a broker enforces; the client learns its share in `WELCOME`.

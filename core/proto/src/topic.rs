@@ -91,6 +91,23 @@ impl Pattern {
         }
         levels.next().is_none()
     }
+
+    /// Whether every topic that `other` matches matches this one too: `a.*` is covered by `a.*` and
+    /// `a.>`, not by `a.b`.
+    pub fn covers(&self, other: &Pattern) -> bool {
+        let mut levels = other.text.split('.');
+        for want in self.text.split('.') {
+            match (want, levels.next()) {
+                (_, None) => return false,
+                (">", Some(_)) => return true,
+                (_, Some(">")) => return false,
+                ("*", Some(_)) => {}
+                (want, Some(level)) if want == level => {}
+                _ => return false,
+            }
+        }
+        levels.next().is_none()
+    }
 }
 
 /// Finds, for a topic, every value inserted under a pattern that matches it.
@@ -229,6 +246,23 @@ mod tests {
 
     fn pattern(text: &str) -> Pattern {
         Pattern::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_pattern_covers_only_patterns_inside_it() {
+        for (outer, inner, expected) in [
+            ("a.>", "a.b", true),
+            ("a.>", "a.*", true),
+            ("a.>", "a.>", true),
+            ("a.*", "a.>", false),
+            ("a.*", "a.*", true),
+            ("a.b", "a.*", false),
+            (">", ">", true),
+            ("a.>", ">", false),
+        ] {
+            let (outer, inner) = (Pattern::parse(outer).unwrap(), Pattern::parse(inner).unwrap());
+            assert_eq!(outer.covers(&inner), expected, "{} {}", outer.as_str(), inner.as_str());
+        }
     }
 
     #[test]

@@ -1,18 +1,18 @@
 //! The bytes under `tests/conformance/wire` are what this crate writes and reads.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use bytes::BytesMut;
 use kps_proto::{
     Error, ErrorKind,
     message::{ContentType, GapReason, RowStatus},
-    options::Overflow,
+    options::{Overflow, Redelivery},
     wire::{
         Frames, encode,
         frame::{
-            AnswerFrame, Destination, ErrorFrame, Extensions, Frame, GapFrame, Hello, MessageFrame,
-            Name, Publish, Reference, Row, Start, Subscribe, Welcome,
+            AnswerFrame, Destination, Earlier, ErrorFrame, Extensions, Frame, GapFrame, Hello,
+            HistoryFrame, MessageFrame, Name, Publish, Reference, Row, Start, Subscribe, Welcome,
         },
     },
 };
@@ -124,6 +124,13 @@ fn frame(json: &'static Value) -> Frame<'static> {
             publish_window_bytes: number("publish_window_bytes"),
             aliases: small("aliases"),
             server: string("server"),
+            history: match &json["history"] {
+                Value::Null => HistoryFrame::default(),
+                history => HistoryFrame {
+                    on_disk: history["on_disk"] == true,
+                    patterns: list(&history["patterns"], text),
+                },
+            },
         }),
         "AUTH" => Frame::Auth { token: string("token") },
         "SUB" => Frame::Subscribe(Subscribe {
@@ -137,8 +144,19 @@ fn frame(json: &'static Value) -> Frame<'static> {
             window_bytes: number("window_bytes"),
             again: flag("again"),
             start: start(&json["start"]),
+            redelivery: match &json["redelivery"] {
+                Value::Null => Redelivery::default(),
+                redelivery => Redelivery {
+                    ack_wait: Duration::from_millis(int(&redelivery["ack_wait_ms"])),
+                    retry_delay: Duration::from_millis(int(&redelivery["retry_delay_ms"])),
+                    max_attempts: int32(&redelivery["max_attempts"]),
+                },
+            },
         }),
-        "SUBSCRIBED" => Frame::Subscribed { sub: small("sub") },
+        "SUBSCRIBED" => Frame::Subscribed {
+            sub: small("sub"),
+            cursor: optional(&json["cursor"], unhex).unwrap_or_default(),
+        },
         "UNSUB" => Frame::Unsubscribe { sub: small("sub") },
         "UNSUBSCRIBED" => Frame::Unsubscribed { sub: small("sub") },
         "PUB" => Frame::Publish(Publish {
@@ -266,6 +284,12 @@ fn extensions(json: &'static Value) -> Option<Box<Extensions<'static>>> {
             id: optional(&json["id"], text),
             ttl_ms: optional(&json["ttl_ms"], int),
             ack_timeout_ms: optional(&json["ack_timeout_ms"], int),
+            settled: json["settled"] == true,
+            cursor: optional(&json["cursor"], unhex),
+            earlier: optional(&json["earlier"], |json| {
+                let (epoch, time_ms) = pair(json, int, int);
+                Earlier { epoch, time_ms }
+            }),
         })
     })
 }

@@ -1,16 +1,19 @@
 //! Any frame survives the wire; no bytes bring the decoder down.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use kps_proto::{
     ErrorKind,
     message::{ContentType, GapReason, RowStatus},
-    options::Overflow,
+    options::{Overflow, Redelivery},
     wire::{
         Frames, encode, encode_message_head, encode_publish,
         frame::{
-            AnswerFrame, Destination, ErrorFrame, Extensions, Frame, GapFrame, Hello, MessageFrame,
-            Name, Publish, Reference, Row, Start, Subscribe, Welcome,
+            AnswerFrame, Destination, Earlier, ErrorFrame, Extensions, Frame, GapFrame, Hello,
+            HistoryFrame, MessageFrame, Name, Publish, Reference, Row, Start, Subscribe, Welcome,
+            features,
         },
     },
 };
@@ -159,12 +162,16 @@ fn name() -> impl Strategy<Value = Name<'static>> {
 }
 
 fn extensions() -> impl Strategy<Value = Option<Box<Extensions<'static>>>> {
-    let some =
-        (vec((text(), text()), 0..4), option::of(text()), option::of(int()), option::of(int()))
-            .prop_map(|(headers, id, ttl_ms, ack_timeout_ms)| {
-                let extensions = Extensions { headers, id, ttl_ms, ack_timeout_ms };
-                (!extensions.is_empty()).then(|| Box::new(extensions))
-            });
+    let earlier = (int(), int()).prop_map(|(epoch, time_ms)| Earlier { epoch, time_ms });
+    let times = (option::of(int()), option::of(int()));
+    let kept = (any::<bool>(), option::of(bytes()), option::of(earlier));
+    let some = (vec((text(), text()), 0..4), option::of(text()), times, kept).prop_map(
+        |(headers, id, (ttl_ms, ack_timeout_ms), (settled, cursor, earlier))| {
+            let extensions =
+                Extensions { headers, id, ttl_ms, ack_timeout_ms, settled, cursor, earlier };
+            (!extensions.is_empty()).then(|| Box::new(extensions))
+        },
+    );
     prop_oneof![Just(None), some]
 }
 
@@ -250,24 +257,31 @@ fn hello() -> BoxedStrategy<Hello<'static>> {
 
 fn welcome() -> BoxedStrategy<Welcome<'static>> {
     let ints = (int(), int(), int(), int(), int(), int(), int(), int(), int(), int());
-    (any::<(u32, u32, bool)>(), text(), bytes(), ints, text())
-        .prop_map(|((version, aliases, resumed), client_id, session, ints, server)| Welcome {
-            version,
-            features: ints.0,
-            client_id,
-            session,
-            resumed,
-            epoch: ints.1,
-            time_base_ms: ints.2,
-            heartbeat_ms: ints.3,
-            resume_window_ms: ints.4,
-            published: ints.5,
-            answered: ints.6,
-            max_payload: ints.7,
-            publish_window: ints.8,
-            publish_window_bytes: ints.9,
-            aliases,
-            server,
+    let history = (any::<bool>(), vec(text(), 0..4));
+    (any::<(u32, u32, bool)>(), text(), bytes(), ints, (text(), history))
+        .prop_map(|((version, aliases, resumed), client_id, session, ints, (server, history))| {
+            Welcome {
+                version,
+                features: ints.0,
+                client_id,
+                session,
+                resumed,
+                epoch: ints.1,
+                time_base_ms: ints.2,
+                heartbeat_ms: ints.3,
+                resume_window_ms: ints.4,
+                published: ints.5,
+                answered: ints.6,
+                max_payload: ints.7,
+                publish_window: ints.8,
+                publish_window_bytes: ints.9,
+                aliases,
+                server,
+                history: match ints.0 & features::HISTORY {
+                    0 => HistoryFrame::default(),
+                    _ => HistoryFrame { on_disk: history.0, patterns: history.1 },
+                },
+            }
         })
         .boxed()
 }
@@ -279,11 +293,11 @@ fn subscribe() -> BoxedStrategy<Subscribe<'static>> {
         int().prop_map(Start::Time),
     ];
     let overflow = (0..5_u8).prop_map(|number| Overflow::from_number(number).unwrap());
-    let numbers = (any::<(u32, u32, u32, bool)>(), int());
+    let numbers = (any::<(u32, u32, u32, bool)>(), int(), (int(), int(), any::<u32>()));
     (numbers, text(), text(), text(), overflow, start)
         .prop_map(
             |(
-                ((sub, capacity, window, again), window_bytes),
+                ((sub, capacity, window, again), window_bytes, redelivery),
                 pattern,
                 group,
                 durable,
@@ -301,6 +315,14 @@ fn subscribe() -> BoxedStrategy<Subscribe<'static>> {
                     window_bytes,
                     again,
                     start,
+                    redelivery: match durable {
+                        "" => Redelivery::default(),
+                        _ => Redelivery {
+                            ack_wait: Duration::from_millis(redelivery.0),
+                            retry_delay: Duration::from_millis(redelivery.1),
+                            max_attempts: redelivery.2,
+                        },
+                    },
                 }
             },
         )
@@ -378,7 +400,7 @@ fn frame() -> BoxedStrategy<Frame<'static>> {
             welcome().prop_map(Frame::Welcome),
             text().prop_map(|token| Frame::Auth { token }),
             subscribe().prop_map(Frame::Subscribe),
-            sub().prop_map(|sub| Frame::Subscribed { sub }),
+            (sub(), bytes()).prop_map(|(sub, cursor)| Frame::Subscribed { sub, cursor }),
             sub().prop_map(|sub| Frame::Unsubscribe { sub }),
             sub().prop_map(|sub| Frame::Unsubscribed { sub }),
         ],

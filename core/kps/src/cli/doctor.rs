@@ -322,7 +322,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             ..Subscribe::default()
         };
         self.send(&[Frame::Subscribe(subscribe)]).await?;
-        self.receive(|frame| matches!(frame, Frame::Subscribed { sub: 1 }).then_some(())).await
+        self.receive(|frame| matches!(frame, Frame::Subscribed { sub: 1, .. }).then_some(())).await
     }
 
     /// Sends a message to ourselves; returns the server's time of it, in its own counting.

@@ -1,7 +1,10 @@
 //! Ctrl-C and SIGTERM. Handled here and not by the host: Python's handler would only run once the
 //! command returns.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use tokio::sync::Notify;
 
@@ -39,6 +42,16 @@ pub(super) async fn interrupted() {
     if !was_interrupted() {
         notified.await;
     }
+}
+
+/// Waits so long, or until the first signal.
+pub(super) fn sleep(time: Duration) {
+    runtime::handle().block_on(async {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = interrupted() => {}
+        }
+    });
 }
 
 #[cfg(unix)]

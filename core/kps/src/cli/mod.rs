@@ -3,6 +3,7 @@
 
 mod bench;
 mod doctor;
+mod history;
 mod inbox;
 mod interrupt;
 mod link;
@@ -45,6 +46,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> i32 {
         Command::Request(request) => request.run(),
         Command::Bench(bench) => bench.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::History(history) => history.run(),
+        Command::Replay(replay) => replay.run(),
+        Command::Verify(verify) => verify.run(),
     };
     match done {
         Ok(()) if interrupt::was_interrupted() => 130,
@@ -72,6 +76,9 @@ enum Command {
     Request(request::Request),
     Bench(bench::Bench),
     Doctor(doctor::Doctor),
+    History(history::History),
+    Replay(history::Replay),
+    Verify(history::Verify),
 }
 
 /// `1.5`, `250ms`, `10s`, `2m`.

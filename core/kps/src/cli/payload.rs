@@ -58,5 +58,7 @@ pub(super) fn object(message: &Message) -> Value {
         "sender": message.sender.id,
         "seq": message.seq,
         "time": message.time_ms,
+        "attempt": message.attempt,
+        "cursor": message.cursor.as_ref().map(ToString::to_string),
     })
 }

@@ -138,7 +138,7 @@ impl Pub {
 }
 
 /// Waits until the server has accepted everything; fails with the first refusal.
-fn flush(bridge: &Bridge, inbox: &mut Inbox) -> Result<()> {
+pub(super) fn flush(bridge: &Bridge, inbox: &mut Inbox) -> Result<()> {
     let token = bridge.flush_event(&inbox.mailbox);
     while let Some(event) = inbox.next(None) {
         match event {

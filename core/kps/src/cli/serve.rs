@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use kps_proto::{Error, ErrorKind, Result};
+use kps_proto::{Error, ErrorKind, Result, history::HistoryRule};
 
 use super::{bytes, duration, interrupt};
 use crate::{Server, ServerOptions, auth::Token, net::identity::TlsIdentity, runtime};
@@ -41,6 +41,16 @@ pub(super) struct Serve {
     /// A server that publish_to_server may reach, besides this machine's; may be repeated
     #[arg(long, value_name = "HOST[:PORT]")]
     server_address: Vec<String>,
+    /// Keep the messages of these topics, like 'orders.>' or 'orders.> age=7d bytes=10G'; may be
+    /// repeated
+    #[arg(long, value_parser = HistoryRule::parse, value_name = "RULE")]
+    history: Vec<HistoryRule>,
+    /// The folder for what is kept; without it, in memory
+    #[arg(long, value_name = "DIR", requires = "history")]
+    data: Option<PathBuf>,
+    /// A message with the id of another one inside this window is not kept again
+    #[arg(long, value_parser = duration, default_value = "2m", value_name = "TIME")]
+    duplicate_window: Duration,
     /// Refuse subscriptions that would pause their publishers
     #[arg(long)]
     forbid_block: bool,
@@ -116,6 +126,9 @@ impl Serve {
             allowed_origins: self.allow_origin,
             allowed_hosts: self.allow_host,
             server_addresses: self.server_address,
+            history: self.history,
+            data: self.data,
+            duplicate_window: self.duplicate_window,
             forbid_block: self.forbid_block,
             max_connections: self.max_connections,
             ..ServerOptions::default()

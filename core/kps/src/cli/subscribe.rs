@@ -1,13 +1,13 @@
 //! `kps sub`.
 
-use std::io::Write;
+use std::{io::Write, time::SystemTime};
 
 use clap::Args;
 use kps_proto::{
     Result,
     message::Answer,
     message::Payload,
-    options::{Overflow, SubscribeOptions},
+    options::{Overflow, StartAt, SubscribeOptions},
 };
 
 use super::{
@@ -27,6 +27,13 @@ pub(super) struct Sub {
     /// Share the messages with the other members of this group
     #[arg(long)]
     group: Option<String>,
+    /// Where to begin: new, last (the newest message of each topic), all, a cursor, or a time like 10m
+    /// for ten minutes ago
+    #[arg(long, value_parser = start, default_value = "new")]
+    start: StartAt,
+    /// The name under which the server keeps the progress; a message counts as done when it is printed
+    #[arg(long, value_name = "NAME")]
+    durable: Option<String>,
     /// What happens when the queue is full: block, drop_oldest, drop_newest, latest, disconnect
     #[arg(long, value_parser = overflow, default_value = "block")]
     overflow: Overflow,
@@ -48,6 +55,14 @@ fn overflow(name: &str) -> Result<Overflow, String> {
         .ok_or_else(|| "expected block, drop_oldest, drop_newest, latest or disconnect".into())
 }
 
+fn start(text: &str) -> Result<StartAt, String> {
+    let Ok(ago) = super::duration(text) else {
+        return StartAt::parse(text).map_err(|error| error.message().to_owned());
+    };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok(StartAt::Time(u64::try_from(now.saturating_sub(ago).as_millis()).unwrap_or(0)))
+}
+
 impl Sub {
     pub(super) fn run(self) -> Result<()> {
         let (bridge, mut inbox) = self.link.connect()?;
@@ -61,6 +76,9 @@ impl Sub {
             group: self.group.clone(),
             overflow: self.overflow,
             capacity: self.capacity,
+            start: self.start.clone(),
+            durable: self.durable.clone(),
+            ..SubscribeOptions::default()
         };
         for pattern in &self.pattern {
             bridge.subscribe(&inbox.mailbox, pattern, options.clone())?;

@@ -70,7 +70,7 @@ impl Bridge {
     /// Starts connecting and returns at once.
     ///
     /// # Errors
-    /// `invalid_argument` for a wrong URL.
+    /// `invalid_argument` for a wrong URL; `store_failed` or `store_corrupt` for the outbox' file.
     pub fn start(options: ConnectOptions) -> Result<Bridge> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let transport = match &options.transport {
@@ -241,10 +241,18 @@ impl Bridge {
         let expires = options.ack.is_some() || options.extras.is_some();
         let now = if expires { runtime::now() } else { Time::ZERO };
         let number = inner.session(|session| {
-            let number = session.publish(now, to, content_type, payload, &options)?;
             if options.ack.is_some() {
+                let number = session.publish(now, to, content_type, payload, &options)?;
                 inner.check_deadline(session);
+                return Ok(number);
             }
+            // Who waits for answers waits in this process: only the rest outlives it.
+            let Some(disk) = &inner.disk else {
+                return session.publish(now, to, content_type, payload, &options);
+            };
+            disk.check()?;
+            let number = session.publish(now, to, content_type, payload, &options)?;
+            disk.keep(number, to, content_type, payload, &options, session);
             Ok(number)
         })?;
         inner.queued(HEADER + payload.len(), hint);
@@ -393,7 +401,9 @@ impl Bridge {
     fn begin_again(&self, parents: *mut Arc<Inner>) -> &Arc<Inner> {
         let shared = &*self.0;
         // The parent lives on under its id: the server makes another one for the child.
-        let options = Arc::new(ConnectOptions { id: None, ..(*shared.options).clone() });
+        // So does its outbox' file.
+        let options = (*shared.options).clone();
+        let options = Arc::new(ConnectOptions { id: None, outbox: None, ..options });
         let inner = Inner::start(shared.key, options, shared.transport.clone())
             .expect("it started once with the same options");
         if shared.closed.load(Ordering::Relaxed) {

@@ -113,6 +113,7 @@ fn is_news(event: &Event) -> bool {
         event,
         Event::State { .. }
             | Event::PublishFailed { .. }
+            | Event::OutboxFlushed { .. }
             | Event::Goaway { .. }
             | Event::ClientConnected { .. }
             | Event::ClientDisconnected { .. }

@@ -300,11 +300,12 @@ impl Client {
         receipt: Option<ReceiptLevel>,
     ) -> Result<Receipt> {
         let extras = (!extras.is_empty()).then_some(extras);
-        let options = PublishOptions { extras, receipt, target: NATIVE, ack: None };
+        let options =
+            PublishOptions { extras, receipt, target: NATIVE, ..PublishOptions::default() };
         let mut desks = self.desk().0.lock();
         let (content_type, bytes) = (payload.content_type, &payload.bytes);
         let number = self.bridge.publish(to, content_type, bytes, options, FlushHint::Now)?;
-        let reached = receipt.filter(|level| *level >= ReceiptLevel::Accepted).map(|_| {
+        let reached = receipt.filter(|level| *level > ReceiptLevel::Queued).map(|_| {
             let (waiter, reached) = oneshot::channel();
             desks.receipts.insert(number, waiter);
             reached

@@ -20,6 +20,7 @@ use super::{
     CloseReport, ConnectOptions, FlushHint,
     bell::Bell,
     desk::Desk,
+    disk::Disk,
     driver::Driver,
     lock::Lock,
     outlets::{CLOSING, EVERYBODY, Outlets},
@@ -61,6 +62,8 @@ pub(super) struct Inner {
     pub(super) armed: AtomicU64,
     pub(super) status: watch::Sender<Status>,
     session: Lock<Session>,
+    /// The outbox' copy on disk, if one is wanted.
+    pub(super) disk: Option<Disk>,
     writer: Lock<Writer>,
     /// Something was queued since the writer last looked.
     dirty: AtomicBool,
@@ -115,6 +118,7 @@ impl Inner {
                 hard_bytes: options.outbox_hard,
                 ..OutboxBounds::default()
             },
+            outbox_on_disk: options.outbox.is_some(),
             backoff: Backoff {
                 reconnect: options.reconnect,
                 min: options.reconnect_min,
@@ -126,6 +130,9 @@ impl Inner {
             let sentence = format!("the system gives no random numbers: {error}");
             Error::new(kps_proto::ErrorKind::Internal, sentence)
         })?;
+        let mut session = Session::new(config, seed);
+        let disk = options.outbox.as_deref();
+        let disk = disk.map(|path| Disk::open(path, &mut session)).transpose()?;
         let inner = Arc::new(Inner {
             key,
             generation: runtime::generation(),
@@ -139,7 +146,8 @@ impl Inner {
             blocked: AtomicBool::new(false),
             armed: AtomicU64::new(0),
             status: watch::Sender::new(Status { state: State::Connecting, error: None }),
-            session: Lock::new(Session::new(config, seed)),
+            session: Lock::new(session),
+            disk,
             writer: Lock::default(),
             dirty: AtomicBool::new(false),
             written: AtomicU64::new(0),
@@ -147,6 +155,9 @@ impl Inner {
             closing: Lock::default(),
             is_closing: AtomicBool::new(false),
         });
+        if let Some(disk) = &inner.disk {
+            disk.set_owner(Arc::downgrade(&inner));
+        }
         runtime::close_at_exit(Arc::downgrade(&(inner.clone() as Arc<dyn runtime::Exit>)));
         runtime::spawn(Driver::new(inner.clone()));
         Ok(inner)
@@ -155,14 +166,19 @@ impl Inner {
     /// Runs `with` on the session and tells everybody what came of it.
     pub(super) fn with_session<T>(&self, with: impl FnOnce(&mut Session, &mut Events) -> T) -> T {
         let mut events = Events::new();
-        let result = with(&mut self.session.lock(), &mut events);
+        let result = self.session(|session| with(session, &mut events));
         self.deliver(&mut events);
         result
     }
 
     /// Runs `with` on the session, where it cannot cause events.
     pub(super) fn session<T>(&self, with: impl FnOnce(&mut Session) -> T) -> T {
-        with(&mut self.session.lock())
+        let mut session = self.session.lock();
+        let result = with(&mut session);
+        if let Some(disk) = &self.disk {
+            disk.release(session.released());
+        }
+        result
     }
 
     /// Hands `events` to whom they are for.
@@ -363,12 +379,19 @@ impl Inner {
             let mut closing = self.closing.lock();
             let mut session = self.session.lock();
             let accepted = session.ledger().published.accepted;
-            let abandoned = session.close(now, &mut events).abandoned;
+            if let Some(disk) = &self.disk {
+                disk.seal();
+            }
+            let left = session.close(now, &mut events).abandoned;
+            let is_kept = |number| self.disk.as_ref().is_some_and(|disk| disk.holds(number));
+            let (kept, abandoned): (Vec<_>, Vec<_>) =
+                left.into_iter().partition(|(number, _)| is_kept(*number));
+            let abandoned: Vec<String> = abandoned.into_iter().map(|(_, id)| id).collect();
             let flushed = match closing.deadline {
                 Some(_) => accepted.saturating_sub(closing.accepted_before),
                 None => 0,
             };
-            let report = CloseReport { flushed, kept: 0, abandoned };
+            let report = CloseReport { flushed, kept: kept.len() as u64, abandoned };
             closing.report = Some(report.clone());
             report
         };
@@ -385,6 +408,9 @@ impl Inner {
     /// The link is gone too: whoever waits for the close is told.
     pub(super) fn ended(&self) {
         self.set_link(None);
+        if let Some(disk) = &self.disk {
+            disk.close();
+        }
         let mut closing = self.closing.lock();
         let report = closing.report.clone().unwrap_or_default();
         let waiters = std::mem::take(&mut closing.waiters);

@@ -4,6 +4,8 @@ mod ack;
 mod bell;
 mod bridge;
 mod desk;
+#[cfg_attr(not(feature = "store"), path = "without_store.rs")]
+mod disk;
 mod driver;
 mod face;
 mod inner;

@@ -1,6 +1,6 @@
 //! How to connect.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::net::{TlsOptions, Transport};
 
@@ -27,6 +27,10 @@ pub struct ConnectOptions {
     pub reconnect_min: Duration,
     /// The longest pause between attempts. 5 s.
     pub reconnect_max: Duration,
+    /// A file that keeps what is published until the server has it for good: it outlives the process,
+    /// which sends it again when it is back. One process has it at a time; a forked child's outbox is
+    /// in memory. Publishes that wait for answers are not kept. `None`: in memory.
+    pub outbox: Option<PathBuf>,
     /// Bytes in the outbox above which receipts wait. 8 MiB.
     pub outbox_soft: usize,
     /// Bytes in the outbox above which `publish` fails with `outbox_full`. 64 MiB.
@@ -50,6 +54,7 @@ impl Default for ConnectOptions {
             reconnect: true,
             reconnect_min: Duration::from_millis(100),
             reconnect_max: Duration::from_secs(5),
+            outbox: None,
             outbox_soft: 8 << 20,
             outbox_hard: 64 << 20,
             tls: TlsOptions::default(),

@@ -144,7 +144,7 @@ impl Dialogue {
                 self.deliver(*sub, published, *delivery, egress);
             }
             Output::Accepted { published, .. } => self.accepted(*published, egress),
-            Output::Subscribed { sub } => {
+            Output::Subscribed { sub, .. } => {
                 if let Some(topic) = self.topics.get(sub) {
                     put(&Reply::Subscribed { topic }, egress);
                 }
@@ -183,7 +183,7 @@ impl Dialogue {
             Output::Error { reference, error } => self.refused(*reference, error, egress),
             Output::Close(error) => put(&Reply::Error { error, topic: "", ack_id: "" }, egress),
             // KPS JSON has no words for these.
-            Output::Cancel { .. } | Output::Resumed { .. } => {}
+            Output::Stored { .. } | Output::Cancel { .. } | Output::Resumed { .. } => {}
         }
     }
 
@@ -198,10 +198,10 @@ impl Dialogue {
         if sub != 0 && delivery.is_none() {
             // The same text for every recipient: checked and written once.
             return egress.put_text(published, |egress| {
-                put(&Reply::Publish { topic, from, data: &Json::of(&published.payload) }, egress);
+                put(&Reply::Publish { topic, from, data: &json(published) }, egress);
             });
         }
-        let data = &Json::of(&published.payload);
+        let data = &json(published);
         match (sub, delivery) {
             (_, None) => put(&Reply::DirectMessage { from, data }, egress),
             (sub, Some(delivery)) => {
@@ -282,4 +282,8 @@ impl Dialogue {
             self.finished_rows -= status.len();
         }
     }
+}
+
+fn json(published: &Published) -> Json<'_> {
+    Json::of_bytes(published.payload.content_type, &published.payload.bytes)
 }

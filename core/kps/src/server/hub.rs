@@ -10,15 +10,18 @@ use std::{
 };
 
 use kps_proto::{
+    Result,
     bus::{Bus, BusConfig, Notice, Output, PortId},
     clock::Time,
+    history::Write,
 };
 use parking_lot::{Mutex, MutexGuard};
 use slotmap::SecondaryMap;
 use tokio::sync::Notify;
 
 use super::{
-    connection::Connection, egress::Egress, events::Listeners, options::ServerOptions, relay,
+    connection::Connection, egress::Egress, events::Listeners, keeper::Keeper,
+    options::ServerOptions, relay,
 };
 use crate::{
     auth::{OnConnect, Tokens},
@@ -38,6 +41,8 @@ pub(super) struct Hub {
     /// The hook of the options, until the host sets another one.
     pub(super) on_connect: Mutex<Option<OnConnect>>,
     pub(super) listeners: Listeners,
+    /// Keeps what topics with history hold.
+    keeper: Option<Keeper>,
     start: Instant,
     generation: u32,
     state: Mutex<State>,
@@ -69,6 +74,7 @@ struct Work {
     outputs: Vec<Output>,
     batches: Vec<Batch>,
     notices: Vec<Notice>,
+    writes: Vec<Write>,
     egress: Egress,
 }
 
@@ -79,17 +85,21 @@ struct Batch {
 }
 
 impl Hub {
-    pub(super) fn new(options: ServerOptions) -> Arc<Hub> {
+    pub(super) fn new(options: ServerOptions) -> Result<Arc<Hub>> {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let wall_ms = u64::try_from(wall.as_millis()).unwrap_or(0);
+        let (keeper, history) = Keeper::open(&options, wall_ms)?.unzip();
+        let history = history.unwrap_or_default();
         let bus = Bus::new(BusConfig {
             limits: options.limits.clone(),
             timings: options.timings.clone(),
             forbid_block: options.forbid_block,
-            epoch: wall_ms,
+            epoch: history.recovered.epoch.max(wall_ms),
             time_base_ms: wall_ms,
+            history,
         });
-        Arc::new(Hub {
+        Ok(Arc::new(Hub {
+            keeper,
             tokens: Tokens::new(options.tokens.clone()),
             on_connect: Mutex::new(options.on_connect.clone()),
             options,
@@ -105,7 +115,7 @@ impl Hub {
             closing: AtomicBool::new(false),
             stop: Notify::new(),
             empty: Notify::new(),
-        })
+        }))
     }
 
     /// The bus' clock.
@@ -150,7 +160,7 @@ impl Hub {
         mut state: MutexGuard<'_, State>,
         now: Time,
     ) {
-        let Work { ports, outputs, batches, notices, egress } = &mut *work;
+        let Work { ports, outputs, batches, notices, writes, egress } = &mut *work;
         let State { bus, links } = &mut *state;
         bus.take_ready(ports);
         for port in ports.drain(..) {
@@ -167,8 +177,14 @@ impl Hub {
             }
         }
         notices.extend(bus.take_notices());
+        bus.take_writes(writes);
         let deadline = bus.deadline();
         drop(state);
+        if let Some(keeper) = &self.keeper
+            && !writes.is_empty()
+        {
+            keeper.write(std::mem::take(writes));
+        }
         let mut outputs = outputs.drain(..);
         for batch in batches.drain(..) {
             let outputs = outputs.by_ref().take(batch.count);
@@ -236,6 +252,11 @@ impl Hub {
                     None => self.listeners.client_disconnected(client_id),
                 }
             }
+            Notice::Read { reader, query } => {
+                if let Some(keeper) = &self.keeper {
+                    keeper.read(reader, query);
+                }
+            }
             Notice::PublishToServer { relay, address, payload } => {
                 let hub = self.clone();
                 tokio::spawn(async move {
@@ -245,6 +266,15 @@ impl Hub {
                 });
             }
         }
+    }
+
+    /// The patterns of topics with history.
+    pub(super) fn kept_patterns(&self) -> Vec<&str> {
+        self.keeper.as_ref().map_or_else(Vec::new, Keeper::patterns)
+    }
+
+    pub(super) fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.as_ref()
     }
 
     /// Connected clients of a namespace, this process' own left out.

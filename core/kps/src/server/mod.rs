@@ -12,6 +12,8 @@ mod gate;
 mod handshake;
 mod http;
 mod hub;
+#[cfg_attr(not(feature = "store"), path = "without_store.rs")]
+mod keeper;
 mod kps_json;
 mod native;
 mod options;
@@ -42,6 +44,7 @@ use self::{
     handshake::Guest,
     http::{Dialect, Introduction, Upgraded},
     hub::Hub,
+    keeper::Keeper,
     socket::Socket,
 };
 use crate::{
@@ -85,7 +88,7 @@ impl Server {
     /// Fails with `bind_failed` when the address cannot be used, and with `invalid_argument` when
     /// it is reachable from other machines and nobody is kept out.
     pub fn start(options: ServerOptions) -> Result<Server> {
-        let hub = Hub::new(options);
+        let hub = Hub::new(options)?;
         let options = &hub.options;
         let secure = options.tls.is_some();
         let (mut address, mut name) = (None, None);
@@ -107,6 +110,8 @@ impl Server {
             runtime.spawn(listen(hub.clone(), listener));
         }
         runtime::spawn(hub.clone().run_clock());
+        let keeping = hub.clone();
+        runtime::spawn(async move { Keeper::run(&keeping).await });
         let running = Arc::new(Running {
             hub,
             address,
@@ -204,6 +209,18 @@ impl Server {
         self.0.hub.if_here(|bus| bus.ledger())
     }
 
+    /// Forgets a durable subscription of the default namespace and its progress; its clients' streams
+    /// end with `not_found`. Fails with `not_found` if there is none.
+    pub fn remove_durable(&self, name: &str) -> Result<()> {
+        let removed = match self.0.hub.is_here() {
+            true => self.0.hub.with_bus(|bus, now| bus.remove_durable(now, "", name)),
+            false => Err(Error::new(ErrorKind::Closed, "the server is in another process")),
+        };
+        let hub = self.0.hub.clone();
+        runtime::spawn(async move { hub.send_ready() });
+        removed
+    }
+
     /// Bytes of all messages that wait in the server.
     pub fn memory(&self) -> usize {
         self.0.hub.if_here(|bus| bus.memory())
@@ -233,10 +250,14 @@ impl Running {
         if let Some(own) = self.own.get() {
             own.close(timeout / 2).await;
         }
+        // What was accepted is stored, and its publishers hear so, before anybody says goodbye.
+        let _ = tokio::time::timeout_at(deadline, Keeper::flush(&self.hub)).await;
         self.hub.start_closing();
         // Whoever has not gone by then is left alone.
         let _ = tokio::time::timeout_at(deadline, self.hub.wait_until_empty()).await;
         self.hub.links().iter().for_each(|link| link.abandon());
+        // A disk that hangs must not keep the process.
+        let _ = tokio::time::timeout_at(deadline, Keeper::close(&self.hub)).await;
     }
 }
 

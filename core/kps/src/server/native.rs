@@ -4,11 +4,15 @@ use std::{cell::Cell, collections::HashMap, sync::Arc};
 
 use kps_proto::{
     Error, ErrorKind, Result,
-    bus::{Attach, Attached, Output, PortKind, Principal, Published, Publisher},
+    bus::{Attach, Attached, Output, PortKind, Principal, Published},
     clock::Time,
+    message::Sender,
     wire::{
         self, Frames,
-        frame::{ErrorFrame, Frame, Hello, MessageFrame, Name, Reference, Welcome},
+        frame::{
+            ErrorFrame, Frame, Hello, HistoryFrame, MessageFrame, Name, Reference, Welcome,
+            features,
+        },
         v1::VERSION,
     },
 };
@@ -72,7 +76,7 @@ pub(super) async fn greet(mut guest: Guest) -> Option<(Arc<Connection>, Guest)> 
     let encoder = Encoder::new(hub.options.limits.aliases);
     let link = guest.become_link(attached.port, Dialect::Native(encoder));
     link.say(&hub, None, |_, egress| {
-        put(&Frame::Welcome(welcome(&hub, &attached)), egress);
+        put(&Frame::Welcome(welcome(&hub, &attached, hello.features)), egress);
     });
     if let Err(error) = receive(&hub, &link, rest) {
         link.fatal(&hub, error);
@@ -102,15 +106,16 @@ async fn authorize(guest: &Guest, hello: &Hello<'_>) -> Result<Principal> {
     guest.authorize(token, hello.namespace, hello.client_id).await
 }
 
-fn welcome<'a>(hub: &'a Hub, attached: &'a Attached) -> Welcome<'a> {
+fn welcome<'a>(hub: &'a Hub, attached: &'a Attached, wanted: u64) -> Welcome<'a> {
     let (limits, timings) = (&hub.options.limits, &hub.options.timings);
     let millis =
         |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let (epoch, time_base_ms) =
         hub.with_bus(|bus, _| (bus.config().epoch, bus.config().time_base_ms));
+    let patterns = hub.kept_patterns();
     Welcome {
         version: VERSION,
-        features: 0,
+        features: if patterns.is_empty() { 0 } else { wanted & features::HISTORY },
         client_id: &attached.client_id,
         session: &attached.session,
         resumed: attached.resumed,
@@ -125,6 +130,7 @@ fn welcome<'a>(hub: &'a Hub, attached: &'a Attached) -> Welcome<'a> {
         publish_window_bytes: limits.publish_window_bytes,
         aliases: u32::try_from(limits.aliases).unwrap_or(u32::MAX).max(MIN_ALIASES),
         server: SERVER,
+        history: HistoryFrame { on_disk: hub.options.data.is_some(), patterns },
     }
 }
 
@@ -252,7 +258,7 @@ impl Encoder {
             seq: published.seq,
             number: published.number,
             time: published.time.as_micros() / 1000,
-            attempt: 1,
+            attempt: published.attempt(),
             delivery,
             request: published.request,
             maybe_duplicate: published.maybe_duplicate,
@@ -262,7 +268,7 @@ impl Encoder {
         };
         wire::encode_message_head(&frame, payload.len(), &mut egress.buffer);
         if payload.len() >= SHARE_FROM {
-            egress.share(payload.clone());
+            egress.share(published.share());
         } else {
             egress.buffer.extend_from_slice(payload);
         }
@@ -290,7 +296,7 @@ struct Names {
 
 enum Held {
     Topic(Arc<str>),
-    Sender(Arc<Publisher>),
+    Sender(Arc<Sender>),
 }
 
 impl Held {

@@ -1,9 +1,10 @@
 //! How to start a server.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use kps_proto::{
     Error, ErrorKind, Result,
+    history::HistoryRule,
     options::{Limits, Timings},
 };
 
@@ -42,6 +43,14 @@ pub struct ServerOptions {
     pub timings: Timings,
     /// Refuse subscriptions with overflow `block`.
     pub forbid_block: bool,
+    /// Topics whose messages are kept; empty: none. Without `data` they are kept in memory, 256 MiB per
+    /// rule unless it says less.
+    pub history: Vec<HistoryRule>,
+    /// The folder for what is kept. With it publishes to topics with history reach the receipt
+    /// `stored`, and all of it outlives the server.
+    pub data: Option<PathBuf>,
+    /// A message with the id of another one inside this window is not kept again. 2 min.
+    pub duplicate_window: Duration,
     /// Connections at the same time; one more is told so and closed. 100,000.
     pub max_connections: usize,
     /// How long a connection may take from its first byte to its handshake. 10 s.
@@ -64,6 +73,9 @@ impl Default for ServerOptions {
             limits: Limits::default(),
             timings: Timings::default(),
             forbid_block: false,
+            history: Vec::new(),
+            data: None,
+            duplicate_window: Duration::from_secs(120),
             max_connections: 100_000,
             handshake_timeout: Duration::from_secs(10),
             on_connect: None,
@@ -105,6 +117,8 @@ impl fmt::Debug for ServerOptions {
             .field("allowed_hosts", &self.allowed_hosts)
             .field("server_addresses", &self.server_addresses)
             .field("forbid_block", &self.forbid_block)
+            .field("history", &self.history)
+            .field("data", &self.data)
             .field("max_connections", &self.max_connections)
             .finish_non_exhaustive()
     }

@@ -12,7 +12,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use rustls::ServerConnection;
-use tokio::net::TcpStream;
+use tokio::{io::Interest, net::TcpStream};
 
 use crate::{net::mem, runtime::OwnedByProcess};
 
@@ -91,7 +91,7 @@ impl Socket {
 
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let Socket::Tls(Tcp { stream, .. }, tls) = self else {
-            return self.stream().try_read(buffer);
+            return read_until_drained(self.stream(), buffer);
         };
         let mut tls = tls.lock();
         loop {
@@ -179,6 +179,26 @@ impl Socket {
     pub(super) fn carries_messages(&self) -> bool {
         matches!(self, Socket::Memory(_))
     }
+}
+
+/// Reads, and takes the socket for drained when that fills less than the buffer: the next read then
+/// waits for the poller instead of asking the kernel, which saves a call per batch. Only right where
+/// the poller reports edges; tokio's own `poll_read`, which needs `&mut`, does the same.
+fn read_until_drained(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    if !cfg!(any(target_os = "linux", target_os = "macos")) {
+        return stream.try_read(buffer);
+    }
+    let mut count = 0;
+    let read = stream.try_io(Interest::READABLE, || {
+        count = stream.try_read(buffer)?;
+        match count {
+            0 => Ok(()),
+            count if count == buffer.len() => Ok(()),
+            // Tells tokio that the socket is not ready any more; what came meanwhile is a new edge.
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    });
+    if count > 0 { Ok(count) } else { read.map(|()| 0) }
 }
 
 fn flush_tls(stream: &TcpStream, tls: &mut ServerConnection) -> io::Result<()> {

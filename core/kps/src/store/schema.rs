@@ -88,9 +88,6 @@ CREATE TABLE ids (
 ) STRICT;
 CREATE TABLE sessions (
     origin TEXT PRIMARY KEY,
-    namespace TEXT NOT NULL,
-    client_id TEXT NOT NULL,
-    secret BLOB NOT NULL,
     published INTEGER NOT NULL,
     written_ms INTEGER NOT NULL,
     checksum INTEGER NOT NULL

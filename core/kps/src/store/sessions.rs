@@ -16,18 +16,11 @@ pub(super) fn save(
     session: &KeptSession,
     now: u64,
 ) -> Result<()> {
-    let KeptSession { origin, namespace, client_id, secret, published } = session;
+    let KeptSession { origin, published } = session;
     let checksum = checksum(session, now);
-    let sql = "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?)";
-    connection.prepare_cached(sql)?.execute((
-        origin,
-        namespace,
-        client_id,
-        &secret[..],
-        signed(*published),
-        signed(now),
-        checksum,
-    ))?;
+    let sql = "INSERT INTO sessions VALUES (?, ?, ?, ?)";
+    let values = (origin, signed(*published), signed(now), checksum);
+    connection.prepare_cached(sql)?.execute(values)?;
     sum.add(checksum);
     Ok(())
 }
@@ -48,16 +41,10 @@ pub(super) fn load(connection: &Connection, sum: Sum) -> Result<Vec<(KeptSession
     let mut sessions = Vec::new();
     let mut found = Sum::default();
     while let Some(row) = rows.next()? {
-        let session = KeptSession {
-            origin: row.get(0)?,
-            namespace: row.get(1)?,
-            client_id: row.get(2)?,
-            secret: row.get(3)?,
-            published: int(row, 4)?,
-        };
-        let written = int(row, 5)?;
+        let session = KeptSession { origin: row.get(0)?, published: int(row, 1)? };
+        let written = int(row, 2)?;
         let checksum = checksum(&session, written);
-        if row.get::<_, i64>(6)? != checksum {
+        if row.get::<_, i64>(3)? != checksum {
             return corrupt("a session does not have its checksum");
         }
         found.add(checksum);
@@ -70,11 +57,5 @@ pub(super) fn load(connection: &Connection, sum: Sum) -> Result<Vec<(KeptSession
 }
 
 fn checksum(session: &KeptSession, written: u64) -> i64 {
-    Checksum::of("sessions")
-        .text(&session.origin)
-        .text(&session.namespace)
-        .text(&session.client_id)
-        .bytes(&session.secret)
-        .ints([session.published, written])
-        .done()
+    Checksum::of("sessions").text(&session.origin).ints([session.published, written]).done()
 }

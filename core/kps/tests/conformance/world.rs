@@ -1,13 +1,24 @@
 //! The interpreter of conformance steps: what `tests/conformance/README.md` describes, over kps.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use kps::{
     Ack, Client, ConnectOptions, Error, ErrorKind, Event, HostMailbox, Receipt, Received, Result,
     Server, ServerOptions, To,
     auth::{self, Token},
     message::{Extras, ReceiptLevel},
-    options::{Overflow, SubscribeOptions},
+    options::{Overflow, Redelivery, StartAt, SubscribeOptions},
+    proto::history::HistoryRule,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -51,6 +62,27 @@ pub(crate) struct World {
     tasks: RefCell<HashMap<String, JoinHandle<Outcome>>>,
     gates: Rc<Gates>,
     logs: Rc<Logs>,
+    cursors: RefCell<HashMap<String, String>>,
+    folder: Folder,
+}
+
+/// The case's own folder, gone with it.
+struct Folder(PathBuf);
+
+impl Default for Folder {
+    fn default() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("kps-conformance-{}-{number}", std::process::id());
+        Folder(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Most cases never made it.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 #[derive(Clone)]
@@ -111,6 +143,7 @@ impl World {
     async fn act(self: &Rc<Self>, step: &Value) -> Outcome {
         match string(step, "do") {
             "start_server" => self.start_server(step),
+            "remove_durable" => self.remove_durable(step),
             "stop_server" => self.stop_server(step).await,
             "connect" => self.connect(step).await,
             "close" => self.close(step).await,
@@ -224,7 +257,7 @@ impl World {
             Some(listen) => self.address(listen),
             None => before.unwrap_or_else(|| "127.0.0.1:0".into()),
         };
-        let server = Server::start(server_options(listen, given)?)?;
+        let server = Server::start(server_options(listen, given, &self.folder.0)?)?;
         let own = Client::from(server.bridge()?.clone());
         let (woken, mut wakes) = mpsc::unbounded_channel();
         let mailbox = Arc::new(HostMailbox::new(move || {
@@ -302,6 +335,10 @@ impl World {
             reconnect_max: Duration::from_millis(50),
             ..ConnectOptions::new(url)
         };
+        if let Some(name) = given["outbox"]["$file"].as_str() {
+            std::fs::create_dir_all(&self.folder.0).expect("a temporary folder");
+            options.outbox = Some(self.folder.0.join(name));
+        }
         if let Some(timeout) = given.get("timeout") {
             options.timeout = seconds(timeout)?;
         }
@@ -390,7 +427,7 @@ impl World {
         let (client, topic) = (self.client(step), text(&step["topic"]));
         let given = &step["options"];
         let concurrency = given.get("concurrency").map_or(1, int);
-        if concurrency == 0 || given.get("start").is_some_and(|start| start != "new") {
+        if concurrency == 0 {
             return Err(Error::new(ErrorKind::InvalidArgument, "not expressible in Rust").into());
         }
         let overflow = match given["overflow"].as_str() {
@@ -402,6 +439,9 @@ impl World {
             group: given["group"].as_str().map(Into::into),
             overflow,
             capacity: given.get("capacity").map(|count| u32::try_from(int(count)).expect("small")),
+            start: self.start(&given["start"])?,
+            durable: given["durable"].as_str().map(Into::into),
+            redelivery: redelivery(given)?,
         };
         let sub = client.subscribe_with(&topic, options).await?;
         let name = self.sub_name(step);
@@ -430,6 +470,30 @@ impl World {
         let sub = Sub { client: string(step, "client").into(), topic, reads, commands: sender };
         self.subs.borrow_mut().insert(name, sub);
         Ok(())
+    }
+
+    fn start(&self, given: &Value) -> Result<StartAt> {
+        match given {
+            Value::Null => Ok(StartAt::New),
+            Value::Number(_) => {
+                Ok(StartAt::Time(u64::try_from(seconds(given)?.as_millis()).unwrap_or(u64::MAX)))
+            }
+            Value::String(text) => StartAt::parse(text),
+            other => StartAt::parse(&self.cursors.borrow()[string(other, "$cursor")]),
+        }
+    }
+
+    fn remember(&self, step: &Value, message: &Value) {
+        if let Some(name) = step["cursor"].as_str() {
+            let cursor = message["cursor"].as_str().expect("a message with a cursor");
+            self.cursors.borrow_mut().insert(name.into(), cursor.into());
+        }
+    }
+
+    fn remove_durable(&self, step: &Value) -> Outcome {
+        let server = step["server"].as_str().unwrap_or("server");
+        let server = self.servers.borrow()[server].clone();
+        Ok(server.remove_durable(string(step, "name"))?)
     }
 
     async fn unsubscribe(&self, step: &Value) -> Outcome {
@@ -465,7 +529,9 @@ impl World {
             (None, None, Some(Value::Null)) => Ok(()),
             (Some(Received::Gap(gap)), Some(wanted), _) => expect(wanted, &value::gap(&gap)),
             (Some(Received::Message(message)), None, wanted) if wanted != Some(&Value::Null) => {
-                wanted.map_or(Ok(()), |wanted| expect(wanted, &value::message(&message)))?;
+                let seen = value::message(&message);
+                wanted.map_or(Ok(()), |wanted| expect(wanted, &seen))?;
+                self.remember(step, &seen);
                 if let Some(answer) = step["then"].get("respond") {
                     message.respond(payload(answer))?;
                 }
@@ -509,14 +575,20 @@ impl World {
 
     async fn expect(&self, step: &Value) -> Outcome {
         for wanted in step["messages"].as_array().expect("messages") {
-            expect(wanted, &self.handled(step).await)?;
+            let message = self.handled(step).await;
+            expect(wanted, &message)?;
+            self.remember(step, &message);
         }
         Ok(())
     }
 
     async fn expect_last(&self, step: &Value) -> Outcome {
         for wanted in step["messages"].as_array().expect("messages") {
-            while !matches(wanted, &self.handled(step).await) {}
+            let mut message = self.handled(step).await;
+            while !matches(wanted, &message) {
+                message = self.handled(step).await;
+            }
+            self.remember(step, &message);
         }
         Ok(())
     }
@@ -596,7 +668,21 @@ impl World {
     }
 }
 
-fn server_options(listen: String, given: &Value) -> Result<ServerOptions> {
+fn redelivery(given: &Value) -> Result<Redelivery> {
+    let mut redelivery = Redelivery::default();
+    if let Some(time) = given.get("ack_wait") {
+        redelivery.ack_wait = seconds(time)?;
+    }
+    if let Some(time) = given.get("retry_delay") {
+        redelivery.retry_delay = seconds(time)?;
+    }
+    if let Some(attempts) = given.get("max_attempts") {
+        redelivery.max_attempts = u32::try_from(int(attempts)).expect("a small number");
+    }
+    Ok(redelivery)
+}
+
+fn server_options(listen: String, given: &Value, folder: &Path) -> Result<ServerOptions> {
     let mut options = ServerOptions::listen(listen);
     for (name, value) in given.as_object().into_iter().flatten() {
         match name.as_str() {
@@ -615,6 +701,13 @@ fn server_options(listen: String, given: &Value) -> Result<ServerOptions> {
                     options.tokens.push(token);
                 }
             }
+            "history" => {
+                let rules = value.as_array().expect("a list of rules").iter();
+                options.history =
+                    rules.map(|rule| HistoryRule::parse(&text(rule))).collect::<Result<_>>()?;
+            }
+            "data" => options.data = Some(folder.into()),
+            "duplicate_window" => options.duplicate_window = seconds(value)?,
             "insecure" => options.insecure = value == true,
             "forbid_block" => options.forbid_block = value == true,
             "max_payload" => options.limits.payload = int(value),
@@ -667,6 +760,7 @@ fn log_event(logs: &Logs, client: &str, event: &Event) {
         Event::PublishFailed { id, error, .. } => {
             logs.put(client, "publish_failed", json!([id, value::code(Some(error))]));
         }
+        Event::OutboxFlushed { count } => logs.put(client, "outbox_flushed", json!([count])),
         Event::ClientConnected { id } => logs.put(client, "client_connected", json!([&**id])),
         Event::ClientDisconnected { id } => logs.put(client, "client_disconnected", json!([&**id])),
         Event::ServerMessage { from, payload } => {

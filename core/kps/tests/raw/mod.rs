@@ -162,7 +162,7 @@ impl Raw {
         let sub = subscribe.sub;
         self.send(&[Frame::Subscribe(subscribe)]);
         self.until(|frame| {
-            matches!(frame, Frame::Subscribed { sub: s } if *s == sub).then_some(())
+            matches!(frame, Frame::Subscribed { sub: s, .. } if *s == sub).then_some(())
         });
     }
 

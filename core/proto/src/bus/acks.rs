@@ -114,7 +114,7 @@ impl Bus {
                 }
             };
             let row = u32::try_from(place).expect("fewer rows than subscriptions, which are u32");
-            session.deliveries.insert(delivery, Awaited { ack: key, row, sub: *sub });
+            session.deliveries.insert(delivery, Awaited::Row { ack: key, row, sub: *sub });
             deliveries.push(Some(delivery));
         }
         let entry = &mut self.acks[key];
@@ -236,9 +236,15 @@ impl Bus {
         let deliveries = &mut self.sessions[client].deliveries;
         let Some(awaited) = deliveries.remove(&delivery) else { return };
         shrink(deliveries);
-        let number = self.subscriptions.get(awaited.sub).map_or(u32::MAX, |sub| sub.number);
-        let Some(entry) = self.acks.get_mut(awaited.ack) else { return };
-        let row = &mut entry.rows[awaited.row as usize];
+        let (ack, row_number, sub) = match awaited {
+            Awaited::Row { ack, row, sub } => (ack, row, sub),
+            Awaited::Progress { durable, position, sub } => {
+                return self.settle_progress(now, (durable, position, sub), status, error);
+            }
+        };
+        let number = self.subscriptions.get(sub).map_or(u32::MAX, |sub| sub.number);
+        let Some(entry) = self.acks.get_mut(ack) else { return };
+        let row = &mut entry.rows[row_number as usize];
         row.awaited.retain(|other| *other != delivery);
         let new = Folded { status, error, data, oldest: number };
         row.folded = Some(match row.folded.take() {
@@ -251,14 +257,7 @@ impl Bus {
         });
         if row.awaited.is_empty() {
             let folded = row.folded.take().expect("set above");
-            self.finish_row(
-                now,
-                awaited.ack,
-                awaited.row,
-                folded.status,
-                folded.error,
-                folded.data,
-            );
+            self.finish_row(now, ack, row_number, folded.status, folded.error, folded.data);
         }
     }
 

@@ -11,12 +11,15 @@
 //! queues. Codecs, sockets and host calls stay outside the lock.
 
 mod acks;
+mod durable;
+mod history;
 mod ledger;
 mod output;
 mod principal;
 mod publish;
 mod pull;
 mod queue;
+mod replay;
 mod routes;
 mod sessions;
 mod state;
@@ -25,7 +28,7 @@ mod subscriptions;
 mod tests;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -36,12 +39,16 @@ use slotmap::SlotMap;
 
 use self::{
     acks::AckEntry,
+    durable::Durable,
+    history::History,
     routes::Space,
-    state::{AckKey, Port, Session, SessionKey, SubKey, Subscription, Timer},
+    state::{AckKey, DurableKey, Port, Session, SessionKey, SubKey, Subscription, Timer},
 };
 pub use self::{
+    durable::DEAD_LETTERS,
+    history::HistoryConfig,
     ledger::Ledger,
-    output::{Notice, Output, Published, Publisher, Relay},
+    output::{Notice, Output, Place, Published, Reader, Relay, Route},
     principal::Principal,
     sessions::{Attach, Attached, PortKind},
     state::PortId,
@@ -69,6 +76,20 @@ pub struct BusConfig {
     pub epoch: u64,
     /// What [`Time::ZERO`] is, in milliseconds since the Unix epoch.
     pub time_base_ms: u64,
+    /// What is kept.
+    pub history: HistoryConfig,
+}
+
+impl BusConfig {
+    /// Milliseconds since the Unix epoch.
+    fn wall_ms(&self, time: Time) -> u64 {
+        self.time_base_ms.saturating_add(time.as_micros() / 1000)
+    }
+
+    /// The inverse of [`BusConfig::wall_ms`]; what was before the start is at the start.
+    fn time_at(&self, wall_ms: u64) -> Time {
+        Time::from_micros(wall_ms.saturating_sub(self.time_base_ms).saturating_mul(1000))
+    }
 }
 
 /// The broker. See the [module](self) for how it is driven.
@@ -81,6 +102,9 @@ pub struct Bus {
     sessions: SlotMap<SessionKey, Session>,
     subscriptions: SlotMap<SubKey, Subscription>,
     acks: SlotMap<AckKey, AckEntry>,
+    durables: SlotMap<DurableKey, Durable>,
+    durable_names: HashMap<(usize, Arc<str>), DurableKey>,
+    history: History,
     timers: BTreeSet<(Time, Timer)>,
     ready: Vec<PortId>,
     notices: VecDeque<Notice>,
@@ -95,13 +119,16 @@ pub struct Bus {
 impl Bus {
     /// An empty bus.
     pub fn new(config: BusConfig) -> Bus {
-        Bus {
+        let mut bus = Bus {
+            history: History::new(&config.history),
             config,
             spaces: Vec::new(),
             ports: SlotMap::with_key(),
             sessions: SlotMap::with_key(),
             subscriptions: SlotMap::with_key(),
             acks: SlotMap::with_key(),
+            durables: SlotMap::with_key(),
+            durable_names: HashMap::default(),
             timers: BTreeSet::new(),
             ready: Vec::new(),
             notices: VecDeque::new(),
@@ -109,7 +136,10 @@ impl Bus {
             charged: 0,
             released: Arc::default(),
             closed: Ledger::default(),
-        }
+        };
+        bus.recover_ids();
+        bus.recover_durables();
+        bus
     }
 
     /// What it was made with.
@@ -154,7 +184,7 @@ impl Bus {
                 Ok(())
             }
             Frame::Answer(answer) => self.answer(now, port, session, answer),
-            Frame::Subscribe(subscribe) => self.subscribe(port, session, subscribe),
+            Frame::Subscribe(subscribe) => self.subscribe(now, port, session, subscribe),
             Frame::Unsubscribe { sub } => {
                 self.unsubscribe(now, port, session, *sub);
                 Ok(())
@@ -211,6 +241,8 @@ impl Bus {
                 Timer::Stall(sub) => self.check_stall(now, sub),
                 Timer::SelfStall(session) => self.check_self_stall(now, session),
                 Timer::Expiry(session) => self.session_expired(now, session),
+                Timer::AckWait(sub) => self.check_ack_wait(now, sub),
+                Timer::Retry(durable) => self.retry_due(now, durable),
             }
         }
         self.end_overrun(now);
@@ -238,7 +270,7 @@ impl Bus {
     }
 
     fn space(&self, namespace: &str) -> Option<&Space> {
-        self.spaces.iter().find(|space| space.name == namespace)
+        self.spaces.iter().find(|space| &*space.name == namespace)
     }
 
     /// Bytes of all messages the bus holds, with their records.

@@ -9,26 +9,29 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+
 use super::{
     queue::OVERHEAD,
-    state::{PortId, SessionKey},
+    state::{DurableKey, PortId, SessionKey, SubKey},
 };
 use crate::{
     clock::Time,
     error::Error,
+    history::Query,
     message::{Extras, Gap, GapReason, HandlerError, Payload, RowStatus, Sender},
-    wire::frame::{ErrorFrame, Extensions, Frame, GapFrame, Reference, Row},
+    wire::frame::{Earlier, ErrorFrame, Extensions, Frame, GapFrame, Reference, Row},
 };
 
 /// A message as the bus holds it, once for all its recipients.
+///
+/// Its topic and sender are its [`Route`]'s.
 #[derive(Debug)]
 pub struct Published {
-    /// Where to.
-    pub topic: Arc<str>,
-    /// By whom.
-    pub sender: Arc<Publisher>,
-    /// The payload.
-    pub payload: Payload,
+    /// Where to and by whom.
+    pub route: Arc<Route>,
+    /// The payload. See [`Published::share`] for bytes that outlive the message.
+    pub payload: Payload<Box<[u8]>>,
     /// The publisher's number.
     pub number: u64,
     /// Consecutive within the topic.
@@ -43,20 +46,62 @@ pub struct Published {
     pub extras: Option<Box<Extras>>,
     /// When it is not worth delivering any more.
     pub expires: Option<Time>,
+    /// Its place in history, if its topic has any.
+    pub place: Option<Box<Place>>,
 }
 
-/// A [`Sender`], with the bus whose memory its messages are charged to.
+/// A message's place in history.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub(super) position: u64,
+    /// 1 for the first time it is handed out.
+    pub(super) attempt: u32,
+    cursor: [u8; Cursor::LENGTH],
+    earlier: Option<Earlier>,
+}
+
+impl Place {
+    pub(super) fn new(epoch: u64, position: u64, earlier: Option<Earlier>) -> Place {
+        Place { position, attempt: 1, cursor: Cursor { epoch, position }.to_bytes(), earlier }
+    }
+}
+
+/// A place in a stream to come back to: behind a position, in the broker's run that gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cursor {
+    pub(super) epoch: u64,
+    pub(super) position: u64,
+}
+
+impl Cursor {
+    const LENGTH: usize = 16;
+
+    pub(super) fn to_bytes(self) -> [u8; Cursor::LENGTH] {
+        let both = u128::from(self.epoch) << 64 | u128::from(self.position);
+        both.to_be_bytes()
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Cursor> {
+        let both = u128::from_be_bytes(bytes.try_into().ok()?);
+        Some(Cursor { epoch: (both >> 64) as u64, position: both as u64 })
+    }
+}
+
+/// What the messages of one publisher on one topic have in common, with the bus whose memory they
+/// are charged to: a message counts one reference, not three.
 #[derive(Debug)]
-pub struct Publisher {
-    pub(super) sender: Sender,
-    /// Beside the sender, so that a message counts one reference, not two.
+pub struct Route {
+    /// Where to.
+    pub topic: Arc<str>,
+    /// By whom.
+    pub sender: Arc<Sender>,
     pub(super) released: Arc<AtomicU64>,
 }
 
-impl Deref for Publisher {
-    type Target = Sender;
-    fn deref(&self) -> &Sender {
-        &self.sender
+impl Deref for Published {
+    type Target = Route;
+    fn deref(&self) -> &Route {
+        &self.route
     }
 }
 
@@ -80,12 +125,37 @@ impl Published {
         }
     }
 
+    /// Its payload's bytes for others to hold: they keep the whole message instead of a copy.
+    pub fn share(self: &Arc<Self>) -> Bytes {
+        struct Held(Arc<Published>);
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.0.payload.bytes
+            }
+        }
+        Bytes::from_owner(Held(self.clone()))
+    }
+
+    /// Its place in history; 0: it has none.
+    pub(super) fn position(&self) -> u64 {
+        self.place.as_ref().map_or(0, |place| place.position)
+    }
+
+    /// How often it was handed out, this time included.
+    pub fn attempt(&self) -> u32 {
+        self.place.as_ref().map_or(1, |place| place.attempt)
+    }
+
     /// The extensions its `MSG` carries at `now`.
     pub fn extensions(&self, now: Time) -> Option<Box<Extensions<'_>>> {
-        if self.extras.is_none() && self.expires.is_none() {
+        if self.extras.is_none() && self.expires.is_none() && self.place.is_none() {
             return None;
         }
         let mut extensions = Extensions::default();
+        if let Some(place) = &self.place {
+            extensions.cursor = Some(&place.cursor);
+            extensions.earlier = place.earlier;
+        }
         if let Some(extras) = &self.extras {
             extensions.headers =
                 extras.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
@@ -98,7 +168,7 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
-        self.sender.released.fetch_add(self.cost() as u64, Ordering::Relaxed);
+        self.route.released.fetch_add(self.cost() as u64, Ordering::Relaxed);
     }
 }
 
@@ -126,10 +196,17 @@ pub enum Output {
         /// See [`Frame::Accepted`].
         answered: u64,
     },
+    /// `STORED`.
+    Stored {
+        /// See [`Frame::Stored`].
+        published: u64,
+    },
     /// `SUBSCRIBED`.
     Subscribed {
         /// The client's number for the subscription.
         sub: u32,
+        /// See [`Frame::Subscribed`].
+        cursor: Option<[u8; 16]>,
     },
     /// `UNSUBSCRIBED`.
     Unsubscribed {
@@ -197,7 +274,11 @@ impl Output {
             Output::Accepted { published, answered } => {
                 Frame::Accepted { published: *published, answered: *answered }
             }
-            Output::Subscribed { sub } => Frame::Subscribed { sub: *sub },
+            Output::Stored { published } => Frame::Stored { published: *published },
+            Output::Subscribed { sub, cursor } => Frame::Subscribed {
+                sub: *sub,
+                cursor: cursor.as_ref().map_or(&[], |cursor| &cursor[..]),
+            },
             Output::Unsubscribed { sub } => Frame::Unsubscribed { sub: *sub },
             Output::Recipients { number, clients } => Frame::Recipients {
                 number: *number,
@@ -278,6 +359,23 @@ pub enum Notice {
         /// What to pass on.
         payload: Payload,
     },
+    /// Read from the store and hand the answer to [`Bus::take_page`](super::Bus::take_page).
+    Read {
+        /// For whom.
+        reader: Reader,
+        /// What.
+        query: Query,
+    },
+}
+
+/// Who waits for a page of history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reader(pub(super) ReaderKey);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum ReaderKey {
+    Sub(SubKey),
+    Durable(DurableKey),
 }
 
 /// A publish that is to be passed on to another server.

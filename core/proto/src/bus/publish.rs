@@ -2,20 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{
-    Bus, Notice, PortKind, Published, Relay,
+    Bus, Notice, PortKind, Published, Relay, Route,
     queue::{OVERHEAD, Pushed},
     routes::{Group, TopicKey},
-    state::{Parked, PortId, SessionKey, SubKey, Subscription, Timer},
+    state::{Alias, Parked, ParkedOn, PortId, SessionKey, SubKey, Timer},
 };
 use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
     message::{Extras, GapReason, Payload, RowStatus},
-    options::Overflow,
+    options::{Limits, Overflow},
     topic,
     wire::frame::{Destination, Extensions, Name, Publish},
 };
@@ -26,14 +25,28 @@ pub(super) const LAZY: Duration = Duration::from_millis(20);
 /// A publish that was checked and not routed yet.
 #[derive(Debug)]
 pub(super) struct Draft {
-    pub(super) to: To,
-    pub(super) payload: Payload,
-    pub(super) number: u64,
-    pub(super) ack: Option<AckRequest>,
+    to: To,
+    payload: Payload<Box<[u8]>>,
+    number: u64,
     prompt: bool,
     maybe_duplicate: bool,
+    /// Boxed because most have none and every move copies it.
+    terms: Option<Box<Terms>>,
+}
+
+/// What only some publishes ask for.
+#[derive(Debug, Default)]
+struct Terms {
+    ack: Option<AckRequest>,
     extras: Option<Box<Extras>>,
     expires: Option<Time>,
+}
+
+impl Draft {
+    /// The publisher's own id for it.
+    fn id(&self) -> Option<&str> {
+        self.terms.as_ref()?.extras.as_ref()?.id.as_deref()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +57,7 @@ pub(super) struct AckRequest {
 
 #[derive(Debug)]
 pub(super) enum To {
-    Topic(TopicKey),
+    Topic(TopicKey, Arc<Route>),
     Client(Box<str>),
     Server(Box<str>),
 }
@@ -83,22 +96,20 @@ impl Bus {
                 "more was published than the window in WELCOME allows; wait for ACCEPTED",
             ));
         }
-        match self.draft(now, port, key, frame) {
-            Ok(draft) if waiting => {
-                self.sessions[key].parked.push_back(Parked::Message(Box::new(draft)));
+        if frame.extensions.as_ref().is_some_and(|extensions| extensions.settled) {
+            if waiting {
+                self.sessions[key].parked.push_back(Parked::Number(frame.number));
+            } else {
+                self.dealt_with(now, key, frame.number, 0, frame.prompt);
             }
-            Ok(mut draft) => {
-                if let Err(full) = self.accept(now, key, &mut draft) {
-                    self.park(now, key, Box::new(draft), &full);
-                }
-            }
-            Err(error) => {
-                self.refuse(key, frame.number, error);
-                if waiting {
-                    self.sessions[key].parked.push_back(Parked::Refused(frame.number));
-                } else {
-                    self.dealt_with(now, key, frame.number, 0, true);
-                }
+            return Ok(());
+        }
+        if let Err(error) = self.check(now, port, key, frame, waiting) {
+            self.refuse(key, frame.number, error);
+            if waiting {
+                self.sessions[key].parked.push_back(Parked::Number(frame.number));
+            } else {
+                self.dealt_with(now, key, frame.number, 0, true);
             }
         }
         Ok(())
@@ -119,14 +130,16 @@ impl Bus {
             ));
         }
         topic::check_name(name)?;
-        let space = self.sessions[self.ports[port].session].space;
-        let topic = self.spaces[space].topic(name);
+        let session = &self.sessions[self.ports[port].session];
+        let space = &mut self.spaces[session.space];
+        let topic = space.topic(name);
+        let route = session.route(space.name(topic).clone(), &self.released);
         let aliases = &mut self.ports[port].aliases;
         let place = number as usize;
         if aliases.len() <= place {
             aliases.resize(place + 1, None);
         }
-        aliases[place] = Some((topic, name.into()));
+        aliases[place] = Some(Alias { topic, route });
         Ok(())
     }
 
@@ -136,42 +149,53 @@ impl Bus {
         }
     }
 
-    fn draft(
+    /// Accepts a publish, or parks it behind others. An error refuses it.
+    fn check(
         &mut self,
         now: Time,
         port: PortId,
         key: SessionKey,
         frame: &Publish<'_>,
-    ) -> Result<Draft> {
-        let limits = &self.config.limits;
-        if frame.payload.len() > limits.payload {
+        waiting: bool,
+    ) -> Result<()> {
+        let limit = self.config.limits.payload;
+        let size = frame.payload.len();
+        if size > limit {
             return Err(Error::new(
                 ErrorKind::PayloadTooLarge,
                 format!(
-                    "the payload is {} bytes; the limit is {} (send a reference, or raise the limit)",
-                    frame.payload.len(),
-                    limits.payload
+                    "the payload is {size} bytes; the limit is {limit} \
+                     (send a reference, or raise the limit)"
                 ),
             ));
         }
         let to = match frame.to {
-            Destination::Topic(name) => To::Topic(self.resolve(port, key, name)?),
+            Destination::Topic(name) => self.resolve(port, name)?,
             Destination::Client(id) => To::Client(id.into()),
             Destination::Server(address) => To::Server(address.into()),
         };
-        let mut draft = Draft {
+        let terms = match (frame.ack, &frame.extensions) {
+            (false, None) => None,
+            _ => Some(self.terms(now, key, frame)?),
+        };
+        let draft = Draft {
             to,
-            payload: Payload {
-                content_type: frame.content_type,
-                bytes: Bytes::copy_from_slice(frame.payload),
-            },
+            payload: Payload { content_type: frame.content_type, bytes: frame.payload.into() },
             number: frame.number,
-            ack: None,
             prompt: frame.prompt,
             maybe_duplicate: frame.maybe_duplicate,
-            extras: None,
-            expires: None,
+            terms,
         };
+        if waiting {
+            self.sessions[key].parked.push_back(Parked::Message(Box::new(draft)));
+        } else {
+            self.accept(now, key, draft);
+        }
+        Ok(())
+    }
+
+    fn terms(&self, now: Time, key: SessionKey, frame: &Publish<'_>) -> Result<Box<Terms>> {
+        let mut terms = Terms::default();
         if frame.ack {
             let timeout = frame.extensions.as_ref().and_then(|ext| ext.ack_timeout_ms);
             let timeout = timeout.map_or(self.config.timings.ack_timeout, Duration::from_millis);
@@ -182,67 +206,73 @@ impl Bus {
                 ));
             }
             if frame.request {
-                draft.expires = Some(now + timeout);
+                terms.expires = Some(now + timeout);
             }
-            draft.ack = Some(AckRequest { timeout, request: frame.request });
+            terms.ack = Some(AckRequest { timeout, request: frame.request });
         }
         if let Some(extensions) = &frame.extensions {
             if let Some(ttl) = extensions.ttl_ms {
                 let expires = now + Duration::from_millis(ttl);
-                draft.expires = Some(draft.expires.map_or(expires, |other| other.min(expires)));
+                terms.expires = Some(terms.expires.map_or(expires, |other| other.min(expires)));
             }
-            draft.extras = extras(extensions, self.config.limits.headers)?;
+            terms.extras = extras(extensions, &self.config.limits)?;
         }
-        Ok(draft)
+        Ok(Box::new(terms))
     }
 
-    fn resolve(&mut self, port: PortId, key: SessionKey, name: Name<'_>) -> Result<TopicKey> {
-        let session = &self.sessions[key];
-        let space = &mut self.spaces[session.space];
-        let topic = match name {
+    fn resolve(&mut self, port: PortId, name: Name<'_>) -> Result<To> {
+        let port = &self.ports[port];
+        let session = &self.sessions[port.session];
+        match name {
             Name::Inline(name) => {
                 topic::check_name(name)?;
                 session.principal.check_publish(name)?;
-                return Ok(space.topic(name));
+                let space = &mut self.spaces[session.space];
+                let topic = space.topic(name);
+                let route = session.route(space.name(topic).clone(), &self.released);
+                Ok(To::Topic(topic, route))
             }
             Name::Alias(number) => {
-                let alias = self.ports[port].aliases.get_mut(number as usize);
-                let Some((topic, name)) = alias.and_then(Option::as_mut) else {
+                let alias = port.aliases.get(number as usize);
+                let Some(Alias { topic, route }) = alias.and_then(Option::as_ref) else {
                     return Err(Error::new(
                         ErrorKind::InvalidTopic,
                         format!("alias {number} stands for nothing on this connection"),
                     ));
                 };
-                session.principal.check_publish(name)?;
-                if !space.knows(*topic) {
-                    *topic = space.topic(name);
-                }
-                *topic
+                session.principal.check_publish(&route.topic)?;
+                Ok(To::Topic(*topic, route.clone()))
             }
-        };
-        Ok(topic)
+        }
     }
 
-    /// Routes `draft` and takes its payload, or says which full `block` subscriptions it must
-    /// wait for.
-    fn accept(&mut self, now: Time, key: SessionKey, draft: &mut Draft) -> Result<(), Targets> {
+    /// Routes `draft`, or parks it until what it is for has room: full `block` subscriptions, or the
+    /// store.
+    fn accept(&mut self, now: Time, key: SessionKey, draft: Draft) {
         let mut targets = Targets::new();
         let cost = draft.payload.bytes.len() + OVERHEAD;
         let room = self.memory() + cost <= self.config.limits.server_bytes;
-        let session = &mut self.sessions[key];
-        let (topic, seq) = match &draft.to {
-            To::Topic(topic) => {
-                let space = &mut self.spaces[session.space];
-                let topic = if space.knows(*topic) {
-                    space.routes(*topic, &self.subscriptions)
-                } else {
-                    // Forgotten while the publish was parked for a very long time.
-                    let error = Error::new(ErrorKind::Internal, "the topic was forgotten");
-                    self.refuse(key, draft.number, error);
-                    self.dealt_with(now, key, draft.number, cost, true);
-                    return Ok(());
-                };
-                targets.extend_from_slice(&topic.direct);
+        let session = &self.sessions[key];
+        let space = session.space;
+        let mut place = None;
+        let seq = match &draft.to {
+            To::Topic(topic, route) => {
+                let routes = &mut self.spaces[space];
+                let topic = routes.routes(*topic, &route.topic, &self.subscriptions);
+                targets.extend(topic.direct.iter().copied());
+                if topic.has_history {
+                    let id = draft.id();
+                    let (time_ms, again) = (self.config.wall_ms(now), draft.maybe_duplicate);
+                    if id.is_some_and(|id| self.history.has(space, id, again, time_ms)) {
+                        return self.repeated(now, key, &draft);
+                    }
+                    if self.history.error().is_some() || self.history.is_behind() {
+                        return self.wait_for_store(now, key, draft);
+                    }
+                    place = Some(Box::new(self.history.next_place(self.config.epoch)));
+                    // They get it from there.
+                    targets.retain(|sub| self.subscriptions[*sub].replay.is_none());
+                }
                 for group in &mut topic.groups {
                     targets.push(group.choose(|sub| {
                         let sub = &self.subscriptions[sub];
@@ -250,53 +280,66 @@ impl Bus {
                         (room && sub.queue.has_room(cost), connected, sub.queue.messages())
                     }));
                 }
-                if let Some(full) =
-                    blocking(&self.subscriptions, &targets, &topic.groups, room, cost)
-                {
-                    return Err(full);
+                let full = |sub: &SubKey| self.subscriptions[*sub].queue.blocks(room, cost);
+                if targets.iter().any(full) {
+                    let full = all_full(&targets, &topic.groups, full);
+                    return self.park(now, key, draft, &full);
                 }
-                topic.seq += 1;
-                (topic.name.clone(), topic.seq)
+                &mut topic.seq
             }
             To::Client(id) => {
-                let space = &self.spaces[session.space];
-                let Some(recipient) = space.clients.get(&**id).copied() else {
-                    self.unknown_client(now, key, draft);
-                    return Ok(());
+                let Some(recipient) = self.spaces[space].clients.get(&**id).copied() else {
+                    let acked = draft.terms.is_some_and(|terms| terms.ack.is_some());
+                    return self.unknown_client(now, key, draft.number, id, acked);
                 };
                 let recipient = &mut self.sessions[recipient];
                 targets.push(recipient.direct);
-                if let Some(full) = blocking(&self.subscriptions, &targets, &[], room, cost) {
-                    return Err(full);
+                if self.subscriptions[recipient.direct].queue.blocks(room, cost) {
+                    return self.park(now, key, draft, &targets);
                 }
-                recipient.direct_seq += 1;
-                let sub = &self.subscriptions[recipient.direct];
-                (sub.pattern.text().clone(), recipient.direct_seq)
+                &mut recipient.direct_seq
             }
             To::Server(address) => {
                 self.notices.push_back(Notice::PublishToServer {
                     relay: Relay { publisher: key, number: draft.number },
                     address: address.to_string(),
-                    payload: std::mem::take(&mut draft.payload),
+                    payload: Payload {
+                        content_type: draft.payload.content_type,
+                        bytes: draft.payload.bytes.into(),
+                    },
                 });
-                self.dealt_with(now, key, draft.number, cost, draft.prompt);
-                return Ok(());
+                return self.dealt_with(now, key, draft.number, cost, draft.prompt);
             }
         };
+        *seq += 1;
+        let seq = *seq;
+        let route = match draft.to {
+            To::Topic(_, route) => route,
+            // The only target is its recipient's subscription to its own direct messages.
+            _ => {
+                let topic = self.subscriptions[targets[0]].pattern.text().clone();
+                self.sessions[key].route(topic, &self.released)
+            }
+        };
+        let terms = draft.terms.map_or_else(Terms::default, |terms| *terms);
         self.charged += cost as u64;
         let published = Arc::new(Published {
-            topic,
-            sender: self.sessions[key].sender.clone(),
-            payload: std::mem::take(&mut draft.payload),
+            route,
+            payload: draft.payload,
             number: draft.number,
             seq,
             time: now,
-            request: draft.ack.is_some_and(|ack| ack.request),
+            request: terms.ack.is_some_and(|ack| ack.request),
             maybe_duplicate: draft.maybe_duplicate,
-            extras: draft.extras.take(),
-            expires: draft.expires,
+            extras: terms.extras,
+            expires: terms.expires,
+            place,
         });
-        match draft.ack {
+        let is_kept = published.place.is_some();
+        if is_kept {
+            self.keep(now, space, &published);
+        }
+        match terms.ack {
             None => {
                 if let Some((last, others)) = targets.split_last() {
                     for sub in others {
@@ -308,19 +351,43 @@ impl Bus {
             Some(ack) => self.open_ack(now, key, ack, &published, &targets, room),
         }
         self.dealt_with(now, key, draft.number, cost, draft.prompt);
-        Ok(())
+        if is_kept {
+            self.sessions[key].kept = draft.number;
+            self.confirm_stored(key, draft.number);
+        }
+    }
+
+    /// The store is behind, or has failed.
+    #[cold]
+    fn wait_for_store(&mut self, now: Time, key: SessionKey, draft: Draft) {
+        if let Some(error) = self.store_error() {
+            self.refuse(key, draft.number, error);
+            return self.dealt_with(now, key, draft.number, 0, true);
+        }
+        self.history.wait(key);
+        let session = &mut self.sessions[key];
+        session.parked_on = Some(ParkedOn::Store);
+        session.parked.push_front(Parked::Message(Box::new(draft)));
+    }
+
+    /// A publish of what is kept already: accepted, and delivered to nobody.
+    fn repeated(&mut self, now: Time, key: SessionKey, draft: &Draft) {
+        if draft.terms.as_ref().is_some_and(|terms| terms.ack.is_some()) {
+            self.report_no_recipients(now, key, draft.number);
+        }
+        self.dealt_with(now, key, draft.number, 0, draft.prompt);
+        self.confirm_stored(key, draft.number);
     }
 
     /// Nobody has this id: an ack without recipients is complete, a plain message is refused.
-    fn unknown_client(&mut self, now: Time, key: SessionKey, draft: &Draft) {
-        let To::Client(id) = &draft.to else { return };
-        if draft.ack.is_some() {
-            self.report_no_recipients(now, key, draft.number);
+    fn unknown_client(&mut self, now: Time, key: SessionKey, number: u64, id: &str, acked: bool) {
+        if acked {
+            self.report_no_recipients(now, key, number);
         } else {
             let error = Error::new(ErrorKind::NotFound, format!("no client has the id {id:?}"));
-            self.refuse(key, draft.number, error);
+            self.refuse(key, number, error);
         }
-        self.dealt_with(now, key, draft.number, 0, true);
+        self.dealt_with(now, key, number, 0, true);
     }
 
     pub(super) fn enqueue(
@@ -334,6 +401,7 @@ impl Bus {
         let sub = &mut self.subscriptions[key];
         sub.count.accepted += 1;
         match sub.queue.push(published, delivery, room) {
+            Pushed::Queued if sub.scheduled => return,
             Pushed::Queued => {}
             Pushed::Replaced(old) => {
                 sub.count.dropped += 1;
@@ -363,7 +431,7 @@ impl Bus {
     }
 
     /// Makes the publisher wait.
-    fn park(&mut self, now: Time, key: SessionKey, draft: Box<Draft>, full: &[SubKey]) {
+    fn park(&mut self, now: Time, key: SessionKey, draft: Draft, full: &[SubKey]) {
         let timings = &self.config.timings;
         let mut own_since = None;
         for target in full {
@@ -387,16 +455,19 @@ impl Bus {
             self.timers.insert((due, Timer::SelfStall(key)));
         }
         let session = &mut self.sessions[key];
-        session.parked_on = full.first().copied();
-        session.parked.push_front(Parked::Message(draft));
+        session.parked_on = full.first().copied().map(ParkedOn::Sub);
+        session.parked.push_front(Parked::Message(Box::new(draft)));
     }
 
     /// Goes on with what a publisher has parked, until it must wait again.
-    pub(super) fn unpark(&mut self, now: Time, key: SessionKey) {
+    pub(super) fn unpark(&mut self, now: Time, key: SessionKey, moved: ParkedOn) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if session.parked_on.take().is_none() {
+        // Room in a subscription is no news to who waits for the store.
+        if session.parked_on.is_none_or(|on| (on == ParkedOn::Store) != (moved == ParkedOn::Store))
+        {
             return;
         }
+        session.parked_on = None;
         while let Some(session) = self.sessions.get_mut(key) {
             if session.parked_on.is_some() {
                 return;
@@ -408,12 +479,8 @@ impl Bus {
                     }
                     return;
                 }
-                Some(Parked::Refused(number)) => self.dealt_with(now, key, number, 0, true),
-                Some(Parked::Message(mut draft)) => {
-                    if let Err(full) = self.accept(now, key, &mut draft) {
-                        self.park(now, key, draft, &full);
-                    }
-                }
+                Some(Parked::Number(number)) => self.dealt_with(now, key, number, 0, true),
+                Some(Parked::Message(draft)) => self.accept(now, key, *draft),
             }
         }
     }
@@ -430,16 +497,15 @@ impl Bus {
 
     pub(super) fn check_self_stall(&mut self, now: Time, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(sub) = session.parked_on.and_then(|sub| self.subscriptions.get(sub)) else {
-            return;
-        };
+        let Some(ParkedOn::Sub(target)) = session.parked_on else { return };
+        let Some(sub) = self.subscriptions.get(target) else { return };
         let stalled = sub.session == key
             && sub
                 .stalled_since
                 .is_some_and(|since| since + self.config.timings.self_stall_timeout <= now);
         if stalled {
             // Trying again refuses it, and the ones behind it that wait for the same thing.
-            self.unpark(now, key);
+            self.unpark(now, key, ParkedOn::Sub(target));
         }
     }
 
@@ -466,7 +532,7 @@ impl Bus {
             sub.queue.set_overflow(Overflow::DropOldest);
             sub.stalled_since = None;
             for waiter in std::mem::take(&mut sub.waiters) {
-                self.unpark(now, waiter);
+                self.unpark(now, waiter, ParkedOn::Sub(key));
             }
             return;
         }
@@ -494,7 +560,7 @@ impl Bus {
             || port.untold_bytes >= limits.publish_window_bytes / 2
         {
             self.mark_ready(id);
-        } else {
+        } else if !port.lazy {
             self.say_later(now, id);
         }
     }
@@ -519,40 +585,29 @@ impl Group {
     }
 }
 
-/// The full `block` subscriptions among `targets`, with all `block` members of a full one's group,
-/// since room in any of them is enough.
-fn blocking(
-    subscriptions: &slotmap::SlotMap<SubKey, Subscription>,
-    targets: &Targets,
-    groups: &[Group],
-    room: bool,
-    cost: usize,
-) -> Option<Targets> {
-    let is_full = |key: &SubKey| {
-        let queue = &subscriptions[*key].queue;
-        queue.overflow() == Overflow::Block
-            && !(room && queue.has_room(cost))
-            && queue.messages() > 0
-    };
-    if !targets.iter().any(is_full) {
-        return None;
-    }
-    let mut full: Targets = targets.iter().copied().filter(is_full).collect();
+/// The full `block` subscriptions among `targets`, with all of a full one's group, since room in
+/// any of them is enough.
+#[cold]
+fn all_full(targets: &Targets, groups: &[Group], is_full: impl Fn(&SubKey) -> bool) -> Targets {
+    let mut full: Targets = targets.iter().copied().filter(&is_full).collect();
     for group in groups {
         if group.members.iter().any(|member| full.contains(member)) {
-            full.extend(group.members.iter().copied().filter(is_full));
+            full.extend(group.members.iter().copied().filter(&is_full));
         }
     }
-    Some(full)
+    full
 }
 
-fn extras(extensions: &Extensions<'_>, limit: usize) -> Result<Option<Box<Extras>>> {
-    let size: usize = extensions.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if size > limit || extensions.id.is_some_and(|id| id.len() > limit) {
-        return Err(Error::new(
-            ErrorKind::LimitExceeded,
-            format!("headers and id are {size} bytes; the limit is {limit}"),
-        ));
+fn extras(extensions: &Extensions<'_>, limits: &Limits) -> Result<Option<Box<Extras>>> {
+    let headers = extensions.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let id = extensions.id.map_or(0, str::len);
+    for (what, size, limit) in [("headers", headers, limits.headers), ("id", id, limits.id)] {
+        if size > limit {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                format!("the message's {what}: {size} bytes; the limit is {limit}"),
+            ));
+        }
     }
     let extras = Extras {
         headers: extensions

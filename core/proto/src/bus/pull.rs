@@ -60,6 +60,12 @@ impl Bus {
             let (published, answered) = (session.published, session.answered);
             out.push(Output::Accepted { published, answered });
         }
+        // Behind the confirmation of the same number.
+        let stored = session.stored.min(record.told_published);
+        if record.told_stored < stored {
+            record.told_stored = stored;
+            out.push(Output::Stored { published: stored });
+        }
         while room {
             let Some(sub) = self.ports[port].sendable.pop_front() else { break };
             room = self.pull_subscription(now, port, sub, &mut size, max_bytes, out);
@@ -177,6 +183,7 @@ impl Bus {
             || session.is_some_and(|session| {
                 port.told_published < session.published
                     || port.told_answered < session.answered
+                    || port.told_stored < session.stored
                     || session.reports.sent < session.reports.log.len()
             })
     }

@@ -5,7 +5,10 @@
 
 use std::{collections::HashMap, collections::VecDeque, sync::Arc};
 
-use super::Published;
+use super::{
+    Published,
+    replay::{PAGE, PAGE_BYTES},
+};
 use crate::{
     error::Error,
     message::{Gap, GapReason},
@@ -93,10 +96,6 @@ impl Queue {
         }
     }
 
-    pub(super) fn overflow(&self) -> Overflow {
-        self.bounds.overflow
-    }
-
     pub(super) fn set_overflow(&mut self, overflow: Overflow) {
         self.bounds.overflow = overflow;
     }
@@ -110,6 +109,37 @@ impl Queue {
     pub(super) fn has_room(&self, cost: usize) -> bool {
         self.messages == 0
             || (self.messages < self.bounds.messages && self.bytes + cost <= self.bounds.bytes)
+    }
+
+    /// Messages it may hold.
+    pub(super) fn capacity(&self) -> usize {
+        self.bounds.messages
+    }
+
+    /// Room for so many messages, and bytes of payload.
+    pub(super) fn free(&self) -> (usize, usize) {
+        (
+            self.bounds.messages.saturating_sub(self.messages),
+            self.bounds.bytes.saturating_sub(self.bytes),
+        )
+    }
+
+    /// Whether there is room for a good part of a page of history, and little waits.
+    pub(super) fn wants_page(&self) -> bool {
+        let (count, bytes) = self.free();
+        let enough = (self.bounds.messages / 2).min(PAGE / 4);
+        self.waiting.len() < PAGE
+            && self.bytes < 2 * PAGE_BYTES
+            && count >= enough.max(1)
+            && bytes > 0
+    }
+
+    /// Whether publishers of a message of this cost must wait. `room` is false when the whole server
+    /// is at its cap.
+    pub(super) fn blocks(&self, room: bool, cost: usize) -> bool {
+        self.bounds.overflow == Overflow::Block
+            && self.messages > 0
+            && !(room && self.has_room(cost))
     }
 
     /// Whether [`Queue::take`] would yield something. A gap waits for the window like a message:
@@ -158,14 +188,10 @@ impl Queue {
             let place = self.popped.wrapping_add(self.waiting.len() as u64);
             self.places.insert(published.topic.clone(), place);
         }
-        self.append(Entry::Message { published, delivery });
+        self.messages += 1;
+        self.bytes += published.cost();
+        self.waiting.push_back(Entry::Message { published, delivery });
         pushed
-    }
-
-    fn append(&mut self, entry: Entry) {
-        self.messages += usize::from(entry.is_message());
-        self.bytes += entry.cost();
-        self.waiting.push_back(entry);
     }
 
     fn replace(&mut self, place: usize, entry: Entry) -> Pushed {

@@ -5,7 +5,10 @@ use std::{collections::HashMap, sync::Arc};
 use slotmap::{SlotMap, new_key_type};
 
 use super::state::{SessionKey, SubKey, Subscription};
-use crate::topic::{Pattern, TopicTable};
+use crate::{
+    history::HistoryRule,
+    topic::{Pattern, TopicTable},
+};
 
 new_key_type! {
     pub(super) struct TopicKey;
@@ -17,7 +20,8 @@ const MAX_TOPICS: usize = 100_000;
 
 #[derive(Debug)]
 pub(super) struct Space {
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
+    rules: Arc<[HistoryRule]>,
     pub(super) clients: HashMap<Arc<str>, SessionKey>,
     table: TopicTable<SubKey>,
     topics: SlotMap<TopicKey, Topic>,
@@ -33,6 +37,8 @@ pub(super) struct Space {
 pub(super) struct Topic {
     pub(super) name: Arc<str>,
     pub(super) seq: u64,
+    /// Its messages are kept.
+    pub(super) has_history: bool,
     pub(super) direct: Vec<SubKey>,
     pub(super) groups: Vec<Group>,
     version: u64,
@@ -48,9 +54,10 @@ pub(super) struct Group {
 }
 
 impl Space {
-    pub(super) fn new(name: &str) -> Space {
+    pub(super) fn new(name: &str, rules: Arc<[HistoryRule]>) -> Space {
         Space {
-            name: name.to_owned(),
+            name: name.into(),
+            rules,
             clients: HashMap::default(),
             table: TopicTable::default(),
             topics: SlotMap::with_key(),
@@ -85,10 +92,12 @@ impl Space {
         if self.topics.len() >= MAX_TOPICS {
             self.forget_unused();
         }
+        let has_history = self.rules.iter().any(|rule| rule.pattern.matches(name));
         let name: Arc<str> = name.into();
         let key = self.topics.insert(Topic {
             name: name.clone(),
             seq: self.floor,
+            has_history,
             direct: Vec::new(),
             groups: Vec::new(),
             version: 0,
@@ -98,17 +107,19 @@ impl Space {
         key
     }
 
-    /// Whether `key` still stands for a topic; if not, ask for it by name again.
-    pub(super) fn knows(&self, key: TopicKey) -> bool {
-        self.topics.contains_key(key)
+    /// The name of a topic that is known.
+    pub(super) fn name(&self, key: TopicKey) -> &Arc<str> {
+        &self.topics[key].name
     }
 
-    /// The topic with its routes up to date.
+    /// The topic with its routes up to date. `key` may be of before it was forgotten.
     pub(super) fn routes(
         &mut self,
         key: TopicKey,
+        name: &str,
         subscriptions: &SlotMap<SubKey, Subscription>,
     ) -> &mut Topic {
+        let key = if self.topics.contains_key(key) { key } else { self.topic(name) };
         let topic = &mut self.topics[key];
         topic.used = true;
         if topic.version != self.version {

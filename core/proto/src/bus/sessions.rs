@@ -3,10 +3,10 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    Bus, Notice, Output, Principal, Publisher,
+    Bus, Notice, Output, Principal,
     queue::Bounds,
     routes::Space,
-    state::{Port, PortId, Reports, Session, SessionKey, Timer},
+    state::{Awaited, Port, PortId, Reports, Session, SessionKey, Timer},
 };
 use crate::{
     clock::Time,
@@ -138,7 +138,10 @@ impl Bus {
         let new: Arc<str> = id.into();
         let old = std::mem::replace(&mut session.id, new.clone());
         let sender = Sender { id: id.to_owned(), origin: session.sender.origin.clone() };
-        session.sender = Arc::new(Publisher { sender, released: self.released.clone() });
+        session.sender = Arc::new(sender);
+        for alias in self.ports[port].aliases.iter_mut().flatten() {
+            alias.route = session.route(alias.route.topic.clone(), &self.released);
+        }
         self.spaces[space].clients.remove(&old);
         self.spaces[space].clients.insert(new, key);
         Ok(())
@@ -149,10 +152,10 @@ impl Bus {
         Some(&self.sessions.get(self.ports.get(port)?.session)?.id)
     }
 
-    fn space_of(&mut self, namespace: &str) -> usize {
-        let place = self.spaces.iter().position(|space| space.name == namespace);
+    pub(super) fn space_of(&mut self, namespace: &str) -> usize {
+        let place = self.spaces.iter().position(|space| &*space.name == namespace);
         place.unwrap_or_else(|| {
-            self.spaces.push(Space::new(namespace));
+            self.spaces.push(Space::new(namespace, self.config.history.rules.clone()));
             self.spaces.len() - 1
         })
     }
@@ -216,6 +219,7 @@ impl Bus {
                 self.mark_ready(port);
             }
             self.schedule(sub);
+            self.go_on(now, sub);
         }
         for (number, _) in attach.received {
             let gone =
@@ -229,7 +233,7 @@ impl Bus {
                 self.mark_ready(port);
             }
         }
-        if has_reports {
+        if has_reports || self.sessions[key].stored > 0 {
             self.mark_ready(port);
         }
         Attached {
@@ -288,7 +292,7 @@ impl Bus {
         let limits = &self.config.limits;
         let origin: String = attach.origin.chars().take(32).collect();
         let sender = Sender { id: id.to_string(), origin };
-        let sender = Arc::new(Publisher { sender, released: self.released.clone() });
+        let sender = Arc::new(sender);
         let principal = Arc::new(attach.principal.clone());
         let bounds = Bounds {
             overflow: Overflow::Block,
@@ -316,6 +320,8 @@ impl Bus {
             published: 0,
             parked: VecDeque::new(),
             parked_on: None,
+            kept: 0,
+            stored: 0,
             answered: 0,
             acks: Default::default(),
             deliveries: Default::default(),
@@ -338,6 +344,7 @@ impl Bus {
             aliases: Vec::new(),
             told_published: 0,
             told_answered: 0,
+            told_stored: 0,
             untold_bytes: 0,
         });
         self.sessions[session].port = Some(port);
@@ -345,9 +352,11 @@ impl Bus {
     }
 
     /// A recipient's connection is lost: its rows fail at once, though it may come back and
-    /// still get the messages.
+    /// still get the messages. A durable waits for it.
     fn fail_rows(&mut self, now: Time, key: SessionKey) {
-        let mut deliveries: Vec<u64> = self.sessions[key].deliveries.keys().copied().collect();
+        let rows = self.sessions[key].deliveries.iter();
+        let rows = rows.filter(|(_, awaited)| matches!(awaited, Awaited::Row { .. }));
+        let mut deliveries: Vec<u64> = rows.map(|(delivery, _)| *delivery).collect();
         deliveries.sort_unstable();
         for delivery in deliveries {
             self.settle_delivery(now, key, delivery, RowStatus::Disconnected);
@@ -385,9 +394,10 @@ impl Bus {
             self.drop_ack(now, ack);
         }
         let session = self.sessions.remove(key).expect("looked up above");
+        self.remember_origin(&session.sender.origin, session.kept);
         let space = &self.spaces[session.space];
         self.notices.push_back(Notice::Disconnected {
-            namespace: space.name.clone(),
+            namespace: space.name.to_string(),
             client_id: session.id,
         });
         if let (Some(port), Some(told)) = (port, told) {

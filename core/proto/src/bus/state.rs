@@ -2,21 +2,23 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use slotmap::new_key_type;
 
 use super::{
+    durable::Member,
     ledger::Ledger,
-    output::{Output, Publisher},
+    output::{Output, Route},
     principal::Principal,
     publish::Draft,
     queue::Queue,
+    replay::Replay,
     routes::TopicKey,
     sessions::PortKind,
 };
-use crate::{clock::Time, topic::Pattern};
+use crate::{clock::Time, message::Sender, topic::Pattern};
 
 new_key_type! {
     /// A connection's place at the bus.
@@ -24,6 +26,7 @@ new_key_type! {
     pub(super) struct SessionKey;
     pub(super) struct SubKey;
     pub(super) struct AckKey;
+    pub(super) struct DurableKey;
 }
 
 /// What may fall due.
@@ -39,6 +42,19 @@ pub(super) enum Timer {
     SelfStall(SessionKey),
     /// The resume window ends.
     Expiry(SessionKey),
+    /// A client of a durable must have answered something.
+    AckWait(SubKey),
+    /// Failed messages of a durable are handed out again.
+    Retry(DurableKey),
+}
+
+/// What a parked publish waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ParkedOn {
+    /// Room in a `block` subscription.
+    Sub(SubKey),
+    /// The store, which is behind.
+    Store,
 }
 
 /// A connection.
@@ -54,19 +70,28 @@ pub(super) struct Port {
     /// Something lazy waits and [`Timer::Lazy`] is set.
     pub(super) lazy: bool,
     /// The client's topic numbers.
-    pub(super) aliases: Vec<Option<(TopicKey, Arc<str>)>>,
+    pub(super) aliases: Vec<Option<Alias>>,
     /// What `ACCEPTED` said last.
     pub(super) told_published: u64,
     pub(super) told_answered: u64,
+    /// What `STORED` said last.
+    pub(super) told_stored: u64,
     /// Payload bytes accepted since then.
     pub(super) untold_bytes: u64,
+}
+
+/// What a topic number of a connection stands for.
+#[derive(Clone, Debug)]
+pub(super) struct Alias {
+    pub(super) topic: TopicKey,
+    pub(super) route: Arc<Route>,
 }
 
 /// A client, connected or within its resume window.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: Arc<str>,
-    pub(super) sender: Arc<Publisher>,
+    pub(super) sender: Arc<Sender>,
     pub(super) secret: [u8; 16],
     pub(super) principal: Arc<Principal>,
     pub(super) space: usize,
@@ -81,8 +106,11 @@ pub(super) struct Session {
     pub(super) published: u64,
     /// Publishes that arrived and wait for a `block` subscription's room.
     pub(super) parked: VecDeque<Parked>,
-    /// The subscription whose room the first parked one waits for.
-    pub(super) parked_on: Option<SubKey>,
+    /// What the first parked one waits for.
+    pub(super) parked_on: Option<ParkedOn>,
+    /// The last publish whose message was kept, and the last of those that is committed.
+    pub(super) kept: u64,
+    pub(super) stored: u64,
     pub(super) answered: u64,
     /// Unfinished acks by publish number.
     pub(super) acks: HashMap<u64, AckKey>,
@@ -92,12 +120,20 @@ pub(super) struct Session {
     pub(super) reports: Reports,
 }
 
+impl Session {
+    /// What its messages on `topic` share.
+    pub(super) fn route(&self, topic: Arc<str>, released: &Arc<AtomicU64>) -> Arc<Route> {
+        Arc::new(Route { topic, sender: self.sender.clone(), released: released.clone() })
+    }
+}
+
 /// An answer awaited.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Awaited {
-    pub(super) ack: AckKey,
-    pub(super) row: u32,
-    pub(super) sub: SubKey,
+pub(super) enum Awaited {
+    /// For a publisher's ack.
+    Row { ack: AckKey, row: u32, sub: SubKey },
+    /// For a durable's progress.
+    Progress { durable: DurableKey, position: u64, sub: SubKey },
 }
 
 /// A publish that arrived behind one that waits for room.
@@ -105,8 +141,8 @@ pub(super) struct Awaited {
 pub(super) enum Parked {
     /// It is routed when its turn comes.
     Message(Box<Draft>),
-    /// It was refused already; only its number waits its turn.
-    Refused(u64),
+    /// It was refused or settled already; only its number waits its turn.
+    Number(u64),
 }
 
 /// Reports to a publisher, kept until it says that it has them.
@@ -155,6 +191,10 @@ pub(super) struct Subscription {
     pub(super) waiters: Vec<SessionKey>,
     /// Since when publishers wait for it and it took nothing.
     pub(super) stalled_since: Option<Time>,
+    /// It reads history and is not live yet.
+    pub(super) replay: Option<Box<Replay>>,
+    /// It is a client of a durable, which alone gives it messages.
+    pub(super) member: Option<Box<Member>>,
     pub(super) count: Ledger,
 }
 

@@ -6,12 +6,14 @@ use super::{
     Bus, Output,
     ledger::Ledger,
     queue::{Bounds, Queue},
-    state::{PortId, SessionKey, SubKey, Subscription},
+    replay::{Beginning, unknown_gap},
+    state::{DurableKey, ParkedOn, PortId, SessionKey, SubKey, Subscription},
 };
 use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
-    message::{Gap, GapReason, RowStatus},
+    history::ReadFrom,
+    message::{GapReason, RowStatus},
     options::Overflow,
     topic::Pattern,
     wire::frame::{REPORTS, Reference, Start, Subscribe},
@@ -20,47 +22,51 @@ use crate::{
 impl Bus {
     pub(super) fn subscribe(
         &mut self,
+        now: Time,
         port: PortId,
         key: SessionKey,
         frame: &Subscribe<'_>,
     ) -> Result<()> {
-        let output = match self.try_subscribe(key, frame) {
-            Ok(()) => Output::Subscribed { sub: frame.sub },
-            Err(error) => Output::Error { reference: Reference::Subscription(frame.sub), error },
+        let asked = self.try_subscribe(now, key, frame);
+        let output = match &asked {
+            Ok(_) => {
+                let cursor = self.has_history().then(|| self.cursor_now());
+                Output::Subscribed { sub: frame.sub, cursor }
+            }
+            Err(error) => Output::Error {
+                reference: Reference::Subscription(frame.sub),
+                error: error.clone(),
+            },
         };
-        let failed = matches!(output, Output::Error { .. });
         self.ports[port].controls.push_back(output);
-        if frame.again && !failed {
-            let gap = Gap {
-                topic: frame.pattern.into(),
-                count: None,
-                first: None,
-                last: None,
-                reason: GapReason::SessionExpired,
-            };
-            let sub = self.sessions[key].subs[&frame.sub];
-            self.subscriptions[sub].queue.note_gap(gap);
-            self.schedule(sub);
+        if let Ok(Some(opened)) = asked {
+            self.begin(now, port, opened, frame);
         }
         self.mark_ready(port);
         Ok(())
     }
 
-    fn try_subscribe(&mut self, key: SessionKey, frame: &Subscribe<'_>) -> Result<()> {
+    /// The new subscription; `None` if it is in force already.
+    fn try_subscribe(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        frame: &Subscribe<'_>,
+    ) -> Result<Option<Opened>> {
         let limits = &self.config.limits;
         let session = &self.sessions[key];
         let pattern = Pattern::parse(frame.pattern)?;
         if let Some(existing) = session.subs.get(&frame.sub) {
             if self.subscriptions[*existing].pattern == pattern {
-                return Ok(());
+                return Ok(None);
             }
             return invalid(format!("subscription number {} is in use", frame.sub));
         }
         if frame.sub == 0 || frame.sub == REPORTS {
             return invalid("subscription numbers are between 1 and 2^32 - 2");
         }
-        if frame.group.len() > limits.id {
-            return invalid(format!("the group's name is over {} bytes", limits.id));
+        if frame.group.len() > limits.id || frame.durable.len() > limits.id {
+            return invalid(format!("a group's or durable's name is over {} bytes", limits.id));
         }
         if session.subs.len() >= limits.subscriptions {
             return Err(Error::new(
@@ -74,13 +80,23 @@ impl Bus {
         if self.config.forbid_block && frame.overflow == Overflow::Block {
             return invalid("this server forbids overflow \"block\"; choose another policy");
         }
-        if frame.start != Start::New || !frame.durable.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "this server keeps no history: subscribe with start \"new\" and without durable",
-            ));
-        }
-        session.principal.check_subscribe(frame.pattern)?;
+        session.principal.check_subscribe(&pattern)?;
+        self.check_history(&pattern, frame)?;
+        let beginning = self.beginning(now, frame.start)?;
+        let space = session.space;
+        let durable = match frame.durable {
+            "" => None,
+            name => {
+                let from = beginning
+                    .map_or(ReadFrom::After(self.history.last()), |beginning| beginning.from);
+                let key = self.durable(space, name, &pattern, from, frame.redelivery)?;
+                if frame.again {
+                    self.doubt(key);
+                }
+                Some(key)
+            }
+        };
+        let limits = &self.config.limits;
         let group = (!frame.group.is_empty()).then(|| Arc::from(frame.group));
         let messages = if frame.capacity == 0 { u32::MAX } else { frame.capacity };
         let bounds = Bounds {
@@ -92,11 +108,86 @@ impl Bus {
                 .unwrap_or(usize::MAX)
                 .min(limits.queue_bytes),
         };
-        let space = session.space;
         let sub = self.insert_subscription(key, frame.sub, pattern.clone(), group, bounds);
         self.sessions[key].subs.insert(frame.sub, sub);
-        self.spaces[space].insert(&pattern, sub);
+        if durable.is_none() {
+            self.spaces[space].insert(&pattern, sub);
+        }
+        Ok(Some(Opened { sub, beginning, durable }))
+    }
+
+    /// What is asked of the past must be something this server keeps.
+    fn check_history(&self, pattern: &Pattern, frame: &Subscribe<'_>) -> Result<()> {
+        if frame.start == Start::New && frame.durable.is_empty() {
+            return Ok(());
+        }
+        if !self.has_history() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "this server keeps no history: start it with --history, or subscribe with start \
+                 \"new\" and without durable",
+            ));
+        }
+        if !frame.durable.is_empty() && !self.keeps_all_of(pattern) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "a durable subscription needs history of all its topics, and {:?} has not: \
+                     start the server with --history {:?}",
+                    pattern.as_str(),
+                    pattern.as_str()
+                ),
+            ));
+        }
+        if frame.durable.is_empty() && !frame.group.is_empty() {
+            return invalid(
+                "a group without durable starts with \"new\": its members share what comes, not \
+                 what was; give it a durable name",
+            );
+        }
         Ok(())
+    }
+
+    /// Whether every topic that matches has history.
+    fn keeps_all_of(&self, pattern: &Pattern) -> bool {
+        self.config.history.rules.iter().any(|rule| rule.pattern.covers(pattern))
+    }
+
+    /// Lets a subscription that was confirmed begin where it was asked to.
+    fn begin(&mut self, now: Time, port: PortId, opened: Opened, frame: &Subscribe<'_>) {
+        let Opened { sub, beginning, durable } = opened;
+        let pattern = self.subscriptions[sub].pattern.clone();
+        if let Some(durable) = durable {
+            self.join_durable(now, durable, sub);
+            if frame.again {
+                let replayed = self.subscriptions[sub].queue.messages() as u64;
+                let replayed = replayed + self.backlog(durable);
+                self.ports[port].controls.push_back(Output::Resumed { sub: frame.sub, replayed });
+            }
+            return;
+        }
+        let resumes = frame.again && beginning.is_some() && self.keeps_all_of(&pattern);
+        let lost = beginning.and_then(|beginning| beginning.lost);
+        if let Some(reason) =
+            lost.or((frame.again && !resumes).then_some(GapReason::SessionExpired))
+        {
+            let gap = unknown_gap(pattern.text().clone(), reason);
+            self.subscriptions[sub].queue.note_gap(gap);
+            self.schedule(sub);
+        }
+        if let Some(beginning) = beginning {
+            self.start_replay(sub, beginning.from, resumes && lost.is_none());
+        }
+    }
+
+    /// A subscription whose client is there again, or has room again, gets what waits elsewhere.
+    pub(super) fn go_on(&mut self, now: Time, key: SubKey) {
+        let Some(sub) = self.subscriptions.get(key) else { return };
+        if sub.replay.is_some() {
+            self.read_on(key);
+        } else if let Some(durable) = sub.member.as_ref().map(|member| member.durable) {
+            self.hand_out(now, durable);
+        }
     }
 
     pub(super) fn insert_subscription(
@@ -118,6 +209,8 @@ impl Bus {
             closing: false,
             waiters: Vec::new(),
             stalled_since: None,
+            replay: None,
+            member: None,
             count: Ledger::default(),
         })
     }
@@ -138,6 +231,7 @@ impl Bus {
 
     /// Forgets a subscription; deliveries that never left get rows with `status`.
     pub(super) fn remove_subscription(&mut self, now: Time, key: SubKey, status: RowStatus) {
+        self.end_replay(key);
         let Some(mut sub) = self.subscriptions.remove(key) else { return };
         let space = self.sessions[sub.session].space;
         self.spaces[space].remove(&sub.pattern, key);
@@ -148,11 +242,16 @@ impl Bus {
             sub.count.cancelled += pending;
         }
         self.closed = self.closed + sub.count;
+        // First of all, so that it is given nothing more.
+        if let Some(member) = &sub.member {
+            let broke = status == RowStatus::Disconnected;
+            self.leave_durable(now, member.durable, key, broke);
+        }
         for delivery in sub.queue.waiting_deliveries() {
             self.settle_delivery(now, sub.session, delivery, status);
         }
         for waiter in sub.waiters {
-            self.unpark(now, waiter);
+            self.unpark(now, waiter, ParkedOn::Sub(key));
         }
     }
 
@@ -177,9 +276,13 @@ impl Bus {
         for delivery in dropped {
             self.settle_delivery(now, session, delivery, RowStatus::Dropped);
         }
+        self.end_replay(key);
+        if let Some(member) = self.subscriptions[key].member.take() {
+            self.leave_durable(now, member.durable, key, false);
+        }
         self.schedule(key);
         for waiter in waiters {
-            self.unpark(now, waiter);
+            self.unpark(now, waiter, ParkedOn::Sub(key));
         }
     }
 
@@ -205,6 +308,7 @@ impl Bus {
         }
         self.schedule(key);
         if delivered > 0 {
+            self.go_on(now, key);
             self.moved(now, key);
         }
     }
@@ -217,9 +321,17 @@ impl Bus {
             sub.queue.set_overflow(Overflow::Block);
         }
         for waiter in std::mem::take(&mut sub.waiters) {
-            self.unpark(now, waiter);
+            self.unpark(now, waiter, ParkedOn::Sub(key));
         }
     }
+}
+
+/// A subscription just made.
+struct Opened {
+    sub: SubKey,
+    /// Where it begins; `None`: with what comes.
+    beginning: Option<Beginning>,
+    durable: Option<DurableKey>,
 }
 
 fn invalid<T>(message: impl Into<std::borrow::Cow<'static, str>>) -> Result<T> {

@@ -65,7 +65,7 @@ impl World {
         self.handle(peer, Frame::Subscribe(subscribe));
         let outputs = self.pull(peer);
         assert!(
-            outputs.iter().any(|o| matches!(o, Output::Subscribed { sub: s } if *s == sub)),
+            outputs.iter().any(|o| matches!(o, Output::Subscribed { sub: s, .. } if *s == sub)),
             "{outputs:?}"
         );
     }

@@ -130,10 +130,10 @@ impl Answers {
         Ok(())
     }
 
-    /// The connection is lost, and with it everybody who waited: their rows end at the server. What
-    /// was answered already may have arrived, so it is confirmed or sent again.
-    pub(super) fn disconnect(&mut self) {
-        self.open.clear();
+    /// The connection is lost, and with it everybody who waited but durables: their rows end at the
+    /// server. What was answered already may have arrived, so it is confirmed or sent again.
+    pub(super) fn disconnect(&mut self, mut is_durable: impl FnMut(SubId) -> bool) {
+        self.open.retain(|_, sub| is_durable(*sub));
     }
 
     /// A new connection in the same session: what is not confirmed is sent again.

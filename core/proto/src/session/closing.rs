@@ -6,8 +6,8 @@ use crate::{clock::Time, error::Error, message::RowStatus};
 /// What [`Session::close`] leaves behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloseReport {
-    /// Ids of the messages that were not accepted, oldest first.
-    pub abandoned: Vec<String>,
+    /// The messages that were not accepted, oldest first: number and id.
+    pub abandoned: Vec<(u64, String)>,
 }
 
 impl Session {

@@ -20,6 +20,9 @@ pub struct SessionConfig {
     pub target: Target,
     /// How much the outbox holds.
     pub outbox: OutboxBounds,
+    /// The host keeps what is published on disk until [`Session::released`](super::Session::released)
+    /// says that it may go.
+    pub outbox_on_disk: bool,
     /// Whether a lost connection is made again, and when.
     pub backoff: Backoff,
     /// How long the server may take to answer the handshake.
@@ -35,6 +38,7 @@ impl Default for SessionConfig {
             agent: concat!("kps/", env!("CARGO_PKG_VERSION")).into(),
             target: Target::default(),
             outbox: OutboxBounds::default(),
+            outbox_on_disk: false,
             backoff: Backoff::default(),
             handshake_timeout: Duration::from_secs(5),
         }
@@ -50,6 +54,7 @@ impl fmt::Debug for SessionConfig {
             .field("agent", &self.agent)
             .field("target", &self.target)
             .field("outbox", &self.outbox)
+            .field("outbox_on_disk", &self.outbox_on_disk)
             .field("backoff", &self.backoff)
             .field("handshake_timeout", &self.handshake_timeout)
             .finish_non_exhaustive()

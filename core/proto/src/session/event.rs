@@ -152,6 +152,11 @@ pub enum Event {
         /// Set if the session was closed before.
         error: Option<Error>,
     },
+    /// What had waited for the connection is accepted or refused.
+    OutboxFlushed {
+        /// So many messages.
+        count: u64,
+    },
     /// The recipients of an acknowledged publish, frozen.
     Recipients {
         /// What `publish` returned.

@@ -1,12 +1,12 @@
 //! From a fresh connection to a session that goes on where it stopped, or starts again.
 
 use super::{
-    CONTROL, Event, Events, Phase, Secret, Session, State, SubId, event::Target, log::Log,
+    CONTROL, Event, Events, Kept, Phase, Secret, Session, State, SubId, event::Target, log::Log,
 };
 use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
-    message::{Gap, GapReason, RowStatus},
+    message::{Gap, GapReason, ReceiptLevel, RowStatus},
     wire::{
         encode,
         frame::{Frame, Hello, REPORTS, Welcome, features},
@@ -47,7 +47,7 @@ impl Session {
         }
         let hello = Frame::Hello(Hello {
             versions: (VERSION, VERSION),
-            features: 0,
+            features: features::HISTORY,
             client_id: &self.id,
             origin: &self.offered_origin,
             namespace: &self.config.namespace,
@@ -72,7 +72,9 @@ impl Session {
         self.credit_at = None;
         self.hurry = None;
         self.pong = None;
-        self.answers.disconnect();
+        self.answers.disconnect(|sub| {
+            self.subscriptions.find(sub.0).is_some_and(|entry| entry.is_durable())
+        });
         self.subscriptions.disconnect();
         let what = if was_ready { "disconnected" } else { "connect_failed" };
         self.timeline.note(now, what, error.to_string());
@@ -141,7 +143,14 @@ impl Session {
         self.secret = Secret(welcome.session.to_vec());
         self.epoch = welcome.epoch;
         self.time_base_ms = welcome.time_base_ms;
-        self.has_history = welcome.features & features::HISTORY != 0;
+        self.history = match (welcome.features & features::HISTORY, welcome.history.on_disk) {
+            (0, _) => Kept::No,
+            (_, false) => Kept::InMemory,
+            (_, true) => Kept::OnDisk,
+        };
+        self.refuse_receipts(events);
+        let (last, accepted) = (self.outbox.last(), self.outbox.accepted());
+        self.backlog = (last > accepted).then_some((last, last - accepted));
         let detail = if welcome.resumed { "resumed" } else { "new session" };
         self.timeline.note(now, "connected", detail);
         let resumed = welcome.resumed;
@@ -159,6 +168,24 @@ impl Session {
             self.ask_for(sub);
         }
         Ok(())
+    }
+
+    /// Receipts asked for before it was known that they never come.
+    fn refuse_receipts(&mut self, events: &mut Events) {
+        for number in self.receipts.waiting_for(ReceiptLevel::Stored) {
+            if self.outbox.is_unstored(number) {
+                continue;
+            }
+            let error = super::unavailable(
+                ReceiptLevel::Stored,
+                "the server does not store this topic; the message itself is published",
+            );
+            let id = self.outbox.id_of(number);
+            for target in self.receipts.fail(number) {
+                let (id, error) = (id.clone(), error.clone());
+                events.push((target, Event::PublishFailed { number, id, error }));
+            }
+        }
     }
 
     /// The server knows nothing of the session we had.

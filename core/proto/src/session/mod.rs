@@ -90,7 +90,7 @@ pub struct Session {
     /// The last session was lost because the broker is another one.
     is_new_epoch: bool,
     time_base_ms: u64,
-    has_history: bool,
+    history: Kept,
     /// Frames that are never gated, sent before all others and not kept.
     control: Log,
     outbox: Outbox,
@@ -108,6 +108,10 @@ pub struct Session {
     payloads: Payloads,
     /// When to give credit that is not urgent.
     credit_at: Option<Time>,
+    /// Everything up to this publish is on the host's disk.
+    on_disk: u64,
+    /// What waited when the connection was made: up to which publish, and how many.
+    backlog: Option<(u64, u64)>,
     /// Somebody waits for this publish to be accepted: a `PING` after it hurries the server.
     hurry: Option<u64>,
     /// The server's last `PING` that is not answered yet. One answer is enough for all.
@@ -133,7 +137,7 @@ impl Session {
             epoch: 0,
             is_new_epoch: false,
             time_base_ms: 0,
-            has_history: false,
+            history: Kept::Unknown,
             control: Log::default(),
             outbox,
             answers: Answers::default(),
@@ -147,6 +151,8 @@ impl Session {
             names: Names::default(),
             payloads: Payloads::default(),
             credit_at: None,
+            on_disk: 0,
+            backlog: None,
             hurry: None,
             pong: None,
             abandoned: 0,
@@ -289,7 +295,7 @@ impl Session {
     ) -> Result<u64> {
         self.check_open()?;
         if let Some(level) = options.receipt {
-            self.check_level(level)?;
+            self.check_level(level, to)?;
         }
         if options.ack.is_some() {
             self.acks.check_room()?;
@@ -299,7 +305,7 @@ impl Session {
             let deadline = now + ack.timeout + acks::GRACE;
             self.acks.open(number, ack.target, deadline, ack.request);
         }
-        if let Some(level) = options.receipt.filter(|level| *level >= ReceiptLevel::Accepted) {
+        if let Some(level) = options.receipt.filter(|level| *level > ReceiptLevel::Queued) {
             self.receipts.watch(number, level, options.target);
         }
         Ok(number)
@@ -311,13 +317,16 @@ impl Session {
     /// # Errors
     /// `ReceiptUnavailable`, or why the publish failed.
     pub fn watch(&mut self, number: u64, level: ReceiptLevel, target: Target) -> Result<bool> {
-        self.check_level(level)?;
+        self.check_kept(level)?;
         if let Some(error) = self.refusals.find(number) {
             return Err(error.clone());
         }
         let reached = match level {
             ReceiptLevel::Queued => true,
-            ReceiptLevel::Stored => number <= self.receipts.stored(),
+            ReceiptLevel::QueuedOnDisk => number <= self.on_disk.max(self.outbox.accepted()),
+            ReceiptLevel::Stored => {
+                number <= self.outbox.accepted() && !self.outbox.is_unstored(number)
+            }
             _ => number <= self.outbox.accepted(),
         };
         if !reached {
@@ -335,13 +344,25 @@ impl Session {
     /// `Closed`, if it never will be.
     pub fn flush(&mut self, target: Target) -> Result<bool> {
         self.check_open()?;
-        if self.outbox.is_empty() {
+        if self.outbox.is_settled() {
             return Ok(true);
         }
         let last = self.outbox.last();
         self.receipts.watch_flush(last, target);
         self.hurry = Some(last);
         Ok(false)
+    }
+
+    /// The host has everything up to this publish on disk.
+    pub fn persisted(&mut self, number: u64, events: &mut Events) {
+        self.on_disk = self.on_disk.max(number);
+        self.receipts.reach(self.on_disk, ReceiptLevel::QueuedOnDisk, events);
+    }
+
+    /// Every publish up to this one is accepted and, if its topic is stored, stored; or it failed. The
+    /// host need not keep it any more.
+    pub fn released(&self) -> u64 {
+        self.outbox.released()
     }
 
     /// How full the outbox is.
@@ -400,16 +421,29 @@ impl Session {
         if self.link.is_closed() { Err(closed()) } else { Ok(()) }
     }
 
-    fn check_level(&self, level: ReceiptLevel) -> Result<()> {
-        let problem = match level {
-            ReceiptLevel::Queued | ReceiptLevel::Accepted => return Ok(()),
-            ReceiptLevel::Stored if self.has_history => return Ok(()),
-            ReceiptLevel::Stored => "the server keeps no history for this topic",
-            ReceiptLevel::QueuedOnDisk => "this client's outbox is in memory",
-            ReceiptLevel::Replicated => "the server is not a cluster",
+    /// A level that this message cannot reach fails at once; before the first handshake nobody knows.
+    fn check_level(&mut self, level: ReceiptLevel, to: Destination<'_>) -> Result<()> {
+        self.check_kept(level)?;
+        if level != ReceiptLevel::Stored || self.history == Kept::Unknown {
+            return Ok(());
+        }
+        match to {
+            Destination::Topic(topic) if self.outbox.is_stored(topic) => Ok(()),
+            _ => Err(unavailable(level, "the server keeps no history of this topic")),
+        }
+    }
+
+    fn check_kept(&self, level: ReceiptLevel) -> Result<()> {
+        let problem = match (level, self.history) {
+            (ReceiptLevel::Queued | ReceiptLevel::Accepted, _)
+            | (ReceiptLevel::Stored, Kept::Unknown | Kept::OnDisk) => return Ok(()),
+            (ReceiptLevel::Stored, Kept::InMemory) => "the server keeps its history in memory",
+            (ReceiptLevel::Stored, Kept::No) => "the server keeps no history",
+            (ReceiptLevel::QueuedOnDisk, _) if self.config.outbox_on_disk => return Ok(()),
+            (ReceiptLevel::QueuedOnDisk, _) => "this client's outbox is in memory",
+            (ReceiptLevel::Replicated, _) => "the server is not a cluster",
         };
-        let message = format!("{}: {problem}", level.as_str());
-        Err(Error::new(ErrorKind::ReceiptUnavailable, message))
+        Err(unavailable(level, problem))
     }
 
     /// Queues a control frame.
@@ -425,6 +459,19 @@ impl Session {
             self.control.append(CONTROL, |out| encode(&Frame::Subscribe(frame), out));
         }
     }
+}
+
+/// What the server keeps, as it said in its last `WELCOME`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Unknown,
+    No,
+    InMemory,
+    OnDisk,
+}
+
+fn unavailable(level: ReceiptLevel, problem: &str) -> Error {
+    Error::new(ErrorKind::ReceiptUnavailable, format!("{}: {problem}", level.as_str()))
 }
 
 /// Bytes that must not be seen, not even by someone who looks for a mistake.

@@ -1,10 +1,14 @@
-//! Publishes on their way: kept, encoded once, until the server has accepted them.
+//! Publishes on their way: kept, encoded once, until the server has accepted them, or if their topic
+//! has history on disk, stored them.
 //!
 //! Two numberings: the *number* users see counts the publishes of this session object and never
 //! changes; the *wire number* counts those of the server's session and starts again when the
 //! server lost it. They differ by a constant, [`Generation::offset`].
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 
@@ -20,10 +24,10 @@ use crate::{
     error::{Error, ErrorKind, Result},
     message::{ContentType, ReceiptLevel},
     options::Limits,
-    topic,
+    topic::{self, Pattern},
     wire::{
         Frames, encode_publish,
-        frame::{self, Extensions, Frame, Name, Publish, Welcome},
+        frame::{self, Extensions, Frame, HistoryFrame, Name, Publish, Welcome},
     },
 };
 
@@ -36,8 +40,14 @@ pub(super) struct Outbox {
     pub(super) topics: Topics,
     bounds: OutboxBounds,
     limits: Window,
+    /// Everything up to this number is no longer kept.
+    released: u64,
     /// Everything up to this number is accepted or refused.
     accepted: u64,
+    /// Topics whose messages the server stores.
+    stored_topics: StoredTopics,
+    /// Kept publishes to them that are not stored yet, oldest first.
+    unstored: VecDeque<u64>,
     /// Recipients and rows prove that the server handled everything up to this number.
     handled: u64,
     /// Who numbered what; the last one numbers now.
@@ -76,7 +86,10 @@ impl Outbox {
             topics: Topics::new(seed),
             bounds,
             limits: Window { payload: limits.payload, messages: 0, bytes: 0 },
+            released: 0,
             accepted: 0,
+            stored_topics: StoredTopics::default(),
+            unstored: VecDeque::new(),
             handled: 0,
             generations: VecDeque::from([Generation { after: 0, origin, offset: 0 }]),
             timed: VecDeque::new(),
@@ -85,20 +98,36 @@ impl Outbox {
 
     /// The number of the last publish; 0 before the first.
     pub(super) fn last(&self) -> u64 {
-        self.accepted + self.log.len() as u64
+        self.released + self.log.len() as u64
     }
 
     pub(super) fn accepted(&self) -> u64 {
         self.accepted
     }
 
-    /// The number of the last publish sent on this connection or accepted.
-    pub(super) fn sent(&self) -> u64 {
-        self.accepted + self.log.sent() as u64
+    /// Everything up to this number is no longer kept.
+    pub(super) fn released(&self) -> u64 {
+        self.released
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.log.len() == 0
+    /// The number of the last publish sent on this connection or accepted.
+    pub(super) fn sent(&self) -> u64 {
+        self.released + self.log.sent() as u64
+    }
+
+    /// Whether everything is accepted or refused.
+    pub(super) fn is_settled(&self) -> bool {
+        self.accepted == self.last()
+    }
+
+    /// Whether messages of this topic reach the receipt `stored`.
+    pub(super) fn is_stored(&mut self, topic: &str) -> bool {
+        self.stored_topics.holds(topic)
+    }
+
+    /// Whether this publish will be stored and is not yet.
+    pub(super) fn is_unstored(&self, number: u64) -> bool {
+        self.unstored.binary_search(&number).is_ok()
     }
 
     pub(super) fn max_payload(&self) -> usize {
@@ -129,7 +158,7 @@ impl Outbox {
     pub(super) fn publish(
         &mut self,
         now: Time,
-        to: Destination<'_>,
+        destination: Destination<'_>,
         content_type: ContentType,
         payload: &[u8],
         options: &PublishOptions<'_>,
@@ -138,10 +167,11 @@ impl Outbox {
         if let Some(extras) = options.extras {
             publish::check_extras(extras)?;
         }
-        if self.room() == Room::Hard {
+        // What an earlier process took must not be lost for want of room.
+        if self.room() == Room::Hard && !options.maybe_duplicate {
             return Err(self.full());
         }
-        let (to, name_length) = match to {
+        let (to, name_length) = match destination {
             Destination::Topic(topic) => match self.topics.find(topic) {
                 Some(name) => (frame::Destination::Topic(name), 0),
                 None => {
@@ -159,6 +189,7 @@ impl Outbox {
             }
         };
         let number = self.last() + 1;
+        let stored = matches!(destination, Destination::Topic(topic) if self.is_stored(topic));
         let ack = options.ack.as_ref();
         let publish = Publish {
             number: number - self.generation().offset,
@@ -166,7 +197,7 @@ impl Outbox {
             ack: ack.is_some(),
             request: ack.is_some_and(|ack| ack.request),
             prompt: options.receipt.is_some_and(|level| level >= ReceiptLevel::Accepted),
-            maybe_duplicate: false,
+            maybe_duplicate: options.maybe_duplicate,
             content_type,
             extensions: publish::extensions(options.extras, ack),
             payload,
@@ -175,6 +206,9 @@ impl Outbox {
             self.timed.push_back(Timed { number, queued: now });
         }
         self.log.append(HEAD + name_length + payload.len(), |out| encode_publish(&publish, out));
+        if stored {
+            self.unstored.push_back(number);
+        }
         Ok(number)
     }
 
@@ -263,32 +297,53 @@ impl Outbox {
     /// The server has everything up to this wire number. Returns how many were released.
     pub(super) fn accept(&mut self, wire: u64) -> Result<u64> {
         let number = wire.saturating_add(self.generation().offset);
-        if number > self.accepted + self.log.ever_sent() as u64 {
+        if number > self.released + self.log.ever_sent() as u64 {
             return Err(Error::new(
                 ErrorKind::Protocol,
                 "the server accepted a message that was never sent",
             ));
         }
-        Ok(self.release(number))
+        let count = number.saturating_sub(self.accepted);
+        self.accepted = self.accepted.max(number);
+        self.handled = self.handled.max(number);
+        self.release();
+        Ok(count)
     }
 
-    fn release(&mut self, number: u64) -> u64 {
-        let count = number.saturating_sub(self.accepted);
-        if count > 0 {
-            self.log.release(usize::try_from(count).unwrap_or(usize::MAX));
-            self.accepted = number;
-            self.handled = self.handled.max(number);
-            while self.timed.front().is_some_and(|timed| timed.number <= number) {
-                self.timed.pop_front();
-            }
+    /// Everything up to this number is stored, as far as it is to be.
+    pub(super) fn store(&mut self, number: u64) {
+        while self.unstored.front().is_some_and(|first| *first <= number) {
+            self.unstored.pop_front();
         }
-        count
+        self.release();
+    }
+
+    /// This publish will not be stored.
+    pub(super) fn give_up(&mut self, number: u64) {
+        if let Ok(at) = self.unstored.binary_search(&number) {
+            self.unstored.remove(at);
+            self.release();
+        }
+    }
+
+    /// Forgets what nobody needs any more.
+    fn release(&mut self) {
+        let unstored = self.unstored.front().map_or(u64::MAX, |first| first - 1);
+        let until = self.accepted.min(unstored);
+        if until <= self.released {
+            return;
+        }
+        self.log.release(usize::try_from(until - self.released).unwrap_or(usize::MAX));
+        self.released = until;
+        while self.timed.front().is_some_and(|timed| timed.number <= until) {
+            self.timed.pop_front();
+        }
     }
 
     /// The number behind a wire number that the server mentions; `None` if it was never sent.
     pub(super) fn number(&self, wire: u64) -> Option<u64> {
         let number = wire.checked_add(self.generation().offset)?;
-        let known = wire > 0 && number <= self.accepted + self.log.ever_sent() as u64;
+        let known = wire > 0 && number <= self.released + self.log.ever_sent() as u64;
         known.then_some(number)
     }
 
@@ -305,26 +360,40 @@ impl Outbox {
     /// A handshake is done and the session goes on: everything beyond `WELCOME.published` is sent
     /// again. Returns how many were released.
     pub(super) fn resume(&mut self, welcome: &Welcome<'_>) -> Result<u64> {
-        let released = self.accept(welcome.published)?;
+        let count = self.accept(welcome.published)?;
         self.connect(welcome);
-        Ok(released)
+        // What this session has and only waits to be stored need not be sent again.
+        for _ in self.released..welcome.published.saturating_add(self.generation().offset) {
+            self.log.skip();
+        }
+        Ok(count)
     }
 
-    /// A handshake is done and the server knows nothing of earlier sessions: what is unconfirmed
-    /// is numbered from 1, keeps its id, and says so if it may have been received before.
-    /// Returns how many the lost session had confirmed by its reports.
+    /// A handshake is done and the server knows nothing of earlier sessions: what is unconfirmed, or
+    /// was not stored, is numbered from 1, keeps its id, and says so if it may have been received
+    /// before. Returns how many the lost session had confirmed by its reports.
     pub(super) fn restart(&mut self, welcome: &Welcome<'_>, origin: String) -> u64 {
-        let released = self.release(self.handled);
+        let count = self.handled.saturating_sub(self.accepted);
+        self.accepted = self.accepted.max(self.handled);
+        self.release();
         let sent = self.log.ever_sent();
         let ids: Vec<String> =
-            (1..=self.log.len() as u64).map(|at| self.message_id(self.accepted + at)).collect();
+            (1..=self.log.len() as u64).map(|at| self.message_id(self.released + at)).collect();
         let old = self.log.take();
         for (at, frame) in old.frames().enumerate() {
             let mut publish = decode(frame);
             publish.number = at as u64 + 1;
             publish.maybe_duplicate |= at < sent;
+            let number = self.released + publish.number;
             let extensions = publish.extensions.get_or_insert_default();
-            extensions.id = extensions.id.or(Some(&ids[at]));
+            if number <= self.accepted && !self.is_unstored(number) {
+                // The lost session dealt with it; only its number is still needed.
+                extensions.settled = true;
+                publish.to = frame::Destination::Topic(Name::Inline(SETTLED));
+                publish.payload = &[];
+            } else {
+                extensions.id = extensions.id.or(Some(&ids[at]));
+            }
             self.log.append(frame.len() + HEAD, |out| encode_publish(&publish, out));
         }
         if self.generations.len() == GENERATIONS {
@@ -333,10 +402,10 @@ impl Outbox {
         self.generations.push_back(Generation {
             after: self.last(),
             origin,
-            offset: self.accepted,
+            offset: self.released,
         });
         self.connect(welcome);
-        released
+        count
     }
 
     /// The first session begins with what waited for it.
@@ -354,6 +423,29 @@ impl Outbox {
         if !self.topics.connect(welcome.aliases) {
             self.write_names();
         }
+        if self.stored_topics.learn(&welcome.history) {
+            self.sort_out();
+        }
+    }
+
+    /// The server stores other topics than was thought.
+    #[cold]
+    fn sort_out(&mut self) {
+        let mut unstored = VecDeque::new();
+        for (number, frame) in (self.released + 1..).zip(self.log.frames()) {
+            let frame::Destination::Topic(name) = decode(frame).to else { continue };
+            let topic = match name {
+                Name::Inline(topic) => topic,
+                Name::Alias(number) => {
+                    self.topics.name(number).expect("kept while a message refers to it")
+                }
+            };
+            if number > self.accepted && self.stored_topics.holds(topic) {
+                unstored.push_back(number);
+            }
+        }
+        self.unstored = unstored;
+        self.release();
     }
 
     /// Replaces topic numbers by names, because the server takes fewer numbers than before.
@@ -386,24 +478,73 @@ impl Outbox {
 
     /// The id of a message, its own one if it is still kept.
     pub(super) fn id_of(&self, number: u64) -> String {
-        let at = number.checked_sub(self.accepted + 1).and_then(|at| usize::try_from(at).ok());
+        let at = number.checked_sub(self.released + 1).and_then(|at| usize::try_from(at).ok());
         let own = at.and_then(|at| self.log.frame(at)).and_then(own_id);
         own.unwrap_or_else(|| self.message_id(number))
     }
 
-    /// The ids of all kept messages, oldest first.
-    pub(super) fn ids(&self) -> Vec<String> {
-        (self.accepted + 1..)
+    /// The numbers and ids of all messages that are not accepted, oldest first.
+    pub(super) fn ids(&self) -> Vec<(u64, String)> {
+        (self.released + 1..)
             .zip(self.log.frames())
-            .map(|(number, frame)| own_id(frame).unwrap_or_else(|| self.message_id(number)))
+            .filter(|(number, _)| *number > self.accepted)
+            .map(|(number, frame)| {
+                (number, own_id(frame).unwrap_or_else(|| self.message_id(number)))
+            })
             .collect()
     }
 
     /// Forgets all kept messages.
     pub(super) fn abandon(&mut self) {
-        self.release(self.last());
+        self.accepted = self.last();
+        self.handled = self.accepted;
+        self.unstored.clear();
+        self.release();
     }
 }
+
+/// The topics whose messages a server stores, as it said; asked once per publish.
+#[derive(Debug, Default)]
+struct StoredTopics {
+    patterns: Vec<Pattern>,
+    known: HashMap<Box<str>, bool>,
+}
+
+impl StoredTopics {
+    #[inline]
+    fn holds(&mut self, topic: &str) -> bool {
+        !self.patterns.is_empty() && self.look_up(topic)
+    }
+
+    fn look_up(&mut self, topic: &str) -> bool {
+        if let Some(known) = self.known.get(topic) {
+            return *known;
+        }
+        if self.known.len() >= KNOWN_TOPICS {
+            self.known.clear();
+        }
+        let holds = self.patterns.iter().any(|pattern| pattern.matches(topic));
+        self.known.insert(topic.into(), holds);
+        holds
+    }
+
+    /// True if that changes anything.
+    fn learn(&mut self, history: &HistoryFrame<'_>) -> bool {
+        let patterns = history.patterns.iter().filter(|_| history.on_disk);
+        let patterns: Vec<_> = patterns.filter_map(|text| Pattern::parse(text).ok()).collect();
+        let changed = patterns != self.patterns;
+        if changed {
+            *self = StoredTopics { patterns, ..StoredTopics::default() };
+        }
+        changed
+    }
+}
+
+/// Topics of which is remembered whether they are stored.
+const KNOWN_TOPICS: usize = 4096;
+
+/// Named by publishes of which only the number counts.
+const SETTLED: &str = "kps.settled";
 
 /// Room for a `PUB`'s head without its destination's name.
 const HEAD: usize = 64;

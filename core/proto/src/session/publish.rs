@@ -32,6 +32,8 @@ pub struct PublishOptions<'a> {
     pub target: Target,
     /// Ask the recipients for an answer.
     pub ack: Option<AckRequest>,
+    /// An earlier process may have sent it.
+    pub maybe_duplicate: bool,
 }
 
 /// How an acknowledged publish is followed.

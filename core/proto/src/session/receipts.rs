@@ -13,7 +13,6 @@ pub(super) struct Receipts {
     /// Waits for everything up to the number.
     flushes: Vec<(u64, Target)>,
     room: Vec<Target>,
-    stored: u64,
 }
 
 impl Receipts {
@@ -31,8 +30,12 @@ impl Receipts {
         }
     }
 
-    pub(super) fn stored(&self) -> u64 {
-        self.stored
+    /// Publishes of which somebody waits for exactly this level.
+    pub(super) fn waiting_for(&self, level: ReceiptLevel) -> Vec<u64> {
+        let watched = self.watched.iter();
+        let waiting =
+            watched.filter(|(_, watchers)| watchers.iter().any(|(want, _)| *want == level));
+        waiting.map(|(number, _)| *number).collect()
     }
 
     /// Everything up to `number` is accepted or refused.
@@ -49,11 +52,10 @@ impl Receipts {
 
     /// Everything up to `number` whose topic has history is stored.
     pub(super) fn reach_stored(&mut self, number: u64, events: &mut Events) {
-        self.stored = self.stored.max(number);
         self.reach(number, ReceiptLevel::Stored, events);
     }
 
-    fn reach(&mut self, number: u64, reached: ReceiptLevel, events: &mut Events) {
+    pub(super) fn reach(&mut self, number: u64, reached: ReceiptLevel, events: &mut Events) {
         let mut later = Vec::new();
         while let Some(entry) = self.watched.first_entry()
             && *entry.key() <= number

@@ -9,6 +9,7 @@ use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
     message::{Extras, Gap, GapReason, Message, Payload, RowStatus},
+    options::Cursor,
     wire::{
         Frames,
         frame::{ErrorFrame, Extensions, Frame, GapFrame, MessageFrame, Reference},
@@ -96,6 +97,13 @@ impl Session {
             }
         };
         Subscriptions::receive(entry, frame.payload.len())?;
+        let cursor = frame.extensions.as_ref().and_then(|extensions| extensions.cursor);
+        let cursor = cursor.and_then(Cursor::new);
+        // A durable's progress is the server's to know; should it know of none, it begins again.
+        if cursor.is_some() && !entry.is_durable() {
+            entry.cursor.clone_from(&cursor);
+        }
+        let earlier = frame.extensions.as_ref().and_then(|extensions| extensions.earlier);
         let sub = SubId(frame.sub);
         let delivery = frame.delivery.map(|wire| self.answers.expect(wire, sub));
         let message = Message {
@@ -107,11 +115,15 @@ impl Session {
             sender,
             number: frame.number,
             seq: frame.seq,
-            epoch: self.epoch,
-            time_ms: self.time_base_ms.saturating_add(frame.time),
+            epoch: earlier.map_or(self.epoch, |earlier| earlier.epoch),
+            time_ms: earlier.map_or_else(
+                || self.time_base_ms.saturating_add(frame.time),
+                |earlier| earlier.time_ms,
+            ),
             attempt: frame.attempt,
             maybe_duplicate: frame.maybe_duplicate,
-            extras: frame.extensions.as_deref().map(extras),
+            extras: frame.extensions.as_deref().and_then(extras),
+            cursor,
         };
         let event = Event::Message { sub, message, delivery, request: frame.request };
         events.push((entry.target, event));
@@ -163,7 +175,7 @@ impl Session {
                 }
             }
             Frame::Error(error) => self.error(now, error, events),
-            Frame::Subscribed { sub } => self.subscribed(now, *sub, events),
+            Frame::Subscribed { sub, cursor } => self.subscribed(now, *sub, cursor, events),
             Frame::Unsubscribed { sub } => {
                 if let Some(target) = self.closing.remove(sub) {
                     events.push((target, Event::Unsubscribed { sub: SubId(*sub) }));
@@ -186,7 +198,9 @@ impl Session {
             }
             Frame::Stored { published } => {
                 if let Some(number) = self.outbox.number(*published) {
+                    self.outbox.store(number);
                     self.receipts.reach_stored(number, events);
+                    self.look_for_room(events);
                 }
             }
             Frame::Alias { number, name } => self.names.set(*number, name)?,
@@ -218,13 +232,25 @@ impl Session {
             self.publish_failed(number, refusal, events);
         }
         self.receipts.accepted(self.outbox.accepted(), events);
+        if let Some((_, count)) = self.backlog.take_if(|(last, _)| *last <= self.outbox.accepted())
+        {
+            self.timeline.note(self.now, "outbox_flushed", format!("{count} messages"));
+            events.push((self.config.target, Event::OutboxFlushed { count }));
+        }
+        self.look_for_room(events);
+    }
+
+    fn look_for_room(&mut self, events: &mut Events) {
         if self.receipts.waits_for_room() && self.outbox.room() == Room::Free {
             self.receipts.has_room(events);
         }
     }
 
-    fn subscribed(&mut self, now: Time, sub: u32, events: &mut Events) {
+    fn subscribed(&mut self, now: Time, sub: u32, cursor: &[u8], events: &mut Events) {
         let Some(entry) = self.subscriptions.find(sub) else { return };
+        if !cursor.is_empty() && entry.begins_at_its_cursor() {
+            entry.cursor = Cursor::new(cursor);
+        }
         let before = std::mem::replace(&mut entry.phase, Phase::Active);
         if before == Phase::Requested {
             let pattern = entry.pattern.as_ref().map_or("", |pattern| pattern.as_str());
@@ -263,6 +289,7 @@ impl Session {
                 self.reports.note();
                 let Some(number) = self.outbox.number(wire) else { return };
                 let refusal = Refusal { id: self.outbox.id_of(number), error };
+                self.outbox.give_up(number);
                 if number > self.outbox.accepted() {
                     self.refusals.note(number, refusal);
                 } else if self.refusals.remember(number, &refusal.error) {
@@ -318,8 +345,8 @@ impl Session {
     }
 }
 
-fn extras(extensions: &Extensions<'_>) -> Box<Extras> {
-    Box::new(Extras {
+fn extras(extensions: &Extensions<'_>) -> Option<Box<Extras>> {
+    let extras = Extras {
         headers: extensions
             .headers
             .iter()
@@ -327,5 +354,6 @@ fn extras(extensions: &Extensions<'_>) -> Box<Extras> {
             .collect(),
         id: extensions.id.map(str::to_owned),
         ttl: extensions.ttl_ms.map(std::time::Duration::from_millis),
-    })
+    };
+    (!extras.is_empty()).then(|| Box::new(extras))
 }

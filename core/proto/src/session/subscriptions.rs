@@ -9,7 +9,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     message::Gap,
-    options::{Limits, Overflow, SubscribeOptions},
+    options::{Cursor, Limits, Overflow, StartAt, SubscribeOptions},
     topic::Pattern,
     wire::frame::{Start, Subscribe},
 };
@@ -51,6 +51,8 @@ pub(super) struct Subscription {
     stream: Stream,
     /// Messages of a lost session that the host has not handled yet: their credit died with it.
     stale: u64,
+    /// Behind the last message received that had one.
+    pub(super) cursor: Option<Cursor>,
 }
 
 /// How far the server and we agree on a subscription.
@@ -100,6 +102,7 @@ impl Subscriptions {
             options: SubscribeOptions::default(),
             stream: Stream::new(WINDOW_DIRECT, WINDOW_BYTES),
             stale: 0,
+            cursor: None,
         };
         Subscriptions {
             table: HashMap::from_iter([(SubId::DIRECT.0, direct)]),
@@ -139,6 +142,7 @@ impl Subscriptions {
             options,
             stream: Stream::new(window, WINDOW_BYTES),
             stale: 0,
+            cursor: None,
         };
         self.table.insert(self.last, subscription);
         Ok(SubId(self.last))
@@ -354,14 +358,39 @@ impl Subscription {
             sub,
             pattern: self.pattern.as_ref()?.as_str(),
             group: self.options.group.as_deref().unwrap_or_default(),
-            durable: "",
+            durable: self.options.durable.as_deref().unwrap_or_default(),
             overflow: self.options.overflow,
             capacity: self.options.capacity.unwrap_or(0),
             window: self.stream.window,
             window_bytes: self.stream.window_bytes,
             again: self.phase == Phase::Again,
-            start: Start::New,
+            start: self.start(),
+            redelivery: self.options.redelivery,
         })
+    }
+
+    fn start(&self) -> Start<'_> {
+        match (&self.cursor, self.phase, &self.options.start) {
+            // The members of a group each had a part of what was: no one's cursor fits the others.
+            (Some(cursor), Phase::Again, _) if self.options.group.is_none() => {
+                Start::Cursor(cursor.as_bytes())
+            }
+            (.., StartAt::New) => Start::New,
+            (.., StartAt::Last) => Start::Last,
+            (.., StartAt::All) => Start::All,
+            (.., StartAt::Cursor(cursor)) => Start::Cursor(cursor.as_bytes()),
+            (.., StartAt::Time(time_ms)) => Start::Time(*time_ms),
+        }
+    }
+
+    /// Whether nothing lies between the place where the server began and what comes.
+    pub(super) fn begins_at_its_cursor(&self) -> bool {
+        self.cursor.is_none() && self.options.start == StartAt::New
+    }
+
+    /// Whether the server waits for its answers over connections.
+    pub(super) fn is_durable(&self) -> bool {
+        self.options.durable.is_some()
     }
 
     fn is_over(&self) -> bool {
@@ -454,6 +483,9 @@ fn check_options(options: &SubscribeOptions) -> Result<()> {
         }
         SubscribeOptions { group: Some(group), .. } if group.is_empty() || group.len() > limit => {
             format!("the group's name is {} bytes long; it must have 1 to {limit}", group.len())
+        }
+        SubscribeOptions { durable: Some(name), .. } if name.is_empty() || name.len() > limit => {
+            format!("the durable's name is {} bytes long; it must have 1 to {limit}", name.len())
         }
         _ => return Ok(()),
     };

@@ -5,7 +5,7 @@
 use crate::{
     error::ErrorKind,
     message::{ContentType, GapReason, RowStatus},
-    options::Overflow,
+    options::{Overflow, Redelivery},
 };
 
 /// In `CREDIT` and `HELLO.received`: the stream of reports (`RECIPIENTS`, `ROW` and
@@ -30,6 +30,8 @@ pub enum Frame<'a> {
     Subscribed {
         /// The client's number for it.
         sub: u32,
+        /// Where its stream begins, to come back to; empty: there is no history of it.
+        cursor: &'a [u8],
     },
     /// Client → server: end it.
     Unsubscribe {
@@ -194,6 +196,17 @@ pub struct Welcome<'a> {
     pub aliases: u32,
     /// Name and version of the server, for people.
     pub server: &'a str,
+    /// With [`features::HISTORY`]: what is kept.
+    pub history: HistoryFrame<'a>,
+}
+
+/// What a server keeps, as `WELCOME` tells it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HistoryFrame<'a> {
+    /// It survives the server's end: publishes reach the receipt `stored`.
+    pub on_disk: bool,
+    /// Topics that match one of these patterns have history.
+    pub patterns: Vec<&'a str>,
 }
 
 /// Where a subscription starts.
@@ -235,6 +248,8 @@ pub struct Subscribe<'a> {
     pub again: bool,
     /// Where to start.
     pub start: Start<'a>,
+    /// With `durable`: how messages that are not acked are handed out again.
+    pub redelivery: Redelivery,
 }
 
 /// A name, or the number an `ALIAS` gave it.
@@ -268,6 +283,21 @@ pub struct Extensions<'a> {
     pub ttl_ms: Option<u64>,
     /// `PUB` with `ack`: how long rows are awaited.
     pub ack_timeout_ms: Option<u64>,
+    /// `PUB`: a lost session dealt with it; it only takes its number.
+    pub settled: bool,
+    /// `MSG` of a topic with history: the place behind it, opaque.
+    pub cursor: Option<&'a [u8]>,
+    /// `MSG` from history, accepted by an earlier run of the broker.
+    pub earlier: Option<Earlier>,
+}
+
+/// When a message was accepted, if the broker was started again since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Earlier {
+    /// The run that accepted it.
+    pub epoch: u64,
+    /// When, milliseconds since the Unix epoch.
+    pub time_ms: u64,
 }
 
 impl Extensions<'_> {
@@ -277,6 +307,9 @@ impl Extensions<'_> {
             && self.id.is_none()
             && self.ttl_ms.is_none()
             && self.ack_timeout_ms.is_none()
+            && !self.settled
+            && self.cursor.is_none()
+            && self.earlier.is_none()
     }
 }
 

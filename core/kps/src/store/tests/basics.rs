@@ -152,13 +152,7 @@ fn a_reader_needs_a_store() {
 }
 
 fn session(origin: &str, published: u64) -> KeptSession {
-    KeptSession {
-        origin: origin.into(),
-        namespace: "n".into(),
-        client_id: "c".into(),
-        secret: [7; 16],
-        published,
-    }
+    KeptSession { origin: origin.into(), published }
 }
 
 #[test]

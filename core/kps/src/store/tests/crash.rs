@@ -69,9 +69,6 @@ fn a_program_that_writes() {
         }
         writes.push(Write::Session(KeptSession {
             origin: "origin".into(),
-            namespace: String::new(),
-            client_id: "alice".into(),
-            secret: [1; 16],
             published: open.next - 1,
         }));
         open.store.write(writes);

@@ -57,9 +57,6 @@ impl Sample {
                 let name = format!("{epoch} {round}");
                 writes.push(Write::Session(KeptSession {
                     origin: name.clone(),
-                    namespace: String::new(),
-                    client_id: name.clone(),
-                    secret: [round as u8; 16],
                     published: round as u64,
                 }));
                 writes.push(Write::Progress(Progress {

@@ -50,7 +50,7 @@ fn a_lost_session_numbers_anew_keeps_ids_and_marks_what_was_sent() {
     assert!(![second, third, fourth].contains(&id));
     stage.session.watch(fifth, ReceiptLevel::Accepted, TARGET).unwrap();
     stage.accepted(4);
-    assert_eq!(stage.heard(), ["7: receipt 5 accepted"]);
+    assert_eq!(stage.heard(), ["7: receipt 5 accepted", "0: outbox flushed 3"]);
     assert_eq!(stage.session.ledger().published.accepted, 5);
 }
 
@@ -109,7 +109,7 @@ fn a_fatal_error_ends_the_session_and_tells_everybody() {
     let id = stage.session.message_id(1);
     stage.session.consumed(sub, 1);
     assert_eq!(stage.session.ledger().totals.delivered, 1);
-    assert_eq!(stage.session.close(stage.now, &mut stage.events).abandoned, [id]);
+    assert_eq!(stage.session.close(stage.now, &mut stage.events).abandoned, [(1, id)]);
     assert_eq!(stage.session.ledger().published.abandoned, 1);
 }
 
@@ -123,7 +123,7 @@ fn close_names_what_it_abandons() {
     stage.said();
     stage.accepted(1);
     let report = stage.session.close(stage.now, &mut stage.events);
-    assert_eq!(report.abandoned, [stage.session.message_id(2)]);
+    assert_eq!(report.abandoned, [(2, stage.session.message_id(2))]);
     assert!(stage.session.close(stage.now, &mut stage.events).abandoned.is_empty());
     let ledger = stage.session.ledger();
     assert_eq!((ledger.totals.cancelled, ledger.totals.pending), (1, 0));

@@ -19,6 +19,7 @@ use crate::{
 mod acknowledging;
 mod connecting;
 mod publishing;
+mod storing;
 mod subscribing;
 
 const TARGET: Target = Target(7);
@@ -126,7 +127,7 @@ impl Stage {
     fn subscribe(&mut self, options: SubscribeOptions) -> SubId {
         let sub = self.session.subscribe(TARGET, "a.*", options).unwrap();
         self.said();
-        self.hear(&Frame::Subscribed { sub: sub.0 }).unwrap();
+        self.hear(&Frame::Subscribed { sub: sub.0, cursor: &[] }).unwrap();
         self.events.clear();
         sub
     }
@@ -175,6 +176,9 @@ fn describe(frame: &Frame<'_>) -> String {
                 other => format!("{other:?}"),
             };
             let mut text = format!("PUB {number} {to}");
+            if extensions.as_ref().is_some_and(|extensions| extensions.settled) {
+                return text + " settled";
+            }
             if *maybe_duplicate {
                 text += " duplicate?";
             }
@@ -223,6 +227,7 @@ fn tell(target: Target, event: &Event) -> String {
         Event::CancelDelivery { sub, delivery } => format!("cancel {} {delivery}", sub.0),
         Event::Receipt { number, level } => format!("receipt {number} {}", level.as_str()),
         Event::PublishFailed { number, error, .. } => format!("failed {number} {}", error.code()),
+        Event::OutboxFlushed { count } => format!("outbox flushed {count}"),
         Event::Room => "room".into(),
         Event::Flushed { error } => format!("flushed {}", error.is_none()),
         Event::Recipients { ack, clients } => format!("recipients {ack} {}", clients.join(" ")),

@@ -94,7 +94,7 @@ fn messages_held_over_a_lost_session_give_no_credit_in_the_next() {
     stage.lose();
     stage.connect(welcome());
     stage.said();
-    stage.hear(&Frame::Subscribed { sub: sub.0 }).unwrap();
+    stage.hear(&Frame::Subscribed { sub: sub.0, cursor: &[] }).unwrap();
     stage
         .hear(&Frame::Gap(GapFrame {
             sub: sub.0,
@@ -213,7 +213,7 @@ fn a_subscription_not_confirmed_before_the_cut_is_asked_for_again() {
     stage.lose();
     stage.connect(resumed(0));
     assert_eq!(stage.said(), ["SUB 1 a 4096"]);
-    stage.hear(&Frame::Subscribed { sub: 1 }).unwrap();
+    stage.hear(&Frame::Subscribed { sub: 1, cursor: &[] }).unwrap();
     assert_eq!(stage.heard(), ["7: subscribed 1"]);
 }
 

@@ -165,8 +165,12 @@ impl<'a> Json<'a> {
     /// around it) goes as text, and text that is not UTF-8 goes as bytes: so nothing that one client
     /// publishes can break the frame of another, and nothing is lost.
     pub fn of(payload: &'a Payload) -> Self {
-        let bytes = &payload.bytes[..];
-        match (payload.content_type, std::str::from_utf8(bytes)) {
+        Json::of_bytes(payload.content_type, &payload.bytes)
+    }
+
+    /// [`Json::of`] a payload whose bytes are kept elsewhere.
+    pub fn of_bytes(content_type: ContentType, bytes: &'a [u8]) -> Self {
+        match (content_type, std::str::from_utf8(bytes)) {
             (ContentType::Bytes, _) | (_, Err(_)) => {
                 let mut text = String::from('"');
                 base64::encode(bytes, &mut text);

@@ -1,5 +1,7 @@
 //! Bytes to frames.
 
+use std::time::Duration;
+
 use super::{
     error, extension, gap, message, outcome, publish,
     reader::{Fault, Reader, not_negotiated, unknown, utf8},
@@ -8,10 +10,11 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result as KpsResult},
     message::{ContentType, GapReason, RowStatus},
-    options::Overflow,
+    options::{Overflow, Redelivery},
     wire::frame::{
-        AnswerFrame, Destination, ErrorFrame, Extensions, Frame, GapFrame, Hello, MessageFrame,
-        Name, Publish, Reference, Row, Start, Subscribe, Welcome,
+        AnswerFrame, Destination, Earlier, ErrorFrame, Extensions, Frame, GapFrame, Hello,
+        HistoryFrame, MessageFrame, Name, Publish, Reference, Row, Start, Subscribe, Welcome,
+        features,
     },
 };
 
@@ -174,6 +177,13 @@ fn extension_block<'a>(body: &mut Reader<'a>) -> Result<Option<Box<Extensions<'a
             extension::ACK_TIMEOUT_MS => {
                 extensions.ack_timeout_ms = Some(Reader(value).int("ack timeout")?);
             }
+            extension::SETTLED => extensions.settled = true,
+            extension::CURSOR => extensions.cursor = Some(value),
+            extension::EARLIER => {
+                let mut value = Reader(value);
+                let (epoch, time_ms) = (value.int("epoch")?, value.int("time")?);
+                extensions.earlier = Some(Earlier { epoch, time_ms });
+            }
             _ => {}
         }
     }
@@ -187,7 +197,10 @@ fn control(kind: u8, mut body: Reader<'_>) -> Result<Option<Frame<'_>>, Fault> {
         types::WELCOME => Frame::Welcome(welcome(&mut body)?),
         types::AUTH => Frame::Auth { token: body.str("token")? },
         types::SUB => Frame::Subscribe(subscribe(&mut body)?),
-        types::SUBSCRIBED => Frame::Subscribed { sub: body.u32("subscription")? },
+        types::SUBSCRIBED => Frame::Subscribed {
+            sub: body.u32("subscription")?,
+            cursor: if body.0.is_empty() { &[] } else { body.bytes("cursor")? },
+        },
         types::UNSUB => Frame::Unsubscribe { sub: body.u32("subscription")? },
         types::UNSUBSCRIBED => Frame::Unsubscribed { sub: body.u32("subscription")? },
         types::CREDIT => {
@@ -243,9 +256,11 @@ fn hello<'a>(body: &mut Reader<'a>) -> Result<Hello<'a>, Fault> {
 }
 
 fn welcome<'a>(body: &mut Reader<'a>) -> Result<Welcome<'a>, Fault> {
+    let version = body.u32("version")?;
+    let features = body.int("features")?;
     Ok(Welcome {
-        version: body.u32("version")?,
-        features: body.int("features")?,
+        version,
+        features,
         client_id: body.str("client id")?,
         session: body.bytes("session")?,
         resumed: body.byte("flags")? & welcome::RESUMED != 0,
@@ -260,13 +275,26 @@ fn welcome<'a>(body: &mut Reader<'a>) -> Result<Welcome<'a>, Fault> {
         publish_window_bytes: body.int("publish window in bytes")?,
         aliases: body.u32("aliases")?,
         server: body.str("server")?,
+        history: match features & features::HISTORY {
+            0 => HistoryFrame::default(),
+            _ => history(body)?,
+        },
+    })
+}
+
+fn history<'a>(body: &mut Reader<'a>) -> Result<HistoryFrame<'a>, Fault> {
+    let flags = body.byte("history flags")?;
+    let count = body.count("history patterns", 1)?;
+    Ok(HistoryFrame {
+        on_disk: flags & welcome::ON_DISK != 0,
+        patterns: (0..count).map(|_| body.str("history pattern")).collect::<Result<_, Fault>>()?,
     })
 }
 
 fn subscribe<'a>(body: &mut Reader<'a>) -> Result<Subscribe<'a>, Fault> {
     let sub = body.u32("subscription")?;
     let flags = body.byte("flags")?;
-    Ok(Subscribe {
+    let mut frame = Subscribe {
         sub,
         again: flags & subscribe::AGAIN != 0,
         overflow: body.known("overflow policy", Overflow::from_number)?,
@@ -276,6 +304,7 @@ fn subscribe<'a>(body: &mut Reader<'a>) -> Result<Subscribe<'a>, Fault> {
         pattern: body.str("pattern")?,
         group: body.str("group")?,
         durable: body.str("durable name")?,
+        redelivery: Redelivery::default(),
         start: match body.byte("start")? {
             subscribe::START_NEW => Start::New,
             subscribe::START_LAST => Start::Last,
@@ -284,7 +313,15 @@ fn subscribe<'a>(body: &mut Reader<'a>) -> Result<Subscribe<'a>, Fault> {
             subscribe::START_TIME => Start::Time(body.int("start time")?),
             other => return Err(unknown("start", other)),
         },
-    })
+    };
+    if !frame.durable.is_empty() && !body.0.is_empty() {
+        frame.redelivery = Redelivery {
+            ack_wait: Duration::from_millis(body.int("ack wait")?),
+            retry_delay: Duration::from_millis(body.int("retry delay")?),
+            max_attempts: body.u32("attempts")?,
+        };
+    }
+    Ok(frame)
 }
 
 fn row<'a>(body: &mut Reader<'a>) -> Result<Row<'a>, Fault> {

@@ -9,10 +9,11 @@ use super::{
 };
 use crate::{
     message::{ContentType, RowStatus},
+    options::Redelivery,
     wire::{
         frame::{
-            Destination, ErrorFrame, Extensions, Frame, GapFrame, Hello, MessageFrame, Name,
-            Publish, Reference, Start, Subscribe, Welcome,
+            Destination, Earlier, ErrorFrame, Extensions, Frame, GapFrame, Hello, MessageFrame,
+            Name, Publish, Reference, Start, Subscribe, Welcome, features,
         },
         varint,
     },
@@ -177,6 +178,23 @@ fn extensions(extensions: &Extensions<'_>, sink: &mut impl Sink) {
             sink.int(value);
         }
     }
+    if extensions.settled {
+        sink.varint(extension::SETTLED);
+        sink.varint(0);
+    }
+    if let Some(cursor) = extensions.cursor {
+        sink.varint(extension::CURSOR);
+        sink.bytes(cursor);
+    }
+    if let Some(Earlier { epoch, time_ms }) = extensions.earlier {
+        sink.varint(extension::EARLIER);
+        let mut length = Count::default();
+        length.int(epoch);
+        length.int(time_ms);
+        sink.varint(length.0 as u64);
+        sink.int(epoch);
+        sink.int(time_ms);
+    }
 }
 
 fn type_of(frame: &Frame<'_>) -> u8 {
@@ -215,9 +233,13 @@ fn control(frame: &Frame<'_>, sink: &mut impl Sink) {
         Frame::Welcome(frame) => welcome(frame, sink),
         Frame::Auth { token } => sink.str(token),
         Frame::Subscribe(frame) => subscribe(frame, sink),
-        Frame::Subscribed { sub } | Frame::Unsubscribe { sub } | Frame::Unsubscribed { sub } => {
+        Frame::Subscribed { sub, cursor } => {
             sink.int((*sub).into());
+            if !cursor.is_empty() {
+                sink.bytes(cursor);
+            }
         }
+        Frame::Unsubscribe { sub } | Frame::Unsubscribed { sub } => sink.int((*sub).into()),
         Frame::Publish(frame) => publish_head(frame, sink),
         Frame::Message(frame) => message_head(frame, sink),
         Frame::Credit { sub, consumed } => {
@@ -302,6 +324,11 @@ fn welcome(frame: &Welcome<'_>, sink: &mut impl Sink) {
     sink.int(frame.publish_window_bytes);
     sink.int(frame.aliases.into());
     sink.str(frame.server);
+    if frame.features & features::HISTORY != 0 {
+        sink.byte(flag(frame.history.on_disk, welcome::ON_DISK));
+        sink.int(frame.history.patterns.len() as u64);
+        frame.history.patterns.iter().for_each(|pattern| sink.str(pattern));
+    }
 }
 
 fn subscribe(frame: &Subscribe<'_>, sink: &mut impl Sink) {
@@ -326,6 +353,13 @@ fn subscribe(frame: &Subscribe<'_>, sink: &mut impl Sink) {
             sink.byte(subscribe::START_TIME);
             sink.int(time);
         }
+    }
+    if !frame.durable.is_empty() {
+        let Redelivery { ack_wait, retry_delay, max_attempts } = frame.redelivery;
+        for wait in [ack_wait, retry_delay] {
+            sink.int(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        }
+        sink.int(max_attempts.into());
     }
 }
 

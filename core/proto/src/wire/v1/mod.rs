@@ -111,11 +111,15 @@ mod extension {
     pub(super) const ID: u64 = 2;
     pub(super) const TTL_MS: u64 = 3;
     pub(super) const ACK_TIMEOUT_MS: u64 = 4;
+    pub(super) const CURSOR: u64 = 5;
+    pub(super) const EARLIER: u64 = 6;
+    pub(super) const SETTLED: u64 = 7;
 }
 
-/// Flags of `WELCOME`.
+/// Flags of `WELCOME` and of what it says about history.
 mod welcome {
     pub(super) const RESUMED: u8 = 1;
+    pub(super) const ON_DISK: u8 = 1;
 }
 
 /// Flags of `SUB` and numbers of its start.

@@ -1,0 +1,3 @@
+//! The manual: what does not fit one item's documentation.
+
+pub mod delivery;

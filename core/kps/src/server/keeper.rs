@@ -1,0 +1,173 @@
+//! The store behind a bus with history: writes go in by batches, and what it has committed or read comes
+//! back as turns of the bus.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use kps_proto::{
+    Error, ErrorKind, Result,
+    bus::{DEAD_LETTERS, HistoryConfig, Reader},
+    history::{HistoryRule, Page, Query, Write},
+    topic::Pattern,
+};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+
+use super::{hub::Hub, options::ServerOptions};
+use crate::store::{Store, StoreEvent, StoreOptions};
+
+/// What a rule holds in memory, unless it says less.
+const MEMORY: u64 = 256 << 20;
+
+pub(super) struct Keeper {
+    store: Store,
+    rules: Arc<[HistoryRule]>,
+    news: Arc<News>,
+    /// For whoever runs the keeper.
+    pages: Mutex<Option<mpsc::UnboundedReceiver<Answer>>>,
+    answers: mpsc::UnboundedSender<Answer>,
+}
+
+type Answer = (Reader, Result<Page>);
+
+/// What the store's threads have said.
+#[derive(Default)]
+struct News {
+    committed: AtomicU64,
+    failed: Mutex<Option<Error>>,
+    changed: Notify,
+    /// The bus knows it.
+    told: Notify,
+}
+
+impl Keeper {
+    /// Opens the store that `options` ask for, if they do; with what the bus is to know of it.
+    pub(super) fn open(
+        options: &ServerOptions,
+        epoch: u64,
+    ) -> Result<Option<(Keeper, HistoryConfig)>> {
+        if options.history.is_empty() {
+            return match options.data {
+                None => Ok(None),
+                Some(_) => Err(Error::new(
+                    ErrorKind::InvalidArgument,
+                    "a data folder keeps the history of topics; say of which (--history 'orders.>')",
+                )),
+            };
+        }
+        let rules = rules(options)?;
+        let news = Arc::new(News::default());
+        let tell = news.clone();
+        let (store, recovered) = Store::open(
+            StoreOptions {
+                rules: rules.to_vec(),
+                duplicate_window: options.duplicate_window,
+                resume_window: options.timings.resume_window,
+                epoch,
+                ..StoreOptions::new(options.data.clone())
+            },
+            move |event| tell.hear(event),
+        )?;
+        news.committed.store(recovered.position, Ordering::Relaxed);
+        let (answers, pages) = mpsc::unbounded_channel();
+        let pages = Mutex::new(Some(pages));
+        let keeper = Keeper { store, rules: rules.clone(), news, pages, answers };
+        let history = HistoryConfig {
+            rules,
+            on_disk: options.data.is_some(),
+            duplicate_window: options.duplicate_window,
+            recovered,
+        };
+        Ok(Some((keeper, history)))
+    }
+
+    pub(super) fn patterns(&self) -> Vec<&str> {
+        self.rules.iter().map(|rule| rule.pattern.as_str()).collect()
+    }
+
+    pub(super) fn write(&self, writes: Vec<Write>) {
+        self.store.write(writes);
+    }
+
+    pub(super) fn read(&self, reader: Reader, query: Query) {
+        let answers = self.answers.clone();
+        self.store.read(query, move |page| {
+            // Nobody listens when the server is gone.
+            let _ = answers.send((reader, page));
+        });
+    }
+
+    /// Brings what the store says to the bus, until the server is gone.
+    pub(super) async fn run(hub: &Arc<Hub>) {
+        let Some(keeper) = hub.keeper() else { return };
+        let Some(mut pages) = keeper.pages.lock().take() else { return };
+        let (news, hub) = (keeper.news.clone(), Arc::downgrade(hub));
+        loop {
+            tokio::select! {
+                () = news.changed.notified() => {
+                    let Some(hub) = hub.upgrade() else { return };
+                    let committed = news.committed.load(Ordering::Acquire);
+                    let failed = news.failed.lock().take();
+                    hub.turn(|bus, now| {
+                        bus.stored(now, committed);
+                        if let Some(error) = failed {
+                            tracing::error!(%error, "the store failed");
+                            bus.store_failed(now, error);
+                        }
+                    });
+                    news.told.notify_waiters();
+                }
+                answer = pages.recv() => {
+                    let (Some(hub), Some((reader, page))) = (hub.upgrade(), answer) else { return };
+                    hub.turn(|bus, now| bus.take_page(now, reader, page));
+                }
+            }
+        }
+    }
+
+    /// Waits until everything accepted is committed and its publishers were told so.
+    pub(super) async fn flush(hub: &Hub) {
+        let Some(keeper) = hub.keeper() else { return };
+        loop {
+            let told = keeper.news.told.notified();
+            if hub.with_bus(|bus, _| bus.uncommitted()) == 0 {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Writes what is left and closes the file.
+    pub(super) async fn close(hub: &Hub) {
+        let Some(keeper) = hub.keeper() else { return };
+        let store = keeper.store.clone();
+        // It waits for the disk.
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
+    }
+}
+
+impl News {
+    fn hear(&self, event: StoreEvent) {
+        match event {
+            StoreEvent::Committed { position } => {
+                self.committed.fetch_max(position, Ordering::Release);
+            }
+            StoreEvent::Failed(error) => *self.failed.lock() = Some(error),
+        }
+        self.changed.notify_one();
+    }
+}
+
+/// The rules of `options`, bounded if they are kept in memory, and one for dead letters.
+fn rules(options: &ServerOptions) -> Result<Arc<[HistoryRule]>> {
+    let mut rules = options.history.clone();
+    rules.push(HistoryRule::new(Pattern::parse(&format!("{DEAD_LETTERS}>"))?));
+    if options.data.is_none() {
+        for rule in &mut rules {
+            rule.max_bytes = Some(rule.max_bytes.map_or(MEMORY, |bytes| bytes.min(MEMORY)));
+        }
+    }
+    Ok(rules.into())
+}

@@ -1,0 +1,651 @@
+//! Durable subscriptions: a name with progress of its own, which outlives its clients.
+//!
+//! A durable reads the committed messages of its pattern in order, hands each to one of its clients,
+//! and is done with it when the client has acked it. What is not acked is handed out again: when its
+//! client is gone, when its client answers nothing for `ack_wait`, and some time after its handler
+//! failed. What fails too often goes to the dead-letter topic.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    Bus, Published,
+    output::ReaderKey,
+    replay::{PAGE, PAGE_BYTES, unknown_gap},
+    state::{Awaited, DurableKey, SubKey, Timer},
+};
+use crate::{
+    clock::Time,
+    error::{Error, ErrorKind, Result},
+    history::{Page, Progress, Query, ReadFrom, Write},
+    message::{Extras, GapReason, HandlerError, RowStatus},
+    options::Redelivery,
+    topic::Pattern,
+};
+
+/// Messages a client may have without having acked them, unless its capacity says less.
+pub(super) const IN_FLIGHT: usize = 256;
+
+/// Durable subscriptions of one server.
+const MAX_DURABLES: usize = 10_000;
+
+/// How often the delay after a failure doubles.
+const DOUBLINGS: u32 = 6;
+
+/// The topic for what failed too often is this and the durable's name.
+pub const DEAD_LETTERS: &str = "kps.dead.";
+
+#[derive(Debug)]
+pub(super) struct Durable {
+    space: usize,
+    name: Arc<str>,
+    pattern: Pattern,
+    redelivery: Redelivery,
+    members: Vec<SubKey>,
+    turn: usize,
+    /// Everything up to here was read.
+    from: ReadFrom,
+    reading: bool,
+    /// Read and not done with, by position.
+    open: BTreeSet<u64>,
+    /// Of those: not handed out yet; to be handed out again, from a time on; with a client.
+    ready: VecDeque<Arc<Published>>,
+    retry: BTreeMap<(Time, u64), Arc<Published>>,
+    out: BTreeMap<u64, Out>,
+    /// Above the first open one, and done with.
+    acked: BTreeSet<u64>,
+    /// Handed out at least once and not done with.
+    tries: BTreeMap<u64, Tries>,
+    /// Its progress changed since it was written.
+    dirty: bool,
+    /// An earlier run of the broker may have handed out everything up to here, and not have known it
+    /// when it ended.
+    doubtful: u64,
+}
+
+/// A message that a client has.
+#[derive(Debug)]
+struct Out {
+    member: SubKey,
+    published: Arc<Published>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Tries {
+    handed_out: u32,
+    failed: u32,
+}
+
+/// A subscription as client of a durable.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) durable: DurableKey,
+    /// Messages it has and did not ack.
+    has: usize,
+    /// When it last answered, or got something while it had nothing.
+    moved: Time,
+    /// [`Timer::AckWait`] is set.
+    armed: bool,
+    /// It answered nothing for too long and gets nothing until it does.
+    stalled: bool,
+}
+
+impl Durable {
+    fn is_wanted(&self, position: u64) -> bool {
+        !self.acked.contains(&position) && !self.open.contains(&position)
+    }
+
+    fn take(&mut self, position: u64, published: Arc<Published>) {
+        self.open.insert(position);
+        self.ready.push_back(published);
+    }
+
+    /// The next message to hand out.
+    fn next(&mut self, now: Time) -> Option<Arc<Published>> {
+        match self.retry.first_entry() {
+            Some(entry) if entry.key().0 <= now => Some(entry.remove()),
+            _ => self.ready.pop_front(),
+        }
+    }
+
+    /// Every position up to this one is done with.
+    fn done(&self) -> u64 {
+        match (self.open.first(), self.from) {
+            (Some(first), _) => first - 1,
+            (None, ReadFrom::After(position)) => position,
+            (None, ReadFrom::Time(_) | ReadFrom::Last) => 0,
+        }
+    }
+
+    /// Whether that changes anything.
+    fn finish(&mut self, position: u64) -> bool {
+        if position <= self.done() {
+            return false;
+        }
+        self.open.remove(&position);
+        self.tries.remove(&position);
+        self.retry.retain(|(_, other), _| *other != position);
+        self.acked.insert(position);
+        self.forget_acked();
+        true
+    }
+
+    fn forget_acked(&mut self) {
+        let done = self.done();
+        while self.acked.first().is_some_and(|first| *first <= done) {
+            self.acked.pop_first();
+        }
+    }
+
+    /// Forgets what was read and is with no client; it is read again.
+    fn rewind(&mut self) {
+        if self.reading || !self.out.is_empty() {
+            return;
+        }
+        self.from = match (self.open.first(), self.from) {
+            (Some(first), _) => ReadFrom::After(first - 1),
+            (None, from) => from,
+        };
+        self.open.clear();
+        self.ready.clear();
+        self.retry.clear();
+    }
+
+    fn progress(&self, namespace: &str) -> Progress {
+        Progress {
+            namespace: namespace.to_owned(),
+            name: self.name.to_string(),
+            pattern: self.pattern.as_str().to_owned(),
+            done: self.done(),
+            beyond: self.acked.iter().copied().collect(),
+            attempts: self.tries.iter().map(|(at, tries)| (*at, tries.handed_out)).collect(),
+        }
+    }
+}
+
+impl Bus {
+    /// Takes over what the store knew of durable subscriptions.
+    pub(super) fn recover_durables(&mut self) {
+        for progress in std::mem::take(&mut self.config.history.recovered.progress) {
+            let Ok(pattern) = Pattern::parse(&progress.pattern) else { continue };
+            let space = self.space_of(&progress.namespace);
+            let from = ReadFrom::After(progress.done);
+            let redelivery = Redelivery::default();
+            let key = self.insert_durable(space, &progress.name, pattern, from, redelivery);
+            let durable = &mut self.durables[key];
+            durable.acked = progress.beyond.into_iter().collect();
+            let tries = |handed_out| Tries { handed_out, failed: 0 };
+            let attempts = progress.attempts.into_iter();
+            durable.tries = attempts.map(|(position, count)| (position, tries(count))).collect();
+            durable.doubtful = self.history.committed();
+        }
+        // All that is written already.
+        self.take_progress(&mut Vec::new());
+    }
+
+    /// Its progress is to be written.
+    fn progressed(&mut self, key: DurableKey) {
+        if !std::mem::replace(&mut self.durables[key].dirty, true) {
+            self.history.progressed.push(key);
+        }
+    }
+
+    fn finish(&mut self, key: DurableKey, position: u64) {
+        if self.durables[key].finish(position) {
+            self.progressed(key);
+        }
+    }
+
+    fn insert_durable(
+        &mut self,
+        space: usize,
+        name: &str,
+        pattern: Pattern,
+        from: ReadFrom,
+        redelivery: Redelivery,
+    ) -> DurableKey {
+        let name: Arc<str> = name.into();
+        let key = self.durables.insert(Durable {
+            space,
+            name: name.clone(),
+            pattern,
+            redelivery,
+            members: Vec::new(),
+            turn: 0,
+            from,
+            reading: false,
+            open: BTreeSet::new(),
+            ready: VecDeque::new(),
+            retry: BTreeMap::new(),
+            out: BTreeMap::new(),
+            acked: BTreeSet::new(),
+            tries: BTreeMap::new(),
+            dirty: false,
+            doubtful: 0,
+        });
+        self.durable_names.insert((space, name), key);
+        self.progressed(key);
+        key
+    }
+
+    /// The durable that a new client asks for: the one of this name, or a new one that begins at
+    /// `from`.
+    pub(super) fn durable(
+        &mut self,
+        space: usize,
+        name: &str,
+        pattern: &Pattern,
+        from: ReadFrom,
+        redelivery: Redelivery,
+    ) -> Result<DurableKey> {
+        if let Some(key) = self.durable_names.get(&(space, Arc::from(name))).copied() {
+            let durable = &mut self.durables[key];
+            if durable.pattern != *pattern {
+                return Err(Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!(
+                        "the durable {name:?} subscribes to {:?}; use that pattern or another name",
+                        durable.pattern.as_str()
+                    ),
+                ));
+            }
+            durable.redelivery = redelivery;
+            return Ok(key);
+        }
+        if self.durables.len() >= MAX_DURABLES {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                format!("a server keeps {MAX_DURABLES} durable subscriptions; remove some"),
+            ));
+        }
+        Ok(self.insert_durable(space, name, pattern.clone(), from, redelivery))
+    }
+
+    /// A client was there before: what it had may not have been written down.
+    pub(super) fn doubt(&mut self, key: DurableKey) {
+        let durable = &mut self.durables[key];
+        if durable.doubtful == 0 {
+            durable.doubtful = self.history.committed();
+        }
+    }
+
+    /// `sub` takes messages of the durable from now on.
+    pub(super) fn join_durable(&mut self, now: Time, key: DurableKey, sub: SubKey) {
+        let member = Member { durable: key, has: 0, moved: now, armed: false, stalled: false };
+        self.subscriptions[sub].member = Some(Box::new(member));
+        let durable = &mut self.durables[key];
+        durable.members.push(sub);
+        if durable.members.len() == 1 {
+            self.history.readers += 1;
+        }
+        self.hand_out(now, key);
+    }
+
+    /// `sub` is gone: what it had and did not ack goes to others. If it broke, the first of it may be
+    /// what broke it, and counts as failed.
+    pub(super) fn leave_durable(&mut self, now: Time, key: DurableKey, sub: SubKey, broke: bool) {
+        let Some(durable) = self.durables.get_mut(key) else { return };
+        durable.members.retain(|member| *member != sub);
+        if durable.members.is_empty() {
+            self.history.readers -= 1;
+        }
+        self.take_back(now, key, sub, broke);
+        self.hand_out(now, key);
+        let durable = &mut self.durables[key];
+        if durable.members.is_empty() {
+            durable.rewind();
+        }
+    }
+
+    /// Messages at hand that no client has.
+    pub(super) fn backlog(&self, key: DurableKey) -> u64 {
+        let durable = &self.durables[key];
+        (durable.ready.len() + durable.retry.len()) as u64
+    }
+
+    /// What a client has is no longer its alone.
+    fn take_back(&mut self, now: Time, key: DurableKey, sub: SubKey, failed: bool) {
+        let mine = self.durables[key].out.iter().filter(|(_, out)| out.member == sub);
+        let positions: Vec<u64> = mine.map(|(position, _)| *position).collect();
+        for (place, position) in positions.into_iter().enumerate() {
+            if failed && place == 0 {
+                let error = HandlerError {
+                    kind: ErrorKind::Timeout.code().into(),
+                    text: "its client did not answer".into(),
+                };
+                self.fail_handed_out(now, key, position, Duration::ZERO, &error);
+            } else if let Some(published) = self.remove_out(key, position) {
+                self.durables[key].retry.insert((now, position), published);
+            }
+        }
+    }
+
+    fn remove_out(&mut self, key: DurableKey, position: u64) -> Option<Arc<Published>> {
+        let out = self.durables[key].out.remove(&position)?;
+        let sub = self.subscriptions.get_mut(out.member);
+        if let Some(member) = sub.and_then(|sub| sub.member.as_mut()) {
+            member.has -= 1;
+        }
+        Some(out.published)
+    }
+
+    /// Hands out what is at hand to clients with room, and reads on.
+    pub(super) fn hand_out(&mut self, now: Time, key: DurableKey) {
+        while let Some(sub) = self.free_member(key) {
+            match self.durables[key].next(now) {
+                Some(published) => self.hand_to(now, key, sub, published),
+                None if self.refill(key) => {}
+                None => break,
+            }
+        }
+        if let Some(((due, _), _)) = self.durables[key].retry.first_key_value()
+            && *due > now
+        {
+            self.timers.insert((*due, Timer::Retry(key)));
+        }
+    }
+
+    fn hand_to(&mut self, now: Time, key: DurableKey, to: SubKey, published: Arc<Published>) {
+        let durable = &mut self.durables[key];
+        let position = published.position();
+        let tries = durable.tries.entry(position).or_default();
+        tries.handed_out += 1;
+        let attempt = tries.handed_out;
+        let due = now + durable.redelivery.ack_wait;
+        let doubtful = position <= durable.doubtful;
+        let published = match attempt {
+            1 if !doubtful => published,
+            _ => self.again(&published, attempt, doubtful),
+        };
+        let sub = &mut self.subscriptions[to];
+        let session = &mut self.sessions[sub.session];
+        let delivery = session.next_delivery;
+        session.next_delivery += 1;
+        session.deliveries.insert(delivery, Awaited::Progress { durable: key, position, sub: to });
+        let member = sub.member.as_mut().expect("only members are handed messages");
+        if member.has == 0 {
+            member.moved = now;
+        }
+        member.has += 1;
+        if !std::mem::replace(&mut member.armed, true) {
+            self.timers.insert((due, Timer::AckWait(to)));
+        }
+        self.durables[key].out.insert(position, Out { member: to, published: published.clone() });
+        self.progressed(key);
+        self.enqueue(now, to, published, Some(delivery), true);
+    }
+
+    /// The next client in turn that is connected and has room.
+    fn free_member(&mut self, key: DurableKey) -> Option<SubKey> {
+        let durable = &mut self.durables[key];
+        let count = durable.members.len();
+        for step in 1..=count {
+            let place = (durable.turn + step) % count;
+            let sub = &self.subscriptions[durable.members[place]];
+            let free = sub.member.as_ref().is_some_and(|member| {
+                !member.stalled && member.has < sub.queue.capacity().min(IN_FLIGHT)
+            });
+            let connected = self.sessions[sub.session].port.is_some();
+            if free && connected && !sub.closing && sub.queue.free().0 > 0 {
+                durable.turn = place;
+                return Some(durable.members[place]);
+            }
+        }
+        None
+    }
+
+    /// Takes more messages from memory, or asks for a page. True if it may have some now.
+    fn refill(&mut self, key: DurableKey) -> bool {
+        let durable = &mut self.durables[key];
+        if durable.reading {
+            return false;
+        }
+        let committed = self.history.committed();
+        if let ReadFrom::After(from) = durable.from {
+            if from >= committed {
+                return false;
+            }
+            if let Some(behind) = self.history.behind(from) {
+                let count = usize::try_from(committed - from).unwrap_or(usize::MAX).min(PAGE);
+                for kept in behind.take(count) {
+                    let position = kept.published.position();
+                    let matches = kept.space == durable.space
+                        && durable.pattern.matches(&kept.published.topic);
+                    if matches && durable.is_wanted(position) {
+                        durable.take(position, kept.published.clone());
+                    }
+                    durable.from = ReadFrom::After(position);
+                }
+                durable.forget_acked();
+                return true;
+            }
+        }
+        durable.reading = true;
+        self.ask_for_page(ReaderKey::Durable(key));
+        false
+    }
+
+    /// What a durable that is reading wants next.
+    pub(super) fn durable_query(&self, key: DurableKey) -> Option<Query> {
+        let durable = self.durables.get(key)?;
+        Some(Query {
+            namespace: self.spaces[durable.space].name.to_string(),
+            pattern: durable.pattern.clone(),
+            from: durable.from,
+            max_count: PAGE,
+            max_bytes: PAGE_BYTES,
+        })
+    }
+
+    pub(super) fn take_durable_page(&mut self, now: Time, key: DurableKey, page: Result<Page>) {
+        let Some(durable) = self.durables.get_mut(key) else { return };
+        durable.reading = false;
+        let space = durable.space;
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => {
+                for sub in durable.members.clone() {
+                    let reason = GapReason::HistoryExpired;
+                    self.close_subscription(now, sub, error.clone(), reason);
+                }
+                return;
+            }
+        };
+        if page.removed
+            && durable.from != ReadFrom::After(0)
+            && let Some(first) = durable.members.first()
+        {
+            let gap = unknown_gap(durable.pattern.text().clone(), GapReason::HistoryExpired);
+            self.subscriptions[*first].queue.note_gap(gap);
+        }
+        for record in page.records {
+            let position = record.position;
+            if self.durables[key].is_wanted(position) {
+                let published = self.revive(space, record);
+                self.durables[key].take(position, published);
+            }
+        }
+        let durable = &mut self.durables[key];
+        durable.from = ReadFrom::After(page.through);
+        durable.forget_acked();
+        if durable.members.is_empty() {
+            return durable.rewind();
+        }
+        self.hand_out(now, key);
+    }
+
+    /// A client answered, or its message ended otherwise.
+    pub(super) fn settle_progress(
+        &mut self,
+        now: Time,
+        (key, position, sub): (DurableKey, u64, SubKey),
+        status: RowStatus,
+        error: Option<HandlerError>,
+    ) {
+        if let Some(member) =
+            self.subscriptions.get_mut(sub).and_then(|sub| sub.member.as_deref_mut())
+        {
+            member.moved = now;
+            member.stalled = false;
+        }
+        if !self.durables.contains_key(key) {
+            return;
+        }
+        match status {
+            // A time to live that ran out is as good as an ack: it must not be handled any more.
+            RowStatus::Acked | RowStatus::Timeout => {
+                self.remove_out(key, position);
+                self.finish(key, position);
+            }
+            // An answer to what others have by now says nothing.
+            _ if self.durables[key].out.get(&position).is_none_or(|out| out.member != sub) => {}
+            RowStatus::Failed => {
+                let failed =
+                    self.durables[key].tries.get(&position).map_or(0, |tries| tries.failed);
+                let delay = self.durables[key].redelivery.retry_delay;
+                let delay = delay.saturating_mul(1 << failed.min(DOUBLINGS));
+                self.fail_handed_out(now, key, position, delay, &error.unwrap_or_default());
+            }
+            _ => {
+                if let Some(published) = self.remove_out(key, position) {
+                    // Whoever has no handler for it now may have one in a moment.
+                    let due = now + self.durables[key].redelivery.retry_delay;
+                    self.durables[key].retry.insert((due, position), published);
+                }
+            }
+        }
+        self.hand_out(now, key);
+    }
+
+    /// A message failed: it waits for another try, or is given up.
+    fn fail_handed_out(
+        &mut self,
+        now: Time,
+        key: DurableKey,
+        position: u64,
+        delay: Duration,
+        error: &HandlerError,
+    ) {
+        let Some(published) = self.remove_out(key, position) else { return };
+        let durable = &mut self.durables[key];
+        let tries = durable.tries.entry(position).or_default();
+        tries.failed += 1;
+        let (failed, most) = (tries.failed, durable.redelivery.max_attempts);
+        if most == 0 || failed < most {
+            durable.retry.insert((now + delay, position), published);
+            return;
+        }
+        let (space, topic) = (durable.space, format!("{DEAD_LETTERS}{}", durable.name));
+        let mut headers = vec![
+            ("kps-topic".into(), published.topic.to_string()),
+            ("kps-sender".into(), published.sender.id.clone()),
+            ("kps-attempts".into(), failed.to_string()),
+            ("kps-error".into(), format!("{}: {}", error.kind, error.text)),
+        ];
+        let (mut id, mut kept) = (None, Vec::new());
+        if let Some(extras) = &published.extras {
+            id.clone_from(&extras.id);
+            kept.clone_from(&extras.headers);
+        }
+        headers.extend(kept);
+        let extras = Extras { headers, id, ttl: None };
+        self.finish(key, position);
+        self.server_message(now, space, &topic, published.payload.clone(), extras);
+    }
+
+    /// A client has messages and answered nothing for a while.
+    pub(super) fn check_ack_wait(&mut self, now: Time, key: SubKey) {
+        let Some(member) = self.subscriptions.get_mut(key).and_then(|sub| sub.member.as_mut())
+        else {
+            return;
+        };
+        member.armed = false;
+        if member.has == 0 {
+            return;
+        }
+        let durable = member.durable;
+        let due = member.moved + self.durables[durable].redelivery.ack_wait;
+        if due > now {
+            member.armed = true;
+            self.timers.insert((due, Timer::AckWait(key)));
+            return;
+        }
+        member.stalled = true;
+        self.take_back(now, durable, key, true);
+        self.hand_out(now, durable);
+    }
+
+    pub(super) fn retry_due(&mut self, now: Time, key: DurableKey) {
+        if self.durables.contains_key(key) {
+            self.hand_out(now, key);
+        }
+    }
+
+    /// Something was committed.
+    pub(super) fn feed_durables(&mut self, now: Time) {
+        let keys = self.durables.iter().filter(|(_, durable)| !durable.members.is_empty());
+        let keys: Vec<DurableKey> = keys.map(|(key, _)| key).collect();
+        for key in keys {
+            self.hand_out(now, key);
+        }
+    }
+
+    /// Appends the progress that changed.
+    pub(super) fn take_progress(&mut self, out: &mut Vec<Write>) {
+        for key in self.history.progressed.drain(..) {
+            // It may have been removed meanwhile.
+            let Some(durable) = self.durables.get_mut(key) else { continue };
+            durable.dirty = false;
+            let namespace = &self.spaces[durable.space].name;
+            out.push(Write::Progress(durable.progress(namespace)));
+        }
+    }
+
+    /// Forgets a durable subscription and its progress; its clients' streams end.
+    pub fn remove_durable(&mut self, now: Time, namespace: &str, name: &str) -> Result<()> {
+        let space = self.space_of(namespace);
+        let Some(key) = self.durable_names.remove(&(space, Arc::from(name))) else {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("there is no durable subscription called {name:?}"),
+            ));
+        };
+        for sub in self.durables[key].members.clone() {
+            let sentence = format!("the durable subscription {name:?} was removed");
+            let error = Error::new(ErrorKind::NotFound, sentence);
+            self.close_subscription(now, sub, error, GapReason::HistoryExpired);
+        }
+        self.durables.remove(key);
+        self.history.note(Write::DurableEnded(namespace.to_owned(), name.to_owned()));
+        Ok(())
+    }
+
+    /// The message once more, marked as such.
+    fn again(
+        &mut self,
+        published: &Arc<Published>,
+        attempt: u32,
+        maybe_duplicate: bool,
+    ) -> Arc<Published> {
+        self.charged += published.cost() as u64;
+        let mut place = published.place.clone();
+        if let Some(place) = &mut place {
+            place.attempt = attempt;
+        }
+        Arc::new(Published {
+            route: published.route.clone(),
+            payload: published.payload.clone(),
+            number: published.number,
+            seq: published.seq,
+            time: published.time,
+            request: published.request,
+            maybe_duplicate: published.maybe_duplicate || maybe_duplicate,
+            extras: published.extras.clone(),
+            expires: published.expires,
+            place,
+        })
+    }
+}

@@ -1,0 +1,214 @@
+//! Subscriptions that begin in the past: they read history page by page, as far as there is room, and
+//! go over to live messages without a hole or a repeat.
+//!
+//! Meanwhile they get what is published to topics without history at once; order is promised per
+//! topic only.
+
+use super::{
+    Bus, Notice, Output,
+    history::Kept,
+    output::{Cursor, Reader, ReaderKey},
+    state::SubKey,
+};
+use crate::{
+    clock::Time,
+    error::{Error, ErrorKind, Result},
+    history::{Page, Query, ReadFrom},
+    message::{Gap, GapReason},
+    wire::frame::Start,
+};
+
+/// A page: so many messages, and not many more bytes.
+pub(super) const PAGE: usize = 1024;
+pub(super) const PAGE_BYTES: usize = 1 << 20;
+
+/// Pages on their way at a time, for all who read.
+const MAX_READS: usize = 32;
+
+/// How far a subscription has read.
+#[derive(Debug)]
+pub(super) struct Replay {
+    from: ReadFrom,
+    /// A page is on its way.
+    reading: bool,
+    /// It goes on where it was before its session was lost; messages replayed so far.
+    resumed: bool,
+    replayed: u64,
+}
+
+/// Where a stream begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Beginning {
+    pub(super) from: ReadFrom,
+    /// Something between the place asked for and this one is gone.
+    pub(super) lost: Option<GapReason>,
+}
+
+impl Bus {
+    /// Where `start` is; `None`: from now on.
+    pub(super) fn beginning(&self, now: Time, start: Start<'_>) -> Result<Option<Beginning>> {
+        let exact = |from| Ok(Some(Beginning { from, lost: None }));
+        match start {
+            Start::New => Ok(None),
+            Start::Last => exact(ReadFrom::Last),
+            Start::All => exact(ReadFrom::After(0)),
+            // What is still to come is all that comes.
+            Start::Time(time_ms) if time_ms > self.config.wall_ms(now) => Ok(None),
+            Start::Time(time_ms) => exact(ReadFrom::Time(time_ms)),
+            Start::Cursor(bytes) => {
+                let Some(cursor) = Cursor::from_bytes(bytes) else {
+                    return Err(Error::new(
+                        ErrorKind::InvalidArgument,
+                        "the cursor is none that a kps server gave; start with \"all\" or \"new\"",
+                    ));
+                };
+                let position = match cursor.epoch == self.config.epoch {
+                    true => Some(cursor.position.min(self.history.last())),
+                    false => self.history.in_epoch(cursor.epoch, cursor.position),
+                };
+                // An unknown epoch is one of another store: all that this one has came later.
+                Ok(Some(Beginning {
+                    from: ReadFrom::After(position.unwrap_or(0)),
+                    lost: position.is_none().then_some(GapReason::NewEpoch),
+                }))
+            }
+        }
+    }
+
+    /// The place behind everything accepted so far.
+    pub(super) fn cursor_now(&self) -> [u8; 16] {
+        Cursor { epoch: self.config.epoch, position: self.history.last() }.to_bytes()
+    }
+
+    /// A new subscription reads from there on. `resumed`: its client is told how much it had missed.
+    pub(super) fn start_replay(&mut self, key: SubKey, from: ReadFrom, resumed: bool) {
+        let replay = Replay { from, reading: false, resumed, replayed: 0 };
+        self.subscriptions[key].replay = Some(Box::new(replay));
+        self.history.readers += 1;
+        self.read_on(key);
+    }
+
+    /// Asks for the next page if there is room for one.
+    pub(super) fn read_on(&mut self, key: SubKey) {
+        let Some(sub) = self.subscriptions.get_mut(key) else { return };
+        let Some(replay) = &mut sub.replay else { return };
+        if replay.reading || sub.closing || !sub.queue.wants_page() {
+            return;
+        }
+        replay.reading = true;
+        self.ask_for_page(ReaderKey::Sub(key));
+    }
+
+    fn sub_query(&self, key: SubKey) -> Option<Query> {
+        let sub = self.subscriptions.get(key)?;
+        let (count, bytes) = sub.queue.free();
+        Some(Query {
+            namespace: self.spaces[self.sessions[sub.session].space].name.to_string(),
+            pattern: sub.pattern.clone(),
+            from: sub.replay.as_ref()?.from,
+            max_count: count.clamp(1, PAGE),
+            max_bytes: bytes.clamp(1, PAGE_BYTES),
+        })
+    }
+
+    /// `reader` gets its page when it is its turn.
+    pub(super) fn ask_for_page(&mut self, reader: ReaderKey) {
+        self.history.to_read.push_back(reader);
+        self.next_reads();
+    }
+
+    /// Asks the store for as many pages as there may be on their way.
+    pub(super) fn next_reads(&mut self) {
+        // What is read is charged like what is published, but nobody could be made to wait for it.
+        while self.history.reads < MAX_READS
+            && (self.history.reads == 0 || self.memory() < self.config.limits.server_bytes / 2)
+        {
+            let Some(reader) = self.history.to_read.pop_front() else { return };
+            let query = match reader {
+                ReaderKey::Sub(key) => self.sub_query(key),
+                ReaderKey::Durable(key) => self.durable_query(key),
+            };
+            // Who is gone needs none.
+            if let Some(query) = query {
+                self.history.reads += 1;
+                self.notices.push_back(Notice::Read { reader: Reader(reader), query });
+            }
+        }
+    }
+
+    /// The answer to a [`Notice::Read`].
+    pub fn take_page(&mut self, now: Time, reader: Reader, page: Result<Page>) {
+        self.history.reads -= 1;
+        match reader.0 {
+            ReaderKey::Sub(key) => self.take_sub_page(now, key, page),
+            ReaderKey::Durable(key) => self.take_durable_page(now, key, page),
+        }
+        self.next_reads();
+    }
+
+    fn take_sub_page(&mut self, now: Time, key: SubKey, page: Result<Page>) {
+        let Some(sub) = self.subscriptions.get_mut(key) else { return };
+        let Some(replay) = &mut sub.replay else { return };
+        replay.reading = false;
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => {
+                self.end_replay(key);
+                return self.close_subscription(now, key, error, GapReason::HistoryExpired);
+            }
+        };
+        if page.removed && replay.from != ReadFrom::After(0) {
+            let gap = unknown_gap(sub.pattern.text().clone(), GapReason::HistoryExpired);
+            sub.queue.note_gap(gap);
+        }
+        replay.from = ReadFrom::After(page.through);
+        replay.replayed += page.records.len() as u64;
+        let space = self.sessions[sub.session].space;
+        for record in page.records {
+            let published = self.revive(space, record);
+            self.enqueue(now, key, published, None, true);
+            if self.subscriptions.get(key).is_none_or(|sub| sub.replay.is_none()) {
+                return;
+            }
+        }
+        if !page.more && self.catch_up(now, key, page.through) {
+            return;
+        }
+        self.schedule(key);
+        self.read_on(key);
+    }
+
+    /// Goes over to live messages if everything behind `through` is in memory.
+    fn catch_up(&mut self, now: Time, key: SubKey, through: u64) -> bool {
+        let Some(behind) = self.history.behind(through) else { return false };
+        let sub = &self.subscriptions[key];
+        let space = self.sessions[sub.session].space;
+        let matching =
+            |kept: &&Kept| kept.space == space && sub.pattern.matches(&kept.published.topic);
+        let rest: Vec<_> = behind.filter(matching).map(|kept| kept.published.clone()).collect();
+        let replay = sub.replay.as_ref().expect("it is reading");
+        let replayed = replay.replayed + rest.len() as u64;
+        let (resumed, number, session) = (replay.resumed, sub.number, sub.session);
+        self.end_replay(key);
+        for published in rest {
+            self.enqueue(now, key, published, None, true);
+        }
+        if let Some(port) = self.sessions[session].port.filter(|_| resumed) {
+            self.ports[port].controls.push_back(Output::Resumed { sub: number, replayed });
+            self.mark_ready(port);
+        }
+        self.schedule(key);
+        true
+    }
+
+    pub(super) fn end_replay(&mut self, key: SubKey) {
+        let ended = self.subscriptions.get_mut(key).and_then(|sub| sub.replay.take());
+        if ended.is_some() {
+            self.history.readers -= 1;
+        }
+    }
+}
+
+pub(super) fn unknown_gap(topic: std::sync::Arc<str>, reason: GapReason) -> Gap {
+    Gap { topic, count: None, first: None, last: None, reason }
+}

@@ -1,0 +1,127 @@
+//! Receipts up to `stored`, and what the outbox keeps until then.
+
+use super::*;
+use crate::wire::frame::{HistoryFrame, features};
+
+fn keeping() -> Welcome<'static> {
+    let history = HistoryFrame { on_disk: true, patterns: vec!["kept.>"] };
+    Welcome { features: features::HISTORY, history, ..welcome() }
+}
+
+fn stored(stage: &mut Stage, published: u64) {
+    stage.hear(&Frame::Stored { published }).unwrap();
+}
+
+fn stage() -> Stage {
+    let mut stage = Stage::new();
+    stage.connect(keeping());
+    stage.said();
+    stage.events.clear();
+    stage
+}
+
+fn wanting(level: ReceiptLevel) -> PublishOptions<'static> {
+    PublishOptions { receipt: Some(level), target: TARGET, ..PublishOptions::default() }
+}
+
+#[test]
+fn a_message_is_kept_until_it_is_stored_and_sent_again_if_the_server_dies_before() {
+    let mut stage = stage();
+    for topic in ["kept.a", "plain.a", "kept.b", "plain.b"] {
+        stage.publish_plain(topic);
+    }
+    stage.said();
+    stage.accepted(3);
+    assert_eq!(stage.session.released(), 0);
+    let (first, third, fourth) =
+        (stage.session.message_id(1), stage.session.message_id(3), stage.session.message_id(4));
+    stage.lose();
+    stage.connect(Welcome { epoch: 2, ..keeping() });
+    assert_eq!(
+        stage.said(),
+        [
+            format!("PUB 1 kept.a duplicate? id={first}"),
+            "PUB 2 kps.settled settled".into(),
+            format!("PUB 3 kept.b duplicate? id={third}"),
+            format!("PUB 4 plain.b duplicate? id={fourth}"),
+        ]
+    );
+    stage.accepted(4);
+    stored(&mut stage, 1);
+    assert_eq!(stage.session.released(), 2, "what was settled goes with what is stored");
+    stored(&mut stage, 3);
+    assert_eq!(stage.session.released(), 4);
+}
+
+#[test]
+fn a_resumed_session_does_not_send_again_what_only_waits_to_be_stored() {
+    let mut stage = stage();
+    stage.publish_plain("kept.a");
+    stage.publish_plain("kept.b");
+    stage.said();
+    stage.accepted(1);
+    stage.lose();
+    stage.connect(Welcome { resumed: true, published: 1, ..keeping() });
+    assert_eq!(stage.said(), ["PUB 2 kept.b"]);
+}
+
+#[test]
+fn each_receipt_waits_for_its_own_level() {
+    let mut stage = stage();
+    stage.publish("kept.a", &wanting(ReceiptLevel::Accepted)).unwrap();
+    stage.publish("kept.a", &wanting(ReceiptLevel::Stored)).unwrap();
+    stage.said();
+    stage.accepted(2);
+    assert_eq!(stage.heard(), ["7: receipt 1 accepted"]);
+    assert!(!stage.session.watch(2, ReceiptLevel::Stored, TARGET).unwrap());
+    stored(&mut stage, 2);
+    assert_eq!(stage.heard(), ["7: receipt 2 stored", "7: receipt 2 stored"]);
+    assert!(stage.session.watch(2, ReceiptLevel::Stored, TARGET).unwrap());
+}
+
+#[test]
+fn stored_is_refused_where_it_cannot_be_reached() {
+    let mut stage = stage();
+    let refused = stage.publish("plain", &wanting(ReceiptLevel::Stored)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ReceiptUnavailable);
+    assert_eq!(stage.session.ledger().published.total, 0, "nothing was queued");
+
+    // Before the first handshake nobody knows; then who waits is told, and the message goes on.
+    let mut stage = Stage::new();
+    stage.publish("plain", &wanting(ReceiptLevel::Stored)).unwrap();
+    stage.publish("kept.a", &wanting(ReceiptLevel::Stored)).unwrap();
+    stage.dial();
+    stage.hear(&Frame::Welcome(keeping())).unwrap();
+    assert!(stage.heard().contains(&"7: failed 1 receipt_unavailable".to_owned()));
+    assert_eq!(stage.said().iter().filter(|frame| frame.starts_with("PUB")).count(), 2);
+}
+
+#[test]
+fn a_refusal_after_acceptance_lets_the_message_go() {
+    let mut stage = stage();
+    stage.publish("kept.a", &wanting(ReceiptLevel::Stored)).unwrap();
+    stage.said();
+    stage.accepted(1);
+    let error = ErrorFrame {
+        kind: ErrorKind::StoreFailed,
+        reference: Reference::Publish(1),
+        fatal: false,
+        message: "the disk is full",
+    };
+    stage.hear(&Frame::Error(error)).unwrap();
+    assert_eq!(stage.heard(), ["7: failed 1 store_failed"]);
+    assert_eq!(stage.session.released(), 1);
+}
+
+#[test]
+fn an_outbox_on_disk_reaches_queued_on_disk() {
+    let config = SessionConfig { outbox_on_disk: true, ..SessionConfig::default() };
+    let mut stage = Stage::with(config);
+    stage.publish("a", &wanting(ReceiptLevel::QueuedOnDisk)).unwrap();
+    let mut events = Events::new();
+    stage.session.persisted(1, &mut events);
+    stage.events.append(&mut events);
+    assert_eq!(stage.heard(), ["7: receipt 1 queued_on_disk"]);
+    let memory = Stage::new().publish("a", &wanting(ReceiptLevel::QueuedOnDisk)).unwrap_err();
+    assert_eq!(memory.kind(), ErrorKind::ReceiptUnavailable);
+}
