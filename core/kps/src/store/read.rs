@@ -17,8 +17,9 @@ use rusqlite::{CachedStatement, Connection, Row};
 
 use super::{
     catalogue::{Catalogue, Epochs, is_name},
+    columns::{COLUMNS, Columns},
     fault::{Result, corrupt},
-    schema::{COLUMNS, Columns, IN_BLOCK, blocks, int, signed},
+    schema::{IN_BLOCK, blocks, int, signed},
     senders::SenderRow,
     times,
 };
