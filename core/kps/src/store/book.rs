@@ -8,11 +8,12 @@ use rusqlite::{CachedStatement, Connection};
 
 use super::{
     catalogue::Catalogue,
+    columns::{COLUMNS, Columns, WIDTH},
     durables,
     fault::Result,
     headers, ids,
     retention::Rules,
-    schema::{COLUMNS, Columns, State, Stats, TopicRow, WIDTH, signed},
+    schema::{State, Stats, TopicRow, signed},
     senders::Senders,
     sessions,
     times::{self, Mark},

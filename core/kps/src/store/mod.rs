@@ -18,6 +18,7 @@
 mod book;
 mod catalogue;
 mod checksum;
+mod columns;
 mod durables;
 mod fault;
 mod file;

@@ -3,6 +3,8 @@
 //! A thread writes, as for a [`Store`](super::Store): what is queued shares one fsync. An entry
 //! that is done before it was written never reaches the disk.
 
+mod rows;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -17,12 +19,11 @@ use kps_proto::{
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::{
-    checksum::{Checksum, Sum},
-    fault::{self, File, Trouble, corrupt},
+    checksum::Sum,
+    fault::{self, File},
     file::{Kind, Lock},
-    headers,
     queue::Queue,
-    schema::{content_type, extras, int, signed},
+    schema::signed,
     threads::Threads,
 };
 
@@ -60,9 +61,6 @@ const MAX_BYTES: usize = 8 << 20;
 /// How long it is put off to delete entries that are done, so that it shares an fsync with what is
 /// pushed next.
 const DONE_DELAY: Duration = Duration::from_millis(100);
-
-/// An empty file of more pages than that is made small when it is opened.
-const SMALL: i64 = 128;
 
 /// Where a kept message goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +122,7 @@ impl OutboxFile {
         let file = File::Path(path.into());
         let lock = Lock::take(path)?;
         let connection = OUTBOX.open(path)?;
-        let (kept, entries) = load(&connection).map_err(|trouble| file.tell(trouble))?;
+        let (kept, entries) = rows::load(&connection).map_err(|trouble| file.tell(trouble))?;
         let outbox = OutboxFile { queue: Arc::default(), threads: Threads::new() };
         let writer = Writer {
             connection,
@@ -271,171 +269,11 @@ impl<E: FnMut(OutboxEvent)> Writer<E> {
             }
         }
         for kept in pushed.values() {
-            self.entries.add(insert(&transaction, kept)?);
+            self.entries.add(rows::insert(&transaction, kept)?);
         }
-        save_sum(&transaction, self.entries)?;
+        rows::save_sum(&transaction, self.entries)?;
         transaction.commit()?;
         self.done.clear();
         Ok(())
     }
-}
-
-/// Everything in the file, checked, with the sum of its checksums.
-fn load(connection: &Connection) -> fault::Result<(Vec<Kept>, Sum)> {
-    let state = connection.query_row("SELECT entries, checksum FROM state", [], |row| {
-        Ok((Sum::new(row.get(0)?), row.get::<_, i64>(1)?))
-    });
-    let sum = match state.optional()? {
-        Some((sum, checksum)) if checksum == sum_checksum(sum) => sum,
-        Some(_) => return corrupt("the row of `state` does not have its checksum"),
-        // It was just made.
-        None => {
-            save_sum(connection, Sum::default())?;
-            Sum::default()
-        }
-    };
-    let mut kept = Vec::new();
-    let mut found = Sum::default();
-    let mut statement = connection.prepare("SELECT * FROM entries ORDER BY place")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        kept.push(parse(row)?);
-        found.add(row.get(10)?);
-    }
-    if found != sum {
-        return corrupt("messages are missing or outdated");
-    }
-    drop(rows);
-    let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
-    if kept.is_empty() && pages > SMALL {
-        connection.execute_batch("VACUUM")?;
-    }
-    Ok((kept, sum))
-}
-
-fn save_sum(connection: &Connection, entries: Sum) -> fault::Result<()> {
-    let mut statement = connection.prepare_cached("REPLACE INTO state VALUES (1, ?, ?)")?;
-    statement.execute((entries.get(), sum_checksum(entries)))?;
-    Ok(())
-}
-
-fn sum_checksum(entries: Sum) -> i64 {
-    Checksum::of("state").int(entries.get().cast_unsigned()).done()
-}
-
-/// A row of `entries`.
-struct Columns<'a> {
-    place: u64,
-    kind: u64,
-    destination: &'a str,
-    published_ms: u64,
-    expires_ms: Option<u64>,
-    content_type: u64,
-    ttl_ms: Option<u64>,
-    id: Option<&'a str>,
-    headers: Option<&'a str>,
-    payload: &'a [u8],
-}
-
-impl Columns<'_> {
-    fn checksum(&self) -> i64 {
-        let numbers = [
-            self.place,
-            self.kind,
-            self.published_ms,
-            self.content_type,
-            self.expires_ms.is_some().into(),
-            self.expires_ms.unwrap_or(0),
-            self.ttl_ms.is_some().into(),
-            self.ttl_ms.unwrap_or(0),
-            self.id.is_some().into(),
-            self.headers.is_some().into(),
-        ];
-        Checksum::of("entries")
-            .ints(numbers)
-            .text(self.destination)
-            .text(self.id.unwrap_or(""))
-            .text(self.headers.unwrap_or(""))
-            .bytes(self.payload)
-            .done()
-    }
-}
-
-/// Adds a row; its checksum.
-fn insert(connection: &Connection, kept: &Kept) -> fault::Result<i64> {
-    let (kind, destination) = match &kept.destination {
-        Destination::Topic(topic) => (0, topic),
-        Destination::Client(id) => (1, id),
-        Destination::Server(address) => (2, address),
-    };
-    let extras = kept.extras.as_deref();
-    let headers = extras.and_then(|extras| headers::write(&extras.headers));
-    let ttl = extras.and_then(|extras| extras.ttl);
-    let columns = Columns {
-        place: kept.place,
-        kind,
-        destination,
-        published_ms: kept.published_ms,
-        expires_ms: kept.expires_ms,
-        content_type: kept.payload.content_type as u64,
-        ttl_ms: ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-        id: extras.and_then(|extras| extras.id.as_deref()),
-        headers: headers.as_deref(),
-        payload: &kept.payload.bytes,
-    };
-    let checksum = columns.checksum();
-    let sql = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-    connection.prepare_cached(sql)?.execute((
-        signed(columns.place),
-        signed(columns.kind),
-        columns.destination,
-        signed(columns.published_ms),
-        columns.expires_ms.map(signed),
-        signed(columns.content_type),
-        columns.ttl_ms.map(signed),
-        columns.id,
-        columns.headers,
-        columns.payload,
-        checksum,
-    ))?;
-    Ok(checksum)
-}
-
-fn parse(row: &rusqlite::Row<'_>) -> fault::Result<Kept> {
-    let text = |column| row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from);
-    let some = |column| row.get(column).map(|value: Option<i64>| value.map(i64::cast_unsigned));
-    let columns = Columns {
-        place: int(row, 0)?,
-        kind: int(row, 1)?,
-        destination: text(2)?.unwrap_or(""),
-        published_ms: int(row, 3)?,
-        expires_ms: some(4)?,
-        content_type: int(row, 5)?,
-        ttl_ms: some(6)?,
-        id: text(7)?,
-        headers: text(8)?,
-        payload: row.get_ref(9)?.as_blob().map_err(rusqlite::Error::from)?,
-    };
-    let place = columns.place;
-    if row.get::<_, i64>(10)? != columns.checksum() {
-        return corrupt(format!("the message at place {place} does not have its checksum"));
-    }
-    let name = columns.destination.to_owned();
-    let destination = match columns.kind {
-        0 => Destination::Topic(name),
-        1 => Destination::Client(name),
-        2 => Destination::Server(name),
-        kind => return Err(Trouble::Corrupt(format!("there is no destination of kind {kind}"))),
-    };
-    Ok(Kept {
-        place,
-        destination,
-        payload: Payload {
-            content_type: content_type(columns.content_type)?,
-            bytes: columns.payload.to_vec().into(),
-        },
-        extras: extras(columns.id, columns.headers, columns.ttl_ms)?,
-        expires_ms: columns.expires_ms,
-        published_ms: columns.published_ms,
-    })
 }

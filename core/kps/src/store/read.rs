@@ -13,12 +13,13 @@ use kps_proto::{
     history::{Page, Query, ReadFrom, Record},
     message::Sender,
 };
-use rusqlite::{Connection, Row};
+use rusqlite::{CachedStatement, Connection, Row};
 
 use super::{
     catalogue::{Catalogue, Epochs, is_name},
+    columns::{COLUMNS, Columns},
     fault::{Result, corrupt},
-    schema::{COLUMNS, Columns, IN_BLOCK, blocks, int, signed},
+    schema::{IN_BLOCK, blocks, int, signed},
     senders::SenderRow,
     times,
 };
@@ -168,6 +169,7 @@ impl Plan {
             records: Vec::new(),
             bytes: 0,
         };
+        let mut fetch = Fetch::new(connection)?;
         let mut more = None;
         for topic in &mut self.topics {
             if reading.is_full() {
@@ -176,7 +178,8 @@ impl Plan {
             }
             // What precedes it is of no interest.
             topic.removed = u64::MAX;
-            if !reading.fetch(topic, topic.last)? {
+            let position = topic.last;
+            if !fetch.take(&mut reading, topic, position)? {
                 // One too many: it is the first of the next page.
                 more = reading.records.last().map(|last| last.position);
                 break;
@@ -269,45 +272,20 @@ impl Reading<'_> {
     /// Many topics of far more, behind `position`: by the index, always the topic whose next
     /// message is the oldest.
     fn merge(&mut self, topics: &mut [Candidate], position: u64) -> Result<bool> {
+        let mut seek = Seek::new(self.connection)?;
+        let mut fetch = Fetch::new(self.connection)?;
         let mut next = BinaryHeap::new();
         for (place, topic) in topics.iter().enumerate() {
-            next.extend(self.next(topic, position)?.map(|position| Reverse((position, place))));
+            next.extend(seek.next(topic, position)?.map(|position| Reverse((position, place))));
         }
         while let Some(Reverse((position, place))) = next.pop() {
-            if self.is_full() || !self.fetch(&mut topics[place], position)? {
+            if self.is_full() || !fetch.take(self, &mut topics[place], position)? {
                 return Ok(true);
             }
-            let following = self.next(&topics[place], position)?;
+            let following = seek.next(&topics[place], position)?;
             next.extend(following.map(|position| Reverse((position, place))));
         }
         Ok(false)
-    }
-
-    /// The position of the topic's first message behind `position`.
-    fn next(&self, topic: &Candidate, position: u64) -> Result<Option<u64>> {
-        if topic.last <= position {
-            return Ok(None);
-        }
-        let sql = format!("SELECT position {IN_BLOCK} LIMIT 1");
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        for block in blocks(position.max(topic.removed), topic.last) {
-            let mut rows = statement.query((signed(block), signed(topic.id), signed(position)))?;
-            if let Some(row) = rows.next()? {
-                return Ok(Some(int(row, 0)?));
-            }
-        }
-        corrupt(format!("message {} is missing", topic.last))
-    }
-
-    /// Reads one message of `topic`; `false` if the page has no room for it.
-    fn fetch(&mut self, topic: &mut Candidate, position: u64) -> Result<bool> {
-        let sql = select("WHERE position = ?");
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let mut rows = statement.query([signed(position)])?;
-        match rows.next()? {
-            Some(row) => self.take(row, topic),
-            None => corrupt(format!("message {position} is missing")),
-        }
     }
 
     /// Adds the row's message to the page; `false` if there is no room for it.
@@ -351,6 +329,52 @@ impl Reading<'_> {
         };
         self.records.push(record);
         Ok(true)
+    }
+}
+
+/// Finds a topic's messages by the index.
+struct Seek<'c>(CachedStatement<'c>);
+
+impl<'c> Seek<'c> {
+    fn new(connection: &'c Connection) -> Result<Seek<'c>> {
+        Ok(Seek(connection.prepare_cached(&format!("SELECT position {IN_BLOCK} LIMIT 1"))?))
+    }
+
+    /// The position of the topic's first message behind `position`.
+    fn next(&mut self, topic: &Candidate, position: u64) -> Result<Option<u64>> {
+        if topic.last <= position {
+            return Ok(None);
+        }
+        for block in blocks(position.max(topic.removed), topic.last) {
+            let mut rows = self.0.query((signed(block), signed(topic.id), signed(position)))?;
+            if let Some(row) = rows.next()? {
+                return Ok(Some(int(row, 0)?));
+            }
+        }
+        corrupt(format!("message {} is missing", topic.last))
+    }
+}
+
+/// Reads single messages.
+struct Fetch<'c>(CachedStatement<'c>);
+
+impl<'c> Fetch<'c> {
+    fn new(connection: &'c Connection) -> Result<Fetch<'c>> {
+        Ok(Fetch(connection.prepare_cached(&select("WHERE position = ?"))?))
+    }
+
+    /// Adds a message of `topic` to the page; `false` if there is no room for it.
+    fn take(
+        &mut self,
+        page: &mut Reading<'_>,
+        topic: &mut Candidate,
+        position: u64,
+    ) -> Result<bool> {
+        let mut rows = self.0.query([signed(position)])?;
+        match rows.next()? {
+            Some(row) => page.take(row, topic),
+            None => corrupt(format!("message {position} is missing")),
+        }
     }
 }
 

@@ -7,10 +7,11 @@ use rusqlite::Connection;
 
 use super::{
     catalogue::Catalogue,
+    columns::{COLUMNS, Columns},
     database_file, durables,
     fault::{self, File, Trouble},
     ids,
-    schema::{COLUMNS, Columns, STORE, State, Stats},
+    schema::{STORE, State, Stats},
     senders::SenderRow,
     sessions, times,
 };

@@ -88,9 +88,13 @@ fn what_was_told_as_committed_survives_a_kill() {
     for round in 0..6 {
         let child = program("a_program_that_writes", folder.path()).spawn().unwrap();
         let told = kill_after(child, 1 + round * 7);
+        // Those who only read can do so without anybody tidying up first.
+        let verdict = crate::store::verify(folder.path()).unwrap();
+        assert_eq!(verdict.findings, [""; 0]);
         let open = Open::new(Some(folder.path()), options);
         let position = open.recovered.position;
         assert!(told > 0 && position >= told, "{position} of {told}");
+        assert_eq!(position, verdict.position);
         // What is written together is committed together.
         assert_eq!(open.recovered.sessions[0].published, position);
         let mut seen = 0;
