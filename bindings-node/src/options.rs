@@ -78,7 +78,7 @@ impl TryFrom<Subscribe> for SubscribeOptions {
         let overflow = match given.overflow {
             None => Overflow::default(),
             Some(name) => Overflow::from_name(&name).ok_or_else(|| {
-                let message = format!("overflow is {name:?}; it is one of block, drop_oldest, drop_newest, latest, disconnect");
+                let message = format!("overflow is {name:?}; it is one of block, drop_oldest, drop_newest, latest, disconnect, spill");
                 kps::Error::new(kps::ErrorKind::InvalidArgument, message)
             })?,
         };

@@ -8,7 +8,7 @@ export type State = "connecting" | "connected" | "reconnecting" | "closed";
 export type ContentType = "json" | "text" | "bytes";
 
 /** What a full queue does. */
-export type Overflow = "block" | "drop_oldest" | "drop_newest" | "latest" | "disconnect";
+export type Overflow = "block" | "drop_oldest" | "drop_newest" | "latest" | "disconnect" | "spill";
 
 /** How one recipient of an acknowledged message ended. */
 export type RowStatus = "acked" | "failed" | "no_handler" | "disconnected" | "dropped" | "timeout" | "cancelled";

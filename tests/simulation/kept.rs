@@ -14,7 +14,7 @@ use kps_proto::{
     clock::Time,
     history::{HistoryRule, Write},
     message::{Answer, ContentType, Extras, HandlerError, Message, Payload, ReceiptLevel},
-    options::{Limits, Redelivery, StartAt, SubscribeOptions, Timings},
+    options::{Limits, Overflow, Redelivery, StartAt, SubscribeOptions, Timings},
     session::{
         Backoff, Destination, Event, Events, PublishOptions, Session, SessionConfig, State, SubId,
         Target,
@@ -443,7 +443,13 @@ impl Program {
             },
             1 => {
                 let start = StartAt::All;
-                subscribe(SubscribeOptions { start, capacity, ..SubscribeOptions::default() });
+                let overflow = *dice.pick(&[Overflow::Block, Overflow::Spill]);
+                subscribe(SubscribeOptions {
+                    start,
+                    capacity,
+                    overflow,
+                    ..SubscribeOptions::default()
+                });
                 Role::Reader { seen: HashMap::new(), last: HashMap::new(), gaps: 0 }
             }
             _ => {

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias, TypedDict
 
 State: TypeAlias = Literal["connecting", "connected", "reconnecting", "closed"]
 ContentType: TypeAlias = Literal["json", "text", "bytes"]
-Overflow: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "latest", "disconnect"]
+Overflow: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "latest", "disconnect", "spill"]
 RowStatus: TypeAlias = Literal["acked", "failed", "no_handler", "disconnected", "dropped", "timeout", "cancelled"]
 ReceiptLevel: TypeAlias = Literal["queued", "queued_on_disk", "accepted", "stored", "replicated"]
 GapReason: TypeAlias = Literal[

@@ -19,6 +19,9 @@ pub enum Overflow {
     Latest = 3,
     /// The subscription is closed.
     Disconnect = 4,
+    /// What does not fit stays in history and is read when there is room; for topics with history. What
+    /// is spilled has a row `dropped` in a publisher's ack.
+    Spill = 5,
 }
 
 impl Overflow {
@@ -30,6 +33,7 @@ impl Overflow {
             2 => Some(Self::DropNewest),
             3 => Some(Self::Latest),
             4 => Some(Self::Disconnect),
+            5 => Some(Self::Spill),
             _ => None,
         }
     }
@@ -42,12 +46,13 @@ impl Overflow {
             Self::DropNewest => "drop_newest",
             Self::Latest => "latest",
             Self::Disconnect => "disconnect",
+            Self::Spill => "spill",
         }
     }
 
     /// From how every language spells it.
     pub fn from_name(name: &str) -> Option<Self> {
-        (0..5).filter_map(Self::from_number).find(|overflow| overflow.as_str() == name)
+        (0..6).filter_map(Self::from_number).find(|overflow| overflow.as_str() == name)
     }
 }
 

@@ -292,7 +292,7 @@ fn subscribe() -> BoxedStrategy<Subscribe<'static>> {
         bytes().prop_map(Start::Cursor),
         int().prop_map(Start::Time),
     ];
-    let overflow = (0..5_u8).prop_map(|number| Overflow::from_number(number).unwrap());
+    let overflow = (0..6_u8).prop_map(|number| Overflow::from_number(number).unwrap());
     let numbers = (any::<(u32, u32, u32, bool)>(), int(), (int(), int(), any::<u32>()));
     (numbers, text(), text(), text(), overflow, start)
         .prop_map(

@@ -34,7 +34,8 @@ pub(super) struct Sub {
     /// The name under which the server keeps the progress; a message counts as done when it is printed
     #[arg(long, value_name = "NAME")]
     durable: Option<String>,
-    /// What happens when the queue is full: block, drop_oldest, drop_newest, latest, disconnect
+    /// What happens when the queue is full: block, drop_oldest, drop_newest, latest, disconnect,
+    /// spill
     #[arg(long, value_parser = overflow, default_value = "block")]
     overflow: Overflow,
     /// Messages the queue holds; without it bytes alone bound it
@@ -51,8 +52,9 @@ pub(super) struct Sub {
 }
 
 fn overflow(name: &str) -> Result<Overflow, String> {
-    Overflow::from_name(name)
-        .ok_or_else(|| "expected block, drop_oldest, drop_newest, latest or disconnect".into())
+    Overflow::from_name(name).ok_or_else(|| {
+        "expected block, drop_oldest, drop_newest, latest, disconnect or spill".into()
+    })
 }
 
 fn start(text: &str) -> Result<StartAt, String> {

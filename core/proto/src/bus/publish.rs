@@ -435,6 +435,16 @@ impl Bus {
                 self.close_slow(now, key);
                 return;
             }
+            Pushed::Spilled(position) => {
+                // Counted when it is read.
+                sub.count.accepted -= 1;
+                let session = sub.session;
+                self.spill(key, position);
+                if let Some(delivery) = delivery {
+                    self.settle_delivery(now, session, delivery, RowStatus::Dropped);
+                }
+                return;
+            }
         }
         self.schedule(key);
     }

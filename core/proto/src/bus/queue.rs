@@ -60,6 +60,8 @@ pub(super) enum Pushed {
     Dropped,
     /// The policy closes the subscription.
     Overflowed,
+    /// It stays in history, from this position on.
+    Spilled(u64),
 }
 
 #[derive(Debug)]
@@ -171,6 +173,7 @@ impl Queue {
                 // that was in flight when the server reached its cap.
                 Overflow::Block => {}
                 Overflow::Disconnect => return Pushed::Overflowed,
+                Overflow::Spill => return Pushed::Spilled(published.position()),
                 Overflow::DropNewest => {
                     self.drop_newest(&published);
                     return Pushed::Dropped;

@@ -4,8 +4,10 @@
 //! Meanwhile they get what is published to topics without history at once; order is promised per
 //! topic only.
 
+use std::sync::Arc;
+
 use super::{
-    Bus, Notice, Output,
+    Bus, Notice, Output, Published,
     history::Kept,
     output::{Cursor, Reader, ReaderKey},
     state::SubKey,
@@ -161,24 +163,41 @@ impl Bus {
             let gap = unknown_gap(sub.pattern.text().clone(), GapReason::HistoryExpired);
             sub.queue.note_gap(gap);
         }
-        replay.from = ReadFrom::After(page.through);
-        replay.replayed += page.records.len() as u64;
         let space = self.sessions[sub.session].space;
         for record in page.records {
             let published = self.revive(space, record);
-            self.enqueue(now, key, published, None, true);
-            if self.subscriptions.get(key).is_none_or(|sub| sub.replay.is_none()) {
+            if !self.replay(now, key, published) {
                 return;
             }
         }
-        if !page.more && self.catch_up(now, key, page.through) {
-            return;
+        self.replay_from(key, page.through);
+        if page.more || !self.catch_up(now, key, page.through) {
+            self.read_on(key);
         }
-        self.schedule(key);
-        self.read_on(key);
     }
 
-    /// Goes over to live messages if everything behind `through` is in memory.
+    /// Queues a message of the past. False if there is no room: it is read again when there is.
+    fn replay(&mut self, now: Time, key: SubKey, published: Arc<Published>) -> bool {
+        let sub = &mut self.subscriptions[key];
+        if !sub.queue.has_room(published.cost()) {
+            self.replay_from(key, published.position() - 1);
+            return false;
+        }
+        if let Some(replay) = &mut sub.replay {
+            replay.replayed += 1;
+        }
+        self.enqueue(now, key, published, None, true);
+        true
+    }
+
+    fn replay_from(&mut self, key: SubKey, position: u64) {
+        if let Some(replay) = &mut self.subscriptions[key].replay {
+            replay.from = ReadFrom::After(position);
+        }
+    }
+
+    /// Goes over to live messages if everything behind `through` is in memory. True also if there is no
+    /// room for them: then it goes on when there is.
     fn catch_up(&mut self, now: Time, key: SubKey, through: u64) -> bool {
         let Some(behind) = self.history.behind(through) else { return false };
         let sub = &self.subscriptions[key];
@@ -186,19 +205,26 @@ impl Bus {
         let matching =
             |kept: &&Kept| kept.space == space && sub.pattern.matches(&kept.published.topic);
         let rest: Vec<_> = behind.filter(matching).map(|kept| kept.published.clone()).collect();
-        let replay = sub.replay.as_ref().expect("it is reading");
-        let replayed = replay.replayed + rest.len() as u64;
-        let (resumed, number, session) = (replay.resumed, sub.number, sub.session);
-        self.end_replay(key);
         for published in rest {
-            self.enqueue(now, key, published, None, true);
+            if !self.replay(now, key, published) {
+                return true;
+            }
         }
-        if let Some(port) = self.sessions[session].port.filter(|_| resumed) {
+        let sub = &self.subscriptions[key];
+        let (number, session) = (sub.number, sub.session);
+        let resumed = sub.replay.as_ref().filter(|replay| replay.resumed);
+        let replayed = resumed.map(|replay| replay.replayed);
+        self.end_replay(key);
+        if let Some((port, replayed)) = self.sessions[session].port.zip(replayed) {
             self.ports[port].controls.push_back(Output::Resumed { sub: number, replayed });
             self.mark_ready(port);
         }
-        self.schedule(key);
         true
+    }
+
+    /// A full queue spills: the subscription reads on from this position when it has room.
+    pub(super) fn spill(&mut self, key: SubKey, position: u64) {
+        self.start_replay(key, ReadFrom::After(position - 1), false);
     }
 
     pub(super) fn end_replay(&mut self, key: SubKey) {
@@ -209,6 +235,6 @@ impl Bus {
     }
 }
 
-pub(super) fn unknown_gap(topic: std::sync::Arc<str>, reason: GapReason) -> Gap {
+pub(super) fn unknown_gap(topic: Arc<str>, reason: GapReason) -> Gap {
     Gap { topic, count: None, first: None, last: None, reason }
 }

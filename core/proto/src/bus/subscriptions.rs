@@ -118,7 +118,8 @@ impl Bus {
 
     /// What is asked of the past must be something this server keeps.
     fn check_history(&self, pattern: &Pattern, frame: &Subscribe<'_>) -> Result<()> {
-        if frame.start == Start::New && frame.durable.is_empty() {
+        let spills = frame.overflow == Overflow::Spill;
+        if frame.start == Start::New && frame.durable.is_empty() && !spills {
             return Ok(());
         }
         if !self.has_history() {
@@ -128,11 +129,12 @@ impl Bus {
                  \"new\" and without durable",
             ));
         }
-        if !frame.durable.is_empty() && !self.keeps_all_of(pattern) {
+        if (spills || !frame.durable.is_empty()) && !self.keeps_all_of(pattern) {
+            let what = if spills { "overflow \"spill\"" } else { "a durable subscription" };
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!(
-                    "a durable subscription needs history of all its topics, and {:?} has not: \
+                    "{what} needs history of all its topics, and {:?} has not: \
                      start the server with --history {:?}",
                     pattern.as_str(),
                     pattern.as_str()
@@ -141,8 +143,8 @@ impl Bus {
         }
         if frame.durable.is_empty() && !frame.group.is_empty() {
             return invalid(
-                "a group without durable starts with \"new\": its members share what comes, not \
-                 what was; give it a durable name",
+                "a group without durable starts with \"new\" and does not spill: its members share \
+                 what comes, not what was; give it a durable name",
             );
         }
         Ok(())
