@@ -269,6 +269,9 @@ impl Bus {
             for write in &self.history.writes {
                 let Write::Record(record) = write else { continue };
                 let (origin, published) = (&record.sender.origin, record.number);
+                if origin.is_empty() {
+                    continue;
+                }
                 match sessions.iter_mut().find(|session| session.origin == *origin) {
                     Some(session) => session.published = session.published.max(published),
                     None => sessions.push(KeptSession { origin: origin.clone(), published }),
@@ -505,7 +508,8 @@ impl Bus {
 
     /// A session that had messages kept is over: what its client sends again is recognised.
     pub(super) fn remember_origin(&mut self, origin: &str, kept: u64) {
-        let forgotten = (kept > 0).then(|| self.history.origins.insert(origin, kept)).flatten();
+        let remembered = kept > 0 && !origin.is_empty();
+        let forgotten = remembered.then(|| self.history.origins.insert(origin, kept)).flatten();
         self.history.writes.extend(forgotten.map(Write::SessionEnded));
     }
 

@@ -329,7 +329,10 @@ impl Bus {
             reports: Reports::default(),
         });
         let origin = self.sessions[key].sender.origin.clone();
-        self.origins.entry(origin).or_insert(key);
+        // Who speaks KPS JSON has none, and sends nothing again.
+        if !origin.is_empty() {
+            self.origins.entry(origin).or_insert(key);
+        }
         self.sessions[key].direct = self.insert_subscription(key, 0, pattern, None, bounds);
         self.spaces[space].clients.insert(id, key);
         key
