@@ -41,8 +41,8 @@ MUTATIONS = [
     Mutation(
         "payloads over the limit are taken",
         PROTO + "bus/publish.rs",
-        "if size > limit {",
-        "if size > limit && limit == usize::MAX {",
+        "let size = frame.payload.len();\n        if size > limit {",
+        "let size = frame.payload.len();\n        if size > limit && limit == usize::MAX {",
     ),
     Mutation(
         "permissions to publish are not asked for",
@@ -106,7 +106,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a stalled block subscription is never closed",
-        PROTO + "bus/publish.rs",
+        PROTO + "bus/parking.rs",
         "Some(since) if waited_for && since + timeout <= now => self.close_slow(now, key),",
         "Some(since) if waited_for && since + timeout * 100_000 <= now => self.close_slow(now, key),",
     ),
@@ -148,15 +148,15 @@ MUTATIONS = [
     ),
     Mutation(
         "a durable takes a failure for an ack",
-        PROTO + "bus/durable.rs",
+        PROTO + "bus/durable/ending.rs",
         "RowStatus::Acked | RowStatus::Timeout => {",
         "RowStatus::Acked | RowStatus::Timeout | RowStatus::Failed => {",
     ),
     Mutation(
         "a durable's progress is not written",
-        PROTO + "bus/durable.rs",
-        "if std::mem::take(&mut durable.dirty) {",
-        "if std::mem::take(&mut durable.dirty) && durable.name.is_empty() {",
+        PROTO + "bus/durable/mod.rs",
+        "out.push(Write::Progress(durable.progress(namespace)));",
+        "drop(durable.progress(namespace));",
     ),
     Mutation(
         "after a restart a subscription begins anew instead of at its cursor",

@@ -15,6 +15,7 @@ mod durable;
 mod history;
 mod ledger;
 mod output;
+mod parking;
 mod principal;
 mod publish;
 mod pull;

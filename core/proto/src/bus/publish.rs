@@ -8,7 +8,7 @@ use super::{
     Bus, Notice, PortKind, Published, Relay, Route,
     queue::{OVERHEAD, Pushed},
     routes::{Group, TopicKey},
-    state::{Alias, Parked, ParkedOn, PortId, SessionKey, SubKey, Timer},
+    state::{Alias, Parked, ParkedOn, PortId, SessionKey, SubKey},
 };
 use crate::{
     clock::Time,
@@ -27,7 +27,7 @@ pub(super) const LAZY: Duration = Duration::from_millis(20);
 pub(super) struct Draft {
     to: To,
     payload: Payload<Box<[u8]>>,
-    number: u64,
+    pub(super) number: u64,
     prompt: bool,
     maybe_duplicate: bool,
     /// Boxed because most have none and every move copies it.
@@ -248,7 +248,7 @@ impl Bus {
 
     /// Routes `draft`, or parks it until what it is for has room: full `block` subscriptions, or the
     /// store.
-    fn accept(&mut self, now: Time, key: SessionKey, draft: Draft) {
+    pub(super) fn accept(&mut self, now: Time, key: SessionKey, draft: Draft) {
         if draft.maybe_duplicate
             && let Some(id) = draft.id()
         {
@@ -449,101 +449,6 @@ impl Bus {
         self.schedule(key);
     }
 
-    /// Makes the publisher wait.
-    fn park(&mut self, now: Time, key: SessionKey, draft: Draft, full: &[SubKey]) {
-        let timings = &self.config.timings;
-        let mut own_since = None;
-        for target in full {
-            let sub = &mut self.subscriptions[*target];
-            let since = *sub.stalled_since.get_or_insert_with(|| {
-                self.timers.insert((now + timings.stall_timeout, Timer::Stall(*target)));
-                now
-            });
-            if sub.session == key {
-                own_since = Some(since);
-            }
-            if !sub.waiters.contains(&key) {
-                sub.waiters.push(key);
-            }
-        }
-        if let Some(since) = own_since {
-            let due = since + timings.self_stall_timeout;
-            if due <= now {
-                return self.refuse_deadlock(now, key, draft.number);
-            }
-            self.timers.insert((due, Timer::SelfStall(key)));
-        }
-        let session = &mut self.sessions[key];
-        session.parked_on = full.first().copied().map(ParkedOn::Sub);
-        session.parked.push_front(Parked::Message(Box::new(draft)));
-    }
-
-    /// Goes on with what a publisher has parked, until it must wait again.
-    pub(super) fn unpark(&mut self, now: Time, key: SessionKey, moved: ParkedOn) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        // Room in a subscription is no news to who waits for the store.
-        if session.parked_on.is_none_or(|on| (on == ParkedOn::Store) != (moved == ParkedOn::Store))
-        {
-            return;
-        }
-        session.parked_on = None;
-        while let Some(session) = self.sessions.get_mut(key) {
-            if session.parked_on.is_some() {
-                return;
-            }
-            match session.parked.pop_front() {
-                None => {
-                    if let Some(port) = session.port {
-                        self.mark_ready(port);
-                    }
-                    return;
-                }
-                Some(Parked::Number(number)) => self.dealt_with(now, key, number, 0, true),
-                Some(Parked::Message(draft)) => self.accept(now, key, *draft),
-            }
-        }
-    }
-
-    fn refuse_deadlock(&mut self, now: Time, key: SessionKey, number: u64) {
-        let error = Error::new(
-            ErrorKind::WouldDeadlock,
-            "this client's own subscription is full and does not move while its publish waits; \
-             consume first, publish to fewer, or choose another overflow policy",
-        );
-        self.refuse(key, number, error);
-        self.dealt_with(now, key, number, 0, true);
-    }
-
-    pub(super) fn check_self_stall(&mut self, now: Time, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(ParkedOn::Sub(target)) = session.parked_on else { return };
-        let Some(sub) = self.subscriptions.get(target) else { return };
-        let stalled = sub.session == key
-            && sub
-                .stalled_since
-                .is_some_and(|since| since + self.config.timings.self_stall_timeout <= now);
-        if stalled {
-            // Trying again refuses it, and the ones behind it that wait for the same thing.
-            self.unpark(now, key, ParkedOn::Sub(target));
-        }
-    }
-
-    pub(super) fn check_stall(&mut self, now: Time, key: SubKey) {
-        let timeout = self.config.timings.stall_timeout;
-        let Some(sub) = self.subscriptions.get_mut(key) else { return };
-        let waited_for = !sub.closing
-            && sub.waiters.iter().any(|waiter| {
-                self.sessions.get(*waiter).is_some_and(|session| !session.parked.is_empty())
-            });
-        match sub.stalled_since {
-            Some(since) if waited_for && since + timeout <= now => self.close_slow(now, key),
-            Some(since) if waited_for => {
-                self.timers.insert((since + timeout, Timer::Stall(key)));
-            }
-            _ => sub.stalled_since = None,
-        }
-    }
-
     pub(super) fn close_slow(&mut self, now: Time, key: SubKey) {
         let sub = &mut self.subscriptions[key];
         if sub.number == 0 {
@@ -567,7 +472,14 @@ impl Bus {
     }
 
     /// The publish with this number is accepted or refused.
-    fn dealt_with(&mut self, now: Time, key: SessionKey, number: u64, bytes: usize, prompt: bool) {
+    pub(super) fn dealt_with(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        number: u64,
+        bytes: usize,
+        prompt: bool,
+    ) {
         let session = &mut self.sessions[key];
         session.published = number;
         let Some(id) = session.port else { return };

@@ -5,10 +5,11 @@
 //! client is gone, when its client answers nothing for `ack_wait`, and some time after its handler
 //! failed. What fails too often goes to the dead-letter topic.
 
+mod ending;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
 use super::{
@@ -21,7 +22,7 @@ use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
     history::{Page, Progress, Query, ReadFrom, Write},
-    message::{Extras, GapReason, HandlerError, RowStatus},
+    message::GapReason,
     options::Redelivery,
     topic::Pattern,
 };
@@ -306,23 +307,6 @@ impl Bus {
         (durable.ready.len() + durable.retry.len()) as u64
     }
 
-    /// What a client has is no longer its alone.
-    fn take_back(&mut self, now: Time, key: DurableKey, sub: SubKey, failed: bool) {
-        let mine = self.durables[key].out.iter().filter(|(_, out)| out.member == sub);
-        let positions: Vec<u64> = mine.map(|(position, _)| *position).collect();
-        for (place, position) in positions.into_iter().enumerate() {
-            if failed && place == 0 {
-                let error = HandlerError {
-                    kind: ErrorKind::Timeout.code().into(),
-                    text: "its client did not answer".into(),
-                };
-                self.fail_handed_out(now, key, position, Duration::ZERO, &error);
-            } else if let Some(published) = self.remove_out(key, position) {
-                self.durables[key].retry.insert((now, position), published);
-            }
-        }
-    }
-
     fn remove_out(&mut self, key: DurableKey, position: u64) -> Option<Arc<Published>> {
         let out = self.durables[key].out.remove(&position)?;
         let sub = self.subscriptions.get_mut(out.member);
@@ -475,107 +459,6 @@ impl Bus {
             return durable.rewind();
         }
         self.hand_out(now, key);
-    }
-
-    /// A client answered, or its message ended otherwise.
-    pub(super) fn settle_progress(
-        &mut self,
-        now: Time,
-        (key, position, sub): (DurableKey, u64, SubKey),
-        status: RowStatus,
-        error: Option<HandlerError>,
-    ) {
-        if let Some(member) =
-            self.subscriptions.get_mut(sub).and_then(|sub| sub.member.as_deref_mut())
-        {
-            member.moved = now;
-            member.stalled = false;
-        }
-        if !self.durables.contains_key(key) {
-            return;
-        }
-        match status {
-            // A time to live that ran out is as good as an ack: it must not be handled any more.
-            RowStatus::Acked | RowStatus::Timeout => {
-                self.remove_out(key, position);
-                self.finish(key, position);
-            }
-            // An answer to what others have by now says nothing.
-            _ if self.durables[key].out.get(&position).is_none_or(|out| out.member != sub) => {}
-            RowStatus::Failed => {
-                let failed =
-                    self.durables[key].tries.get(&position).map_or(0, |tries| tries.failed);
-                let delay = self.durables[key].redelivery.retry_delay;
-                let delay = delay.saturating_mul(1 << failed.min(DOUBLINGS));
-                self.fail_handed_out(now, key, position, delay, &error.unwrap_or_default());
-            }
-            _ => {
-                if let Some(published) = self.remove_out(key, position) {
-                    // Whoever has no handler for it now may have one in a moment.
-                    let due = now + self.durables[key].redelivery.retry_delay;
-                    self.durables[key].retry.insert((due, position), published);
-                }
-            }
-        }
-        self.hand_out(now, key);
-    }
-
-    /// A message failed: it waits for another try, or is given up.
-    fn fail_handed_out(
-        &mut self,
-        now: Time,
-        key: DurableKey,
-        position: u64,
-        delay: Duration,
-        error: &HandlerError,
-    ) {
-        let Some(published) = self.remove_out(key, position) else { return };
-        let durable = &mut self.durables[key];
-        let tries = durable.tries.entry(position).or_default();
-        tries.failed += 1;
-        let (failed, most) = (tries.failed, durable.redelivery.max_attempts);
-        if most == 0 || failed < most {
-            durable.retry.insert((now + delay, position), published);
-            return;
-        }
-        let (space, topic) = (durable.space, format!("{DEAD_LETTERS}{}", durable.name));
-        let mut headers = vec![
-            ("kps-topic".into(), published.topic.to_string()),
-            ("kps-sender".into(), published.sender.id.clone()),
-            ("kps-attempts".into(), failed.to_string()),
-            ("kps-error".into(), format!("{}: {}", error.kind, error.text)),
-        ];
-        let (mut id, mut kept) = (None, Vec::new());
-        if let Some(extras) = &published.extras {
-            id.clone_from(&extras.id);
-            kept.clone_from(&extras.headers);
-        }
-        headers.extend(kept);
-        let extras = Extras { headers, id, ttl: None };
-        self.finish(key, position);
-        self.server_message(now, space, &topic, published.payload.clone(), extras);
-    }
-
-    /// A client has messages and answered nothing for a while.
-    pub(super) fn check_ack_wait(&mut self, now: Time, key: SubKey) {
-        let Some(member) = self.subscriptions.get_mut(key).and_then(|sub| sub.member.as_mut())
-        else {
-            return;
-        };
-        member.armed = false;
-        if member.has == 0 {
-            return;
-        }
-        let durable = member.durable;
-        let due = member.moved + self.durables[durable].redelivery.ack_wait;
-        if due > now {
-            member.armed = true;
-            self.timers.insert((due, Timer::AckWait(key)));
-            return;
-        }
-        member.stalled = true;
-        self.take_back(now, durable, key, true);
-        self.hand_out(now, durable);
     }
 
     pub(super) fn retry_due(&mut self, now: Time, key: DurableKey) {
