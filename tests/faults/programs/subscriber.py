@@ -1,6 +1,7 @@
-"""Handles the messages of a durable subscription, says which, and acks them; ends with its input.
+"""Handles the messages of a subscription, says which, and acks them; ends with its input.
 
-Arguments: the broker's URL, the pattern, and the durable's name. It says `[number, attempt, maybe_duplicate]`.
+Arguments: the broker's URL, the pattern, and the durable's name (empty: none; then it also says what is missing and
+when it resumed). It says `[number, attempt, maybe_duplicate]`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ async def handle(message: kps.Message) -> None:
 
 async def main(url: str, pattern: str, durable: str) -> None:
     client = await kps.connect(url, timeout=20, reconnect_min=0.01, reconnect_max=0.05)
-    await client.subscribe(pattern, handle, durable=durable, start="all", max_attempts=0)
+    if durable:
+        await client.subscribe(pattern, handle, durable=durable, start="all", max_attempts=0)
+    else:
+        client.on("gap", lambda gap, _: say({"gap": gap.reason}))
+        client.on("resumed", lambda resumed, _: say({"resumed": resumed.replayed}))
+        await client.subscribe(pattern, handle)
     say("ready")
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await client.close()
