@@ -1,8 +1,10 @@
-"""nats-py: a callback, `orjson`, one `flush` at the end; the client batches writes by itself."""
+"""nats-py: a callback, `orjson`, one `flush` at the end; the client batches writes by itself. Kept: `publish_async`."""
 
 import nats
 import orjson
 from payload import PAYLOAD
+
+STREAM = "bench"
 
 
 class Peer:
@@ -35,3 +37,19 @@ class Peer:
 
     async def request(self, topic, payload):
         return orjson.loads((await self.client.request(topic, orjson.dumps(payload), timeout=30)).data)
+
+    async def keep(self, topic, _receipt):
+        """A stream in files; the server knows when it writes through."""
+        await self.client.jetstream().add_stream(name=STREAM, subjects=[topic], storage="file")
+
+    async def publish_kept(self, topic, numbers, window):
+        stream, payload = self.client.jetstream(publish_async_max_pending=window), dict(PAYLOAD)
+        acks = []
+        for payload["n"] in numbers:
+            acks.append(await stream.publish_async(topic, orjson.dumps(payload), wait_stall=60))
+        await stream.publish_async_completed()
+        for ack in acks:
+            ack.result()  # raises what went wrong
+
+    async def count_kept(self, _topic, _expected):
+        return (await self.client.jetstream().stream_info(STREAM)).state.messages
