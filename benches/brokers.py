@@ -47,5 +47,5 @@ def choose(peer, workload, python):
         "redis": lambda: redis("always" if workload == "durable_stored" else "everysec"),
         "kps": lambda: Broker("ws", lambda port, folder: kps(port, "--data", folder, "--history", KEPT), keeps=True),
     }
-    make = (durable.get(peer) if workload.startswith("durable") else None) or plain.get(peer, NoBroker)
-    return make()
+    makers = plain | durable if workload.startswith("durable") else plain
+    return makers.get(peer, NoBroker)()

@@ -27,9 +27,8 @@ def durable_accepted(broker, start, _counts):
 
 
 def _publish_kept(broker, start, receipt):
-    with start(
-        "publish_kept", {"topic": "kept.bench", "window": WINDOW, "seconds": SECONDS, "receipt": receipt}
-    ) as worker:
+    options = {"topic": "kept.bench", "window": WINDOW, "seconds": SECONDS, "receipt": receipt}
+    with start("publish_kept", options) as worker:
         began = worker.wait("start")
         broker_cpu = broker.cpu_seconds()
         ended = worker.wait("end")
