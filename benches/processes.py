@@ -6,11 +6,13 @@ import pathlib
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 TIMEOUT = 120  # seconds one workload may take before its processes are killed
+FOLDER = HERE.parent / "target"  # what brokers keep is below it, unlike /tmp never in memory
 
 
 def cpu_seconds(pid):
@@ -72,15 +74,21 @@ class Worker:
 
 
 class Broker:
-    """A broker on a free port of 127.0.0.1; `command` makes its command line from the port."""
+    """A broker on a free port of 127.0.0.1; `command` makes its command line from the port and, if it
+    `keeps` something, a new folder."""
 
-    def __init__(self, scheme, command):
-        self.scheme, self.command = scheme, command
+    def __init__(self, scheme, command, keeps=False):
+        self.scheme, self.command, self.keeps = scheme, command, keeps
 
     @contextlib.contextmanager
     def running(self):
+        with new_folder() if self.keeps else contextlib.nullcontext() as folder:
+            yield from self._run(folder)
+
+    def _run(self, folder):
         port = free_port()
-        process = subprocess.Popen(self.command(port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = self.command(port, folder) if self.keeps else self.command(port)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.pid, self.url = process.pid, f"{self.scheme}://127.0.0.1:{port}"
         try:
             self._wait_for(process, port)
@@ -124,6 +132,11 @@ class NoBroker:
         return f"listen:{self.url}" if role == "publish" else self.url
 
 
+def new_folder():
+    FOLDER.mkdir(exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix="bench-", dir=FOLDER)
+
+
 def program(name, beside):
     """A program installed beside the Python interpreter, else the one on the path."""
     near = pathlib.Path(beside).parent / name
@@ -133,8 +146,12 @@ def program(name, beside):
     return found
 
 
+# Roles that are not `worker`'s.
+SCRIPTS = {"cold": "cold", "fill": "outbox", "drain": "outbox", "live": "outbox"}
+
+
 def worker_command(language, role, python):
-    script = "cold" if role == "cold" else "worker"
+    script = SCRIPTS.get(role, "worker")
     if language == "python":
         return [python, str(HERE / f"peers/python/{script}.py")]
     return ["node", str(HERE / f"peers/node/{script}.mjs")]

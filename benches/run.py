@@ -1,7 +1,7 @@
 """kps beside its peers, in one run on one machine: `make bench`, or `.venv/bin/python benches/run.py`.
 
     run.py                       everything, medians of three
-    run.py --only python.acks    one language and workload; also: kps, node, throughput, …
+    run.py --only python.acks    one language and workload; also: kps, node, throughput, durable, …
     run.py --rounds 5 --json     figures for a script
 
 Peers and kps take turns within each round, so that both see the same machine. Ratios travel
@@ -13,13 +13,18 @@ import json
 import statistics
 import sys
 
-from processes import HERE, Broken, Broker, NoBroker, Worker, program, worker_command
+import brokers
+import durable
+import workloads
+from processes import Broken, Worker, worker_command
 from targets import TARGETS
-from workloads import COUNTS, WORKLOADS
+from workloads import COUNTS
+
+WORKLOADS = workloads.WORKLOADS | durable.WORKLOADS
 
 INSTALL = ".venv/bin/pip install -r benches/peers/requirements.txt && npm install --prefix benches/peers"
 
-# Who runs what. `bare` and `asyncio` are no peers but floors.
+# Who runs what. `bare` and `asyncio` are no peers but floors; `without` is kps without history.
 ENTRIES = [
     (language, peer, workload)
     for language, peers, workloads in [
@@ -28,6 +33,10 @@ ENTRIES = [
         ("python", ["bare", "asyncio", "nats", "zenoh", "kps"], ["cold"]),
         ("node", ["nats", "ws", "kps"], ["throughput", "acks", "fanout"]),
         ("node", ["bare", "nats", "ws", "kps"], ["cold"]),
+        ("python", ["nats", "redis", "kps"], ["durable_stored", "durable_accepted"]),
+        ("python", ["without", "kps"], ["durable_elsewhere"]),
+        ("python", ["kps"], ["durable_catch_up", "durable_draining"]),
+        ("node", ["kps"], ["durable_catch_up"]),
     ]
     for workload in workloads
     for peer in peers
@@ -37,26 +46,25 @@ ENTRIES = [
 def main():
     arguments = parse_arguments()
     python = arguments.python
-    brokers = {
-        "nats": Broker("nats", lambda port: [program("nats-server", python), "-a", "127.0.0.1", "-p", str(port)]),
-        "kps": Broker("ws", lambda port: [program("kps", python), "serve", "--listen", f"127.0.0.1:{port}"]),
-        "ws": Broker("ws", lambda port: ["node", str(HERE / "peers/node/relay.mjs"), str(port)]),
-    }
     words = [word for word in arguments.only.split(".") if word]
-    chosen = [entry for entry in ENTRIES if all(word in entry for word in words)]
+    chosen = [entry for entry in ENTRIES if all(fits(word, entry) for word in words)]
     samples = {entry: [] for entry in chosen}
     failures = {}
     for number in range(arguments.rounds):
         for entry in chosen:
-            language, peer, workload = entry
-            show_progress(f"round {number + 1} of {arguments.rounds}: {language} {peer} {workload}")
+            show_progress(f"round {number + 1} of {arguments.rounds}: {' '.join(entry)}")
             try:
-                samples[entry].append(measure(entry, brokers.get(peer, NoBroker()), python))
+                samples[entry].append(measure(entry, python))
             except (Broken, OSError, TypeError) as error:
                 failures[entry] = str(error)
     show_progress("")
     figures = {entry: medians(rounds) for entry, rounds in samples.items() if rounds}
-    verdicts = [target.judge(figures) for target in TARGETS]
+    # A round that failed for one of them is no pair.
+    rounds = [
+        {entry: values[number] for entry, values in samples.items() if len(values) == arguments.rounds}
+        for number in range(arguments.rounds)
+    ]
+    verdicts = [target.judge(figures, rounds) for target in TARGETS]
     if arguments.json:
         print(json.dumps(as_json(figures, verdicts, failures), indent=2))
     else:
@@ -73,12 +81,18 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def measure(entry, broker, python):
+def fits(word, entry):
+    return word in entry or (word == "durable" and entry[-1].startswith("durable"))
+
+
+def measure(entry, python):
     language, peer, workload = entry
+    broker = brokers.choose(peer, workload, python)
+    client = "kps" if peer == "without" else peer
 
     def start(role, options):
         command = worker_command(language, role, python)
-        return Worker([*command, peer, role, broker.worker_url(role), json.dumps(options)])
+        return Worker([*command, client, role, broker.worker_url(role), json.dumps(options)])
 
     with broker.running():
         return WORKLOADS[workload](broker, start, COUNTS[language])
@@ -95,6 +109,12 @@ def as_json(figures, verdicts, failures):
         "failures": {".".join(entry): reason for entry, reason in failures.items()},
     }
 
+
+DURABLE = [
+    ("msg/s", "rate", "{:,.0f}"),
+    ("µs CPU pub", "pub_us", "{:.2f}"),
+    ("broker", "broker_us", "{:.2f}"),
+]
 
 # The columns of each workload: heading, figure, format.
 COLUMNS = {
@@ -122,6 +142,28 @@ COLUMNS = {
         ("connect ms", "connect_ms", "{:.1f}"),
         ("resident MB", "resident_mb", "{:.1f}"),
     ],
+    "durable_stored": DURABLE,
+    "durable_accepted": DURABLE,
+    "durable_catch_up": [
+        ("msg/s", "rate", "{:,.0f}"),
+        ("live msg/s", "live_rate", "{:,.0f}"),
+        ("live, kept", "kept_live_rate", "{:,.0f}"),
+        ("µs CPU sub", "sub_us", "{:.2f}"),
+        ("live", "live_sub_us", "{:.2f}"),
+        ("broker", "broker_us", "{:.2f}"),
+    ],
+    "durable_elsewhere": [
+        ("msg/s", "rate", "{:,.0f}"),
+        ("µs CPU broker", "broker_us", "{:.2f}"),
+        ("beside 5,000 msg/s", "loaded_rate", "{:,.0f}"),
+        ("µs CPU broker", "loaded_broker_us", "{:.2f}"),
+    ],
+    "durable_draining": [
+        ("p99 µs", "p99_us", "{:,.0f}"),
+        ("draining", "p99_draining_us", "{:,.0f}"),
+        ("flooded", "p99_flooded_us", "{:,.0f}"),
+        ("drained msg/s", "rate", "{:,.0f}"),
+    ],
     "idle": [
         ("broker KiB each", "idle_kib", "{:.1f}"),
         ("broker CPU %", "idle_percent", "{:.2f}"),
@@ -143,9 +185,9 @@ def print_tables(figures, verdicts, failures):
         print("\ntargets, from the same run\n")
         marks = {True: "pass", False: "MISS"}, {True: "pass", False: "not yet"}
         print_table(
-            ["", "measured", "first", "", "then", ""],
+            ["", "measured", "rounds", "first", "", "then", ""],
             [
-                [each[key] for key in ("name", "measured", "first")]
+                [each[key] for key in ("name", "measured", "spread", "first")]
                 + [marks[0][each["pass"]], each["then"], marks[1][each["pass_then"]]]
                 for each in verdicts
             ],

@@ -13,21 +13,28 @@ class Target:
     then: float
     unit: str = "×"  # any other unit: the peer's figure is subtracted, not divided by
 
-    def judge(self, figures):
+    def judge(self, figures, rounds):
         """What was measured against what is wanted; None when this run did not measure it."""
-        mine, theirs = self._measured(figures, "kps"), self._measured(figures, self.peer)
-        if mine is None or (self.peer and theirs is None):
+        value = self._value(figures)
+        if value is None:
             return None
-        value = mine / theirs if self.unit == "×" else mine - (theirs or 0)
+        each = [one for one in map(self._value, rounds) if one is not None]
         return {
             "name": self.name,
             "value": value,
             "measured": f"{value:.2f} {self.unit}" + (f" {self.peer}" if self.peer else ""),
+            "spread": f"{min(each):.2f}–{max(each):.2f}" if each else "",
             "first": self._bound(self.first),
             "pass": self._holds(value, self.first),
             "then": self._bound(self.then),
             "pass_then": self._holds(value, self.then),
         }
+
+    def _value(self, figures):
+        mine, theirs = self._measured(figures, "kps"), self._measured(figures, self.peer)
+        if mine is None or (self.peer and theirs is None):
+            return None
+        return mine / theirs if self.unit == "×" else mine - (theirs or 0)
 
     def _measured(self, figures, peer):
         language, workload, figure = self.figure.split(".")
@@ -63,4 +70,14 @@ TARGETS = [
     Target("Python client's memory above", "python.cold.resident_mb", "asyncio", "less", 8, 5, "MB"),
     Target("idle connection in the broker", "python.idle.idle_kib", None, "less", 16, 6, "KiB"),
     Target("idle connections, broker's CPU", "python.idle.idle_percent", None, "less", 0.5, 0.1, "%"),
+    Target("durable publish, after fsync", "python.durable_stored.rate", "nats", "more", 1, 3),
+    Target("durable publish, after fsync", "python.durable_stored.rate", "redis", "more", 1, 3),
+    Target("durable publish, before fsync", "python.durable_accepted.rate", "nats", "more", 1, 3),
+    Target("durable publish, before fsync", "python.durable_accepted.rate", "redis", "more", 1, 3),
+    Target("Python live rate by catch-up's", "python.durable_catch_up.slower", None, "less", 1.5, 1, "× as fast"),
+    Target("Node live rate by catch-up's", "node.durable_catch_up.slower", None, "less", 1.5, 1, "× as fast"),
+    Target("throughput, history elsewhere", "python.durable_elsewhere.rate", "without", "more", 0.95, 1),
+    Target("throughput, storing elsewhere", "python.durable_elsewhere.loaded_rate", "without", "more", 0.9, 0.95),
+    Target("broker CPU, history elsewhere", "python.durable_elsewhere.broker_us", "without", "less", 1.05, 1),
+    Target("live p99 beside a draining outbox", "python.durable_draining.slower", None, "less", 2, 1.2, "× normal"),
 ]

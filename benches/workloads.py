@@ -7,23 +7,23 @@ from processes import resident_bytes
 
 COUNTS = {
     # messages, so that the slowest peer needs a few seconds
-    "python": {"throughput": 300_000, "fanout": 4_000, "acks": 20_000, "alone": 3_000},
-    "node": {"throughput": 500_000, "fanout": 10_000, "acks": 40_000, "alone": 5_000},
+    "python": {"throughput": 300_000, "fanout": 4_000, "acks": 20_000, "alone": 3_000, "catch_up": 1_000_000},
+    "node": {"throughput": 500_000, "fanout": 10_000, "acks": 40_000, "alone": 5_000, "catch_up": 1_000_000},
 }
 
 
 def throughput(broker, start, counts):
     """W1: one publisher process → broker → one subscriber process."""
-    return _stream(broker, start, counts["throughput"], subscribers=1, connections=1)
+    return stream(broker, start, counts["throughput"])
 
 
 def fanout(broker, start, counts):
     """W3: one publisher → 100 connections in two processes."""
-    return _stream(broker, start, counts["fanout"], subscribers=2, connections=50)
+    return stream(broker, start, counts["fanout"], subscribers=2, connections=50)
 
 
-def _stream(broker, start, count, subscribers, connections):
-    options = {"count": count, "warmup": count // 10, "connections": connections}
+def stream(broker, start, count, subscribers=1, connections=1, topic="bench"):
+    options = {"topic": topic, "count": count, "warmup": count // 10, "connections": connections}
     with contextlib.ExitStack() as stack:
         publisher = stack.enter_context(start("publish", options))
         publisher.wait("ready")

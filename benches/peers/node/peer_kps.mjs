@@ -21,8 +21,8 @@ export class Peer {
     await this.client.flush();
   }
 
-  async subscribe(topic, check) {
-    await this.client.subscribe(topic, (message) => check(message.data));
+  async subscribe(topic, check, start = "new") {
+    await this.client.subscribe(topic, (message) => check(message.data), { start });
   }
 
   async answer(topic) {

@@ -47,11 +47,11 @@ const roles = {
     const measured = FIRST + options.warmup;
     say("ready");
     await told();
-    await peer.publish("bench", FIRST, measured);
+    await peer.publish(options.topic, FIRST, measured);
     say("warm");
     await told();
     say("start");
-    await peer.publish("bench", measured, measured + options.count);
+    await peer.publish(options.topic, measured, measured + options.count);
     await told();
     say("end");
   },
@@ -69,7 +69,7 @@ const roles = {
         for (const peer of peers) {
           const stages = ["warm", "end"];
           const marks = [options.warmup, options.warmup + options.count];
-          await peer.subscribe("bench", checker(marks, () => reached(stages.shift())));
+          await peer.subscribe(options.topic, checker(marks, () => reached(stages.shift())), options.start);
         }
         say("ready");
       });

@@ -1,8 +1,15 @@
-"""nats-py: a callback, `orjson`, one `flush` at the end; the client batches writes by itself."""
+"""nats-py: a callback, `orjson`, one `flush` at the end; the client batches writes by itself.
+
+What is kept is published with one inbox for all acks, at an eighth of what `publish_async` costs this client.
+"""
+
+import asyncio
 
 import nats
 import orjson
 from payload import PAYLOAD
+
+STREAM = "bench"
 
 
 class Peer:
@@ -35,3 +42,32 @@ class Peer:
 
     async def request(self, topic, payload):
         return orjson.loads((await self.client.request(topic, orjson.dumps(payload), timeout=30)).data)
+
+    async def keep(self, topic, _receipt):
+        """A stream in files; the server knows when it writes through."""
+        await self.client.jetstream().add_stream(name=STREAM, subjects=[topic], storage="file")
+
+    async def publish_kept(self, topic, numbers, window):
+        client, payload, inbox = self.client, dict(PAYLOAD), self.client.new_inbox()
+        waiting, room = 0, asyncio.Event()
+
+        async def confirm(ack):
+            nonlocal waiting
+            if b'"seq"' in ack.data:  # anything else is an error, and the run will miss it
+                waiting -= 1
+                room.set()
+
+        subscription = await client.subscribe(inbox, cb=confirm)
+        for payload["n"] in numbers:
+            while waiting == window:
+                room.clear()
+                await room.wait()
+            waiting += 1
+            await client.publish(topic, orjson.dumps(payload), reply=inbox)
+        while waiting:
+            room.clear()
+            await room.wait()
+        await subscription.unsubscribe()
+
+    async def count_kept(self, _topic, _expected):
+        return (await self.client.jetstream().stream_info(STREAM)).state.messages

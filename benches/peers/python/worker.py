@@ -52,14 +52,15 @@ def checker(marks, reached):
 
 async def publish(peer, options):
     """Sends the warm-up, then the measured messages."""
+    topic = options["topic"]
     await peer.open()
     say("ready")
     await told()
-    await peer.publish("bench", FIRST, FIRST + options["warmup"])
+    await peer.publish(topic, FIRST, FIRST + options["warmup"])
     say("warm")
     await told()
     say("start")
-    await peer.publish("bench", FIRST + options["warmup"], FIRST + options["warmup"] + options["count"])
+    await peer.publish(topic, FIRST + options["warmup"], FIRST + options["warmup"] + options["count"])
     await told()
     say("end")
 
@@ -82,9 +83,55 @@ async def subscribe(peer, options):
         stages = iter(("warm", "end"))
         await each.open()
         marks = [options["warmup"], options["warmup"] + options["count"]]
-        await each.subscribe("bench", checker(marks, lambda stages=stages: reached(next(stages))))
+        how = {"start": options["start"]} if "start" in options else {}
+        await each.subscribe(options["topic"], checker(marks, lambda stages=stages: reached(next(stages))), **how)
     say("ready")
     await done.wait()
+    await told()
+
+
+async def load(peer, options):
+    """Publishes at a steady pace until told to end."""
+    await peer.open()
+    say("ready")
+    ended = asyncio.ensure_future(told())
+    first, pause = FIRST, options["batch"] / options["rate"]
+    while not ended.done():
+        due = time.perf_counter() + pause
+        await peer.publish(options["topic"], first, first + options["batch"])
+        first += options["batch"]
+        await asyncio.sleep(due - time.perf_counter())
+    say("end", count=first - FIRST)
+
+
+class Numbers:
+    """Numbers of messages, until the time is up."""
+
+    def __init__(self, first, seconds):
+        self.next, self.until = first, time.perf_counter() + seconds
+
+    def __iter__(self):
+        while some := self.take(50):
+            yield from some
+
+    def take(self, count):
+        """The next `count`; none when the time is up."""
+        if time.perf_counter() >= self.until:
+            return range(0)
+        self.next += count
+        return range(self.next - count, self.next)
+
+
+async def publish_kept(peer, options):
+    """Publishes for some seconds and waits until every message is confirmed, as the topic promises."""
+    topic, window = options["topic"], options["window"]
+    await peer.open()
+    await peer.keep(topic, options["receipt"])
+    await peer.publish_kept(topic, warmup := Numbers(FIRST, options["seconds"] / 5), window)
+    say("start")
+    await peer.publish_kept(topic, measured := Numbers(warmup.next, options["seconds"]), window)
+    say("end", count=measured.next - warmup.next)
+    say("kept", expected=(expected := measured.next - FIRST), count=await peer.count_kept(topic, expected))
     await told()
 
 
@@ -147,8 +194,9 @@ async def idle(peer, options):
 def main():
     name, role, url, options = sys.argv[1:]
     peer = importlib.import_module(f"peer_{name}").Peer(url)
-    roles = {each.__name__: each for each in (publish, subscribe, answer, request, idle)}
+    roles = {each.__name__: each for each in (publish, publish_kept, load, subscribe, answer, request, idle)}
     uvloop.run(roles[role](peer, json.loads(options)))
 
 
-main()
+if __name__ == "__main__":
+    main()
