@@ -125,6 +125,7 @@ impl Shelf {
         }
         Recovered {
             position,
+            latest_ms: self.records.iter().map(|record| record.time_ms).max().unwrap_or(0),
             epoch,
             epochs: self.epochs.clone(),
             ids: self.ids.clone(),

@@ -160,6 +160,9 @@ pub enum Write {
 pub struct Recovered {
     /// The last position written.
     pub position: u64,
+    /// The latest time of any message so far, milliseconds since the Unix epoch: later than now if
+    /// the clock was set back.
+    pub latest_ms: u64,
     /// The run that begins: the one wished for, or a higher one if the clock was set back.
     pub epoch: u64,
     /// Epochs in order, each with the last position it wrote (0: none); the one that begins is the

@@ -268,6 +268,10 @@ pub enum ReceiptLevel {
 }
 
 impl ReceiptLevel {
+    /// Every level, lowest first.
+    pub(crate) const ALL: [ReceiptLevel; 5] =
+        [Self::Queued, Self::QueuedOnDisk, Self::Accepted, Self::Stored, Self::Replicated];
+
     /// The level as every language spells it.
     pub const fn as_str(self) -> &'static str {
         match self {

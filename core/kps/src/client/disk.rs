@@ -30,6 +30,8 @@ pub(super) struct Disk {
 #[derive(Default)]
 struct Places {
     next: u64,
+    /// Everything up to this place is on disk.
+    committed: u64,
     /// Publish number and place, both ascending.
     kept: VecDeque<(u64, u64)>,
     failed: Option<Error>,
@@ -45,7 +47,7 @@ impl Disk {
         let (file, left) = OutboxFile::open(path, move |event| hear(event, &told, &host))?;
         let mut known = places.lock();
         for kept in left {
-            known.next = kept.place + 1;
+            (known.next, known.committed) = (kept.place + 1, kept.place);
             match again(&kept, session) {
                 Ok(number) => known.kept.push_back((number, kept.place)),
                 Err(error) => {
@@ -130,29 +132,37 @@ impl Disk {
     /// Whether this publish is kept for the next process.
     pub(super) fn holds(&self, number: u64) -> bool {
         let places = self.places.lock();
-        places.failed.is_none()
-            && places.kept.binary_search_by_key(&number, |(kept, _)| *kept).is_ok()
+        let found = places.kept.binary_search_by_key(&number, |(kept, _)| *kept);
+        found.is_ok_and(|found| places.kept[found].1 <= places.committed)
     }
 }
 
 fn hear(event: OutboxEvent, places: &Lock<Places>, owner: &OnceLock<Weak<Inner>>) {
-    let number = match event {
+    // What an earlier process left was on disk before there was an owner.
+    let inner = || owner.get().and_then(Weak::upgrade);
+    match event {
         OutboxEvent::Committed { place } => {
-            let places = places.lock();
+            let mut places = places.lock();
+            places.committed = place;
             let count = places.kept.partition_point(|(_, kept)| *kept <= place);
-            count.checked_sub(1).map(|last| places.kept[last].0)
+            let number = count.checked_sub(1).map(|last| places.kept[last].0);
+            drop(places);
+            if let (Some(number), Some(inner)) = (number, inner()) {
+                inner.with_session(|session, events| session.persisted(number, events));
+            }
         }
         OutboxEvent::Failed(error) => {
             tracing::error!(%error, "the outbox' file failed");
-            let sentence =
-                format!("{}; what is published now is not kept on disk", error.message());
-            places.lock().failed = Some(Error::new(ErrorKind::StoreFailed, sentence));
-            None
+            let sentence = format!(
+                "{}; until the client is opened anew it publishes nothing but what waits for answers",
+                error.message()
+            );
+            let error = Error::new(ErrorKind::StoreFailed, sentence);
+            places.lock().failed = Some(error.clone());
+            if let Some(inner) = inner() {
+                inner.with_session(|session, events| session.persist_failed(&error, events));
+            }
         }
-    };
-    // What an earlier process left was on disk before there was an owner.
-    if let (Some(number), Some(inner)) = (number, owner.get().and_then(Weak::upgrade)) {
-        inner.with_session(|session, events| session.persisted(number, events));
     }
 }
 

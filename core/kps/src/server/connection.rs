@@ -28,10 +28,11 @@ use super::{
 };
 use crate::net::websocket::{Decoder, Opcode, Received, Violation};
 
-/// What one read takes at most, into a buffer that all connections of a thread share.
-const READ: usize = 128 << 10;
+/// What one read takes at most, into a buffer that all connections of a thread share; after so much
+/// others have their turn. The smallest messages that are to be stored take a millisecond then.
+const READ: usize = 32 << 10;
 
-/// Reads before other connections have their turn.
+/// Reads or writes before others have their turn, however small they are.
 const TURNS: usize = 4;
 
 /// Bytes a peer may leave unread before its pings are not answered.
@@ -329,20 +330,21 @@ impl Connection {
         if self.outgoing.lock().end.is_some() {
             return Poll::Pending;
         }
+        let mut taken = 0;
         for _ in 0..TURNS {
             if self.is_paused() || !self.may_ask(0) {
                 return Poll::Pending;
             }
             match self.poll_read(hub, decoder, cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(end)) => return Poll::Ready(end),
-                Poll::Ready(None) => {}
+                Poll::Ready(Err(end)) => return Poll::Ready(end),
+                Poll::Ready(Ok(count)) => taken += count,
             }
-            if self.outgoing.lock().end.is_some() {
+            if taken >= READ || self.outgoing.lock().end.is_some() {
                 break;
             }
         }
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Poll::Pending
     }
 
@@ -368,45 +370,40 @@ impl Connection {
                 },
             }
         }
-        // Others have their turn.
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Ok(None)
     }
 
+    /// Reads once; returns how many bytes came.
     fn poll_read(
         self: &Arc<Self>,
         hub: &Arc<Hub>,
         decoder: &mut Decoder,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<End>> {
+    ) -> Poll<Result<usize, End>> {
         let result = BUFFER.with_borrow_mut(|buffer| {
-            match std::task::ready!(self.socket.poll_read(cx, buffer)) {
+            let (taken, count) = match std::task::ready!(self.socket.poll_read(cx, buffer)) {
                 Err(_) | Ok(Chunk::Bytes(0)) => {
                     // A pipe's end is the client's goodbye: there is no line that could break.
                     let end = if self.is_local() { End::Goodbye } else { End::Lost };
-                    Poll::Ready(Err(end))
+                    return Poll::Ready(Err(end));
                 }
                 Ok(Chunk::Bytes(count)) => {
-                    Poll::Ready(Ok(self.take_bytes(hub, decoder, &mut buffer[..count])))
+                    (self.take_bytes(hub, decoder, &mut buffer[..count]), count)
                 }
                 Ok(Chunk::Message(message)) => {
-                    Poll::Ready(Ok(native::receive(hub, self, &message).map_err(Stop::from)))
+                    (native::receive(hub, self, &message).map_err(Stop::from), message.len())
                 }
-            }
+            };
+            Poll::Ready(Ok((taken, count)))
         });
-        match std::task::ready!(result) {
-            Err(end) => Poll::Ready(Some(end)),
-            Ok(Ok(())) => {
-                self.heard.store(hub.now().as_micros(), Ordering::Relaxed);
-                hub.send_ready();
-                Poll::Ready(None)
-            }
-            Ok(Err(stop)) => {
-                hub.send_ready();
-                self.stop(hub, stop);
-                Poll::Ready(None)
-            }
+        let (taken, count) = std::task::ready!(result)?;
+        hub.send_ready();
+        match taken {
+            Ok(()) => self.heard.store(hub.now().as_micros(), Ordering::Relaxed),
+            Err(stop) => self.stop(hub, stop),
         }
+        Poll::Ready(Ok(count))
     }
 
     /// Takes bytes that a WebSocket carried.
@@ -472,6 +469,14 @@ impl Connection {
             egress.close(close_code(&error), error.code());
         });
     }
+}
+
+/// Others have their turn, what waits for its socket too: a task that woke itself at once would run
+/// many times before the runtime looks at sockets again.
+fn give_way(cx: &mut Context<'_>) {
+    let turn = std::pin::pin!(tokio::task::yield_now());
+    // It wakes this task after that.
+    let _ = turn.poll(cx);
 }
 
 /// The close code that says roughly what `error` says exactly.

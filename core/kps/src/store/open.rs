@@ -34,7 +34,7 @@ pub(super) fn begin(connection: &Connection, start: Start) -> Result<(Book, Cata
     let new = State { next_topic: 1, next_sender: 1, ..State::default() };
     let mut catalogue = Catalogue::load(&transaction, state.unwrap_or(new))?;
     check(&transaction, &catalogue)?;
-    let position = catalogue.state.position;
+    let (position, latest_ms) = (catalogue.state.position, catalogue.state.latest_ms);
     // The clock may have been set back.
     let least = catalogue.epochs().newest().map_or(0, |newest| newest + 1);
     let epoch = start.epoch.max(least);
@@ -55,7 +55,8 @@ pub(super) fn begin(connection: &Connection, start: Start) -> Result<(Book, Cata
     book.publish(&mut catalogue);
     transaction.commit()?;
     let epochs = catalogue.epochs().with_ends(position);
-    Ok((book, catalogue, Recovered { position, epoch, epochs, ids, sessions, progress }))
+    let recovered = Recovered { position, latest_ms, epoch, epochs, ids, sessions, progress };
+    Ok((book, catalogue, recovered))
 }
 
 /// What the topics say must be what there is, as far as that can be seen at a glance.

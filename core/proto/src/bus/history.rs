@@ -6,7 +6,7 @@
 //! readers that have almost caught up may still want.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -76,6 +76,8 @@ pub(super) struct History {
     committed: u64,
     /// What the epochs before this one wrote, oldest first: (epoch, last position).
     epochs: Vec<(u64, u64)>,
+    /// No message of theirs is later.
+    before_ms: u64,
     /// Who is to hear `STORED` once a position is committed, oldest first.
     confirmations: VecDeque<Confirmation>,
     writes: Vec<Write>,
@@ -114,6 +116,7 @@ impl History {
             last: recovered.position,
             committed: recovered.position,
             epochs: recovered.epochs.clone(),
+            before_ms: recovered.latest_ms,
             ids: Ids::new(config.duplicate_window),
             ..History::default()
         };
@@ -126,6 +129,11 @@ impl History {
     /// The last position given.
     pub(super) fn last(&self) -> u64 {
         self.last
+    }
+
+    /// No message that is kept was accepted later. The clock may have been set back since.
+    pub(super) fn latest_ms(&self, now_ms: u64) -> u64 {
+        self.before_ms.max(now_ms)
     }
 
     /// The place of the message that is accepted next.
@@ -432,8 +440,10 @@ fn first_id(id: &str) -> Option<(&str, u64)> {
 #[derive(Debug, Default)]
 struct Ids {
     window_ms: u64,
-    known: HashMap<(usize, Arc<str>), u64>,
-    oldest: VecDeque<(usize, Arc<str>)>,
+    /// By namespace.
+    known: HashMap<usize, HashSet<Arc<str>>>,
+    /// Namespace, id, when it was seen.
+    oldest: VecDeque<(usize, Arc<str>, u64)>,
 }
 
 impl Ids {
@@ -444,24 +454,24 @@ impl Ids {
 
     fn insert(&mut self, space: usize, id: &str, time_ms: u64) {
         self.forget(time_ms);
-        let key: (usize, Arc<str>) = (space, id.into());
-        if self.known.insert(key.clone(), time_ms).is_none() {
-            self.oldest.push_back(key);
+        let id: Arc<str> = id.into();
+        if self.known.entry(space).or_default().insert(id.clone()) {
+            self.oldest.push_back((space, id, time_ms));
         }
     }
 
     fn contains(&mut self, space: usize, id: &str, time_ms: u64) -> bool {
         self.forget(time_ms);
-        self.known.contains_key(&(space, Arc::from(id)))
+        self.known.get(&space).is_some_and(|known| known.contains(id))
     }
 
     fn forget(&mut self, time_ms: u64) {
-        while let Some(oldest) = self.oldest.front() {
-            let over = |seen: &u64| seen.saturating_add(self.window_ms) < time_ms;
-            if !self.known.get(oldest).is_none_or(over) && self.oldest.len() <= MAX_IDS {
-                break;
+        while let Some((space, id, seen)) = self.oldest.front()
+            && (seen.saturating_add(self.window_ms) < time_ms || self.oldest.len() > MAX_IDS)
+        {
+            if let Some(known) = self.known.get_mut(space) {
+                known.remove(id);
             }
-            self.known.remove(oldest);
             self.oldest.pop_front();
         }
     }

@@ -266,6 +266,10 @@ impl Bus {
                 let topic = routes.routes(*topic, &route.topic, &self.subscriptions);
                 targets.extend(topic.direct.iter().copied());
                 if topic.has_history {
+                    // What was not committed before is not known to be kept.
+                    if self.history.error().is_some() {
+                        return self.wait_for_store(now, key, draft);
+                    }
                     let id = draft.id();
                     let (time_ms, again) = (self.config.wall_ms(now), draft.maybe_duplicate);
                     let living = |origin: &str| {
@@ -275,7 +279,7 @@ impl Bus {
                     if id.is_some_and(|id| self.history.has(space, id, again, time_ms, living)) {
                         return self.repeated(now, key, &draft);
                     }
-                    if self.history.error().is_some() || self.history.is_behind() {
+                    if self.history.is_behind() {
                         return self.wait_for_store(now, key, draft);
                     }
                     place = Some(Box::new(self.history.next_place(self.config.epoch)));

@@ -55,7 +55,9 @@ impl Bus {
             Start::Last => exact(ReadFrom::Last),
             Start::All => exact(ReadFrom::After(0)),
             // What is still to come is all that comes.
-            Start::Time(time_ms) if time_ms > self.config.wall_ms(now) => Ok(None),
+            Start::Time(time_ms) if time_ms > self.history.latest_ms(self.config.wall_ms(now)) => {
+                Ok(None)
+            }
             Start::Time(time_ms) => exact(ReadFrom::Time(time_ms)),
             Start::Cursor(bytes) => {
                 let Some(cursor) = Cursor::from_bytes(bytes) else {

@@ -180,11 +180,7 @@ impl Session {
                 ReceiptLevel::Stored,
                 "the server does not store this topic; the message itself is published",
             );
-            let id = self.outbox.id_of(number);
-            for target in self.receipts.fail(number) {
-                let (id, error) = (id.clone(), error.clone());
-                events.push((target, Event::PublishFailed { number, id, error }));
-            }
+            self.refuse_receipt(number, ReceiptLevel::Stored, &error, events);
         }
     }
 

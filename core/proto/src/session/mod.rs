@@ -110,6 +110,8 @@ pub struct Session {
     credit_at: Option<Time>,
     /// Everything up to this publish is on the host's disk.
     on_disk: u64,
+    /// Why nothing more gets there.
+    disk_error: Option<Error>,
     /// What waited when the connection was made: up to which publish, and how many.
     backlog: Option<(u64, u64)>,
     /// Somebody waits for this publish to be accepted: a `PING` after it hurries the server.
@@ -152,6 +154,7 @@ impl Session {
             payloads: Payloads::default(),
             credit_at: None,
             on_disk: 0,
+            disk_error: None,
             backlog: None,
             hurry: None,
             pong: None,
@@ -323,7 +326,13 @@ impl Session {
         }
         let reached = match level {
             ReceiptLevel::Queued => true,
-            ReceiptLevel::QueuedOnDisk => number <= self.on_disk.max(self.outbox.accepted()),
+            ReceiptLevel::QueuedOnDisk => {
+                let reached = number <= self.on_disk.max(self.outbox.accepted());
+                if let Some(error) = self.disk_error.as_ref().filter(|_| !reached) {
+                    return Err(error.clone());
+                }
+                reached
+            }
             ReceiptLevel::Stored => {
                 number <= self.outbox.accepted() && !self.outbox.is_unstored(number)
             }
@@ -357,6 +366,30 @@ impl Session {
     pub fn persisted(&mut self, number: u64, events: &mut Events) {
         self.on_disk = self.on_disk.max(number);
         self.receipts.reach(self.on_disk, ReceiptLevel::QueuedOnDisk, events);
+    }
+
+    /// The host cannot keep more than it has on disk: who waits for that is told so. What was
+    /// published stays in memory.
+    pub fn persist_failed(&mut self, error: &Error, events: &mut Events) {
+        for number in self.receipts.waiting_for(ReceiptLevel::QueuedOnDisk) {
+            self.refuse_receipt(number, ReceiptLevel::QueuedOnDisk, error, events);
+        }
+        self.disk_error = Some(error.clone());
+    }
+
+    /// The publish will not reach this level; other levels it still may.
+    fn refuse_receipt(
+        &mut self,
+        number: u64,
+        level: ReceiptLevel,
+        error: &Error,
+        events: &mut Events,
+    ) {
+        let id = self.outbox.id_of(number);
+        for target in self.receipts.fail_at(number, level) {
+            let (id, error) = (id.clone(), error.clone());
+            events.push((target, Event::PublishFailed { number, id, error }));
+        }
     }
 
     /// Every publish up to this one is accepted and, if its topic is stored, stored; or it failed. The

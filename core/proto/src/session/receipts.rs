@@ -7,9 +7,12 @@ use smallvec::SmallVec;
 use super::event::{Event, Events, Target};
 use crate::{error::Error, message::ReceiptLevel};
 
+type Watchers = BTreeMap<u64, SmallVec<[Target; 1]>>;
+
 #[derive(Debug, Default)]
 pub(super) struct Receipts {
-    watched: BTreeMap<u64, SmallVec<[(ReceiptLevel, Target); 1]>>,
+    /// By level and publish.
+    watched: [Watchers; ReceiptLevel::Replicated as usize + 1],
     /// Waits for everything up to the number.
     flushes: Vec<(u64, Target)>,
     room: Vec<Target>,
@@ -17,7 +20,7 @@ pub(super) struct Receipts {
 
 impl Receipts {
     pub(super) fn watch(&mut self, number: u64, level: ReceiptLevel, target: Target) {
-        self.watched.entry(number).or_default().push((level, target));
+        self.watched[level as usize].entry(number).or_default().push(target);
     }
 
     pub(super) fn watch_flush(&mut self, number: u64, target: Target) {
@@ -32,10 +35,7 @@ impl Receipts {
 
     /// Publishes of which somebody waits for exactly this level.
     pub(super) fn waiting_for(&self, level: ReceiptLevel) -> Vec<u64> {
-        let watched = self.watched.iter();
-        let waiting =
-            watched.filter(|(_, watchers)| watchers.iter().any(|(want, _)| *want == level));
-        waiting.map(|(number, _)| *number).collect()
+        self.watched[level as usize].keys().copied().collect()
     }
 
     /// Everything up to `number` is accepted or refused.
@@ -56,31 +56,31 @@ impl Receipts {
     }
 
     pub(super) fn reach(&mut self, number: u64, reached: ReceiptLevel, events: &mut Events) {
-        let mut later = Vec::new();
-        while let Some(entry) = self.watched.first_entry()
-            && *entry.key() <= number
-        {
-            let (number, mut watchers) = entry.remove_entry();
-            watchers.retain(|(level, target)| {
-                let here = *level <= reached;
-                if here {
-                    events.push((*target, Event::Receipt { number, level: *level }));
-                }
-                !here
-            });
-            if !watchers.is_empty() {
-                later.push((number, watchers));
+        for level in ReceiptLevel::ALL.into_iter().filter(|level| *level <= reached) {
+            let watched = &mut self.watched[level as usize];
+            while let Some(entry) = watched.first_entry()
+                && *entry.key() <= number
+            {
+                let (number, targets) = entry.remove_entry();
+                let receipt = |target| (target, Event::Receipt { number, level });
+                events.extend(targets.into_iter().map(receipt));
             }
         }
-        self.watched.extend(later);
+    }
+
+    /// The publish will not reach this level: who watched it for that.
+    pub(super) fn fail_at(&mut self, number: u64, level: ReceiptLevel) -> SmallVec<[Target; 1]> {
+        self.watched[level as usize].remove(&number).unwrap_or_default()
     }
 
     /// The publish failed: who watched it, each once.
     pub(super) fn fail(&mut self, number: u64) -> SmallVec<[Target; 1]> {
         let mut targets: SmallVec<[Target; 1]> = SmallVec::new();
-        for (_, target) in self.watched.remove(&number).unwrap_or_default() {
-            if !targets.contains(&target) {
-                targets.push(target);
+        for level in ReceiptLevel::ALL {
+            for target in self.fail_at(number, level) {
+                if !targets.contains(&target) {
+                    targets.push(target);
+                }
             }
         }
         targets
@@ -88,7 +88,11 @@ impl Receipts {
 
     /// All numbers still watched, oldest first.
     pub(super) fn numbers(&self) -> Vec<u64> {
-        self.watched.keys().copied().collect()
+        let mut numbers: Vec<u64> =
+            self.watched.iter().flatten().map(|(number, _)| *number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
     }
 
     pub(super) fn waits_for_room(&self) -> bool {

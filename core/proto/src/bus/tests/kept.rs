@@ -187,3 +187,26 @@ fn once_the_store_has_failed_topics_with_history_take_nothing() {
     let delivered = outputs.iter().filter(|output| matches!(output, Output::Deliver { .. }));
     assert_eq!(delivered.count(), 2);
 }
+
+#[test]
+fn what_is_published_again_once_the_store_has_failed_is_refused_again() {
+    let mut world = World::new(keeping(Recovered::default()));
+    let a = world.connect("a");
+    world.handle(a, Frame::Publish(again(1, "mine")));
+    world.bus.store_failed(world.now, Error::new(ErrorKind::StoreFailed, "the disk is full"));
+    world.handle(a, Frame::Publish(again(2, "mine")));
+    let refused: Vec<u64> = world.pull(a).iter().filter_map(Output::refused).collect();
+    assert_eq!(refused, [1, 2]);
+}
+
+#[test]
+fn a_time_that_is_to_come_again_is_looked_for_in_what_is_kept() {
+    let mut world = World::new(keeping(Recovered { latest_ms: 7_200_000, ..Recovered::default() }));
+    let a = world.connect("a");
+    for (sub, time_ms) in [(1, 7_200_000), (2, 7_200_001)] {
+        let start = Start::Time(time_ms);
+        world.subscribe_with(a, Subscribe { sub, pattern: "h.t", start, ..subscribe_defaults() });
+    }
+    let reads: Vec<_> = world.reads().into_iter().map(|(_, from)| from).collect();
+    assert_eq!(reads, [ReadFrom::Time(7_200_000)], "the other one is still to come");
+}

@@ -125,3 +125,24 @@ fn an_outbox_on_disk_reaches_queued_on_disk() {
     let memory = Stage::new().publish("a", &wanting(ReceiptLevel::QueuedOnDisk)).unwrap_err();
     assert_eq!(memory.kind(), ErrorKind::ReceiptUnavailable);
 }
+
+#[test]
+fn once_the_disk_has_failed_nothing_more_is_queued_on_it_and_nothing_is_lost() {
+    let config = SessionConfig { outbox_on_disk: true, ..SessionConfig::default() };
+    let mut stage = Stage::with(config);
+    for _ in 0..2 {
+        stage.publish("a", &wanting(ReceiptLevel::QueuedOnDisk)).unwrap();
+    }
+    let mut events = Events::new();
+    stage.session.persisted(1, &mut events);
+    let error = Error::new(ErrorKind::StoreFailed, "the disk is full");
+    stage.session.persist_failed(&error, &mut events);
+    stage.events.append(&mut events);
+    assert_eq!(stage.heard(), ["7: receipt 1 queued_on_disk", "7: failed 2 store_failed"]);
+    let mut watch = |number| stage.session.watch(number, ReceiptLevel::QueuedOnDisk, Target(8));
+    assert_eq!(watch(1), Ok(true));
+    assert_eq!(watch(2), Err(error));
+    stage.dial();
+    stage.hear(&Frame::Welcome(keeping())).unwrap();
+    assert_eq!(stage.said().iter().filter(|frame| frame.starts_with("PUB")).count(), 2);
+}
