@@ -18,7 +18,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PATH := $(BIN):$(PATH)
 
-.PHONY: build python node demo test test-rust test-python test-node bench lint lint-rust lint-python lint-node \
+.PHONY: build python node demo test test-rust test-python test-node soak bench lint lint-rust lint-python lint-node \
 	licences wasm fuzz mutations clean
 
 build: python node
@@ -66,6 +66,11 @@ test-python: build $(VENV)/.flights
 
 test-node: build
 	npm test --silent --prefix $(NODE_DIR)
+
+# The long form of what `test` does in short: faults of processes, cables, clocks and disks, and the simulation. Hours.
+soak: build
+	KPS_ROUNDS=$${KPS_ROUNDS:-200} $(BIN)/python -m pytest tests/faults
+	KPS_SEEDS=$${KPS_SEEDS:-100000} cargo test --release -p kps-proto --test simulation
 
 # Not part of `test`: breaks core in a dozen places, one at a time, and says which break some test noticed.
 mutations: build

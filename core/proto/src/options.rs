@@ -152,8 +152,14 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("@")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = String::with_capacity(1 + 2 * self.0.len());
+        text.push('@');
+        for byte in &*self.0 {
+            let halves = [byte >> 4, byte & 15];
+            text.extend(halves.map(|half| char::from(DIGITS[usize::from(half)])));
+        }
+        f.write_str(&text)
     }
 }
 
