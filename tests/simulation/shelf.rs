@@ -111,7 +111,7 @@ impl Shelf {
             bytes += record.payload.bytes.len();
             records.push(record.clone());
         }
-        Page { records, through: tip.max(after), more: false, removed: false }
+        Page { records, through: tip, more: false, removed: false }
     }
 
     /// The broker is gone; what it wrote last may be too. `epoch` begins.
@@ -121,7 +121,8 @@ impl Shelf {
         self.reading.clear();
         let position = self.records.last().map_or(0, |record| record.position);
         if epoch > 1 {
-            self.epochs.push((epoch - 1, position));
+            let mine = self.records.iter().rev().find(|record| record.epoch == epoch - 1);
+            self.epochs.push((epoch - 1, mine.map_or(0, |record| record.position)));
         }
         Recovered {
             position,

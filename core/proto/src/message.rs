@@ -83,6 +83,18 @@ impl Extras {
     pub fn is_empty(&self) -> bool {
         self.headers.is_empty() && self.id.is_none() && self.ttl.is_none()
     }
+
+    /// About how many bytes it takes in memory.
+    pub(crate) fn cost(&self) -> usize {
+        let records = self.headers.len() * size_of::<(String, String)>();
+        size_of::<Extras>() + records + self.text_bytes()
+    }
+
+    /// Bytes of the headers' and the id's text.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len());
+        headers.sum::<usize>() + self.id.as_ref().map_or(0, String::len)
+    }
 }
 
 /// Who published: the client's id (set by the broker) and the origin its message ids start with.

@@ -363,6 +363,8 @@ impl Connection {
                 (true, None) if !self.hungry.swap(false, Ordering::Relaxed) => return Ok(None),
                 (true, None) => {
                     hub.pump(self.port, self);
+                    // Others may have room now.
+                    hub.send_ready();
                 }
                 (false, _) => match self.socket.poll_writable(cx) {
                     Poll::Pending => return Ok(None),

@@ -140,7 +140,11 @@ impl Bus {
     fn report(&mut self, now: Time, key: SessionKey, report: Output, at_once: bool) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         if session.reports.push(report) > self.config.limits.queue_bytes {
-            self.overrun.push(key);
+            let error = Error::new(
+                ErrorKind::SlowConsumer,
+                "the client does not read the reports to its own publishes",
+            );
+            self.ending.push((key, Some(error)));
         }
         if let Some(port) = session.port {
             if at_once {

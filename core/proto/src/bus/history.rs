@@ -37,6 +37,9 @@ const MAX_IDS: usize = 1 << 18;
 /// Sessions that are over, of which is remembered how far they had come.
 const MAX_ORIGINS: usize = 1 << 14;
 
+/// The origin of the server's own messages.
+const SERVER: &str = "server";
+
 /// Topics and publishers of old messages whose names are kept.
 const MAX_ROUTES: usize = 4096;
 
@@ -115,7 +118,7 @@ impl History {
         let mut history = History {
             last: recovered.position,
             committed: recovered.position,
-            epochs: recovered.epochs.clone(),
+            epochs: ends(&recovered.epochs),
             before_ms: recovered.latest_ms,
             ids: Ids::new(config.duplicate_window),
             ..History::default()
@@ -277,7 +280,7 @@ impl Bus {
             for write in &self.history.writes {
                 let Write::Record(record) = write else { continue };
                 let (origin, published) = (&record.sender.origin, record.number);
-                if origin.is_empty() {
+                if origin.is_empty() || origin == SERVER {
                     continue;
                 }
                 match sessions.iter_mut().find(|session| session.origin == *origin) {
@@ -319,6 +322,7 @@ impl Bus {
                 self.unpark(now, waiter, ParkedOn::Store);
             }
         }
+        self.end_doomed(now);
     }
 
     /// Messages that the store has not committed yet; none once it has failed.
@@ -341,6 +345,7 @@ impl Bus {
         for waiter in std::mem::take(&mut self.history.waiters) {
             self.unpark(now, waiter, ParkedOn::Store);
         }
+        self.end_doomed(now);
     }
 
     /// A message from the store, as if it had just been accepted.
@@ -397,7 +402,7 @@ impl Bus {
         let (seq, has_history) = (routes.seq, routes.has_history);
         let topic = routes.name.clone();
         let targets = routes.direct.clone();
-        let sender = Arc::new(Sender { id: "kps".into(), origin: "server".into() });
+        let sender = Arc::new(Sender { id: "kps".into(), origin: SERVER.into() });
         let published = Arc::new(Published {
             route: self.route_of(topic, sender),
             payload,
@@ -418,7 +423,13 @@ impl Bus {
             if has_history && self.subscriptions[sub].replay.is_some() {
                 continue;
             }
-            self.enqueue(now, sub, published.clone(), None, true);
+            let room = self.memory() <= self.config.limits.server_bytes;
+            if self.subscriptions[sub].queue.blocks(room, published.cost()) {
+                // There is nobody who could wait.
+                self.close_slow(now, sub);
+            } else {
+                self.enqueue(now, sub, published.clone(), None, room);
+            }
         }
     }
 
@@ -477,6 +488,16 @@ impl Ids {
     }
 }
 
+/// Where each epoch ended: one that wrote nothing, where the one before it did.
+fn ends(epochs: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let mut end = 0;
+    let ends = epochs.iter().map(|(epoch, last)| {
+        end = end.max(*last);
+        (*epoch, end)
+    });
+    ends.collect()
+}
+
 /// Publishers whose session is over, and the last publish of each that was kept.
 #[derive(Debug, Default)]
 struct Origins {
@@ -505,14 +526,15 @@ impl Origins {
 
 impl Bus {
     /// A client sends again what it published in another session, which cannot come back then: it ends,
-    /// so that what it still waits to publish is not published as well.
-    pub(super) fn end_former_session(&mut self, now: Time, key: SessionKey, id: &str) {
+    /// and what it still waits to publish is not published as well.
+    pub(super) fn end_former_session(&mut self, key: SessionKey, id: &str) {
         let former = first_id(id).and_then(|(origin, _)| self.origins.get(origin)).copied();
         let Some(former) = former.filter(|former| *former != key) else { return };
         let (mine, other) = (&self.sessions[key], &self.sessions[former]);
         let is_mine = mine.space == other.space && mine.principal.name == other.principal.name;
         if is_mine && other.port.is_none() {
-            self.end_session(now, former, None);
+            self.sessions[former].forget_parked();
+            self.ending.push((former, None));
         }
     }
 

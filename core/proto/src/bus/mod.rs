@@ -111,8 +111,8 @@ pub struct Bus {
     timers: BTreeSet<(Time, Timer)>,
     ready: Vec<PortId>,
     notices: VecDeque<Notice>,
-    /// Clients that take none of the reports they cause; they end with the current call.
-    overrun: Vec<SessionKey>,
+    /// Sessions that end with the current call, and what their connections are told.
+    ending: Vec<(SessionKey, Option<Error>)>,
     /// Bytes of all messages ever, and of those that are gone, wherever they were dropped.
     charged: u64,
     released: Arc<AtomicU64>,
@@ -136,7 +136,7 @@ impl Bus {
             timers: BTreeSet::new(),
             ready: Vec::new(),
             notices: VecDeque::new(),
-            overrun: Vec::new(),
+            ending: Vec::new(),
             charged: 0,
             released: Arc::default(),
             closed: Ledger::default(),
@@ -170,7 +170,7 @@ impl Bus {
         }
         let session = record.session;
         let result = self.handle_frame(now, port, session, frame);
-        self.end_overrun(now);
+        self.end_doomed(now);
         result
     }
 
@@ -249,16 +249,13 @@ impl Bus {
                 Timer::Retry(durable) => self.retry_due(now, durable),
             }
         }
-        self.end_overrun(now);
+        self.end_doomed(now);
     }
 
-    fn end_overrun(&mut self, now: Time) {
-        while let Some(session) = self.overrun.pop() {
-            let error = Error::new(
-                ErrorKind::SlowConsumer,
-                "the client does not read the reports to its own publishes",
-            );
-            self.end_session(now, session, Some(error));
+    /// Ends what the current call has doomed: not sooner, for what is under way may still need it.
+    pub(super) fn end_doomed(&mut self, now: Time) {
+        while let Some((session, told)) = self.ending.pop() {
+            self.end_session(now, session, told);
         }
     }
 

@@ -108,7 +108,8 @@ impl Deref for Published {
 impl Published {
     /// What it is charged against a queue's and the server's bounds, in bytes.
     pub(super) fn cost(&self) -> usize {
-        self.payload.bytes.len() + OVERHEAD
+        let extras = self.extras.as_deref().map_or(0, Extras::cost);
+        self.payload.bytes.len() + OVERHEAD + extras
     }
 
     pub(super) fn is_expired(&self, now: Time) -> bool {

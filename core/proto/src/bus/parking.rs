@@ -3,12 +3,43 @@
 use super::{
     Bus,
     publish::Draft,
-    state::{Parked, ParkedOn, SessionKey, SubKey, Timer},
+    state::{Parked, ParkedOn, Session, SessionKey, SubKey, Timer},
 };
 use crate::{
     clock::Time,
     error::{Error, ErrorKind},
+    options::Limits,
 };
+
+impl Session {
+    /// `draft` waits before all others.
+    pub(super) fn park(&mut self, on: ParkedOn, draft: Draft) {
+        self.parked_on = Some(on);
+        self.parked_bytes += draft.sent_bytes();
+        self.parked.push_front(Parked::Message(Box::new(draft)));
+    }
+
+    /// Whether its client sent more than it may while the first waits.
+    pub(super) fn is_beyond_window(&self, limits: &Limits) -> bool {
+        self.parked.len() as u64 > limits.publish_window
+            || self.parked_bytes as u64 > limits.publish_window_bytes + limits.payload as u64
+    }
+
+    fn next_parked(&mut self) -> Option<Parked> {
+        let next = self.parked.pop_front()?;
+        if let Parked::Message(draft) = &next {
+            self.parked_bytes -= draft.sent_bytes();
+        }
+        Some(next)
+    }
+
+    /// What waits is never published.
+    pub(super) fn forget_parked(&mut self) {
+        self.parked.clear();
+        self.parked_bytes = 0;
+        self.parked_on = None;
+    }
+}
 
 impl Bus {
     /// Makes the publisher wait.
@@ -35,9 +66,9 @@ impl Bus {
             }
             self.timers.insert((due, Timer::SelfStall(key)));
         }
-        let session = &mut self.sessions[key];
-        session.parked_on = full.first().copied().map(ParkedOn::Sub);
-        session.parked.push_front(Parked::Message(Box::new(draft)));
+        if let Some(first) = full.first() {
+            self.sessions[key].park(ParkedOn::Sub(*first), draft);
+        }
     }
 
     /// Goes on with what a publisher has parked, until it must wait again.
@@ -53,7 +84,7 @@ impl Bus {
             if session.parked_on.is_some() {
                 return;
             }
-            match session.parked.pop_front() {
+            match session.next_parked() {
                 None => {
                     if let Some(port) = session.port {
                         self.mark_ready(port);

@@ -43,6 +43,20 @@ struct Terms {
 }
 
 impl Draft {
+    /// What it is charged against queues' and the server's bounds: as much as what becomes of it.
+    fn cost(&self) -> usize {
+        self.payload.bytes.len() + OVERHEAD + self.extras().map_or(0, Extras::cost)
+    }
+
+    /// Bytes that were certainly sent for it.
+    pub(super) fn sent_bytes(&self) -> usize {
+        self.payload.bytes.len() + self.extras().map_or(0, Extras::text_bytes)
+    }
+
+    fn extras(&self) -> Option<&Extras> {
+        self.terms.as_ref()?.extras.as_deref()
+    }
+
     /// The publisher's own id for it.
     fn id(&self) -> Option<&str> {
         self.terms.as_ref()?.extras.as_ref()?.id.as_deref()
@@ -89,7 +103,7 @@ impl Bus {
         let waiting = !session.parked.is_empty();
         if waiting
             && self.ports[port].kind == PortKind::Native
-            && session.parked.len() as u64 > self.config.limits.publish_window
+            && session.is_beyond_window(&self.config.limits)
         {
             return Err(Error::new(
                 ErrorKind::LimitExceeded,
@@ -187,7 +201,9 @@ impl Bus {
             terms,
         };
         if waiting {
-            self.sessions[key].parked.push_back(Parked::Message(Box::new(draft)));
+            let session = &mut self.sessions[key];
+            session.parked_bytes += draft.sent_bytes();
+            session.parked.push_back(Parked::Message(Box::new(draft)));
         } else {
             self.accept(now, key, draft);
         }
@@ -252,10 +268,10 @@ impl Bus {
         if draft.maybe_duplicate
             && let Some(id) = draft.id()
         {
-            self.end_former_session(now, key, id);
+            self.end_former_session(key, id);
         }
         let mut targets = Targets::new();
-        let cost = draft.payload.bytes.len() + OVERHEAD;
+        let cost = draft.cost();
         let room = self.memory() + cost <= self.config.limits.server_bytes;
         let session = &self.sessions[key];
         let space = session.space;
@@ -378,9 +394,7 @@ impl Bus {
             return self.dealt_with(now, key, draft.number, 0, true);
         }
         self.history.wait(key);
-        let session = &mut self.sessions[key];
-        session.parked_on = Some(ParkedOn::Store);
-        session.parked.push_front(Parked::Message(Box::new(draft)));
+        self.sessions[key].park(ParkedOn::Store, draft);
     }
 
     /// A publish of what is kept already: accepted, and delivered to nobody.

@@ -129,6 +129,7 @@ impl Bus {
         }
         if expired_any {
             self.moved(now, key);
+            self.go_on(now, key);
         }
         *size < max_bytes
     }

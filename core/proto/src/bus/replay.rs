@@ -148,6 +148,7 @@ impl Bus {
             ReaderKey::Durable(key) => self.take_durable_page(now, key, page),
         }
         self.next_reads();
+        self.end_doomed(now);
     }
 
     fn take_sub_page(&mut self, now: Time, key: SubKey, page: Result<Page>) {
@@ -161,10 +162,13 @@ impl Bus {
                 return self.close_subscription(now, key, error, GapReason::HistoryExpired);
             }
         };
-        if page.removed && replay.from != ReadFrom::After(0) {
+        let from = replay.from;
+        if page.removed && from != ReadFrom::After(0) {
             let gap = unknown_gap(sub.pattern.text().clone(), GapReason::HistoryExpired);
             sub.queue.note_gap(gap);
+            self.schedule(key);
         }
+        let sub = &self.subscriptions[key];
         let space = self.sessions[sub.session].space;
         for record in page.records {
             let published = self.revive(space, record);
@@ -172,14 +176,22 @@ impl Bus {
                 return;
             }
         }
-        self.replay_from(key, page.through);
-        if page.more || !self.catch_up(now, key, page.through) {
+        // The store may not have come as far as this subscription yet.
+        let through = match from {
+            ReadFrom::After(position) => page.through.max(position),
+            ReadFrom::Time(_) | ReadFrom::Last => page.through,
+        };
+        self.replay_from(key, through);
+        if page.more || !self.catch_up(now, key, through) {
             self.read_on(key);
         }
     }
 
     /// Queues a message of the past. False if there is no room: it is read again when there is.
     fn replay(&mut self, now: Time, key: SubKey, published: Arc<Published>) -> bool {
+        if published.is_expired(now) {
+            return true;
+        }
         let sub = &mut self.subscriptions[key];
         if !sub.queue.has_room(published.cost()) {
             self.replay_from(key, published.position() - 1);

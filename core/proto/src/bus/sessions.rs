@@ -70,6 +70,12 @@ pub struct Attached {
 impl Bus {
     /// Gives a connection its place. An error is fatal for the connection.
     pub fn attach(&mut self, now: Time, attach: Attach<'_>) -> Result<Attached> {
+        let attached = self.try_attach(now, attach);
+        self.end_doomed(now);
+        attached
+    }
+
+    fn try_attach(&mut self, now: Time, attach: Attach<'_>) -> Result<Attached> {
         let space = self.space_of(&attach.principal.namespace);
         if let Some(key) = self.resumable(space, &attach) {
             return Ok(self.resume(now, key, &attach));
@@ -107,7 +113,8 @@ impl Bus {
         }
         session.port = None;
         if !keep || record.kind == PortKind::KpsJson {
-            return self.end_session(now, record.session, None);
+            self.end_session(now, record.session, None);
+            return self.end_doomed(now);
         }
         let expires = now + self.config.timings.resume_window;
         session.expires = Some(expires);
@@ -133,6 +140,7 @@ impl Bus {
             let principal = session.principal.clone();
             self.check_takeover(other, &principal, id)?;
             self.end_session(now, other, Some(replaced(id)));
+            self.end_doomed(now);
         }
         let session = &mut self.sessions[key];
         let new: Arc<str> = id.into();
@@ -319,6 +327,7 @@ impl Bus {
             arrived: 0,
             published: 0,
             parked: VecDeque::new(),
+            parked_bytes: 0,
             parked_on: None,
             kept: 0,
             stored: 0,
@@ -378,8 +387,7 @@ impl Bus {
         if let Some(expires) = session.expires.take() {
             self.timers.remove(&(expires, Timer::Expiry(key)));
         }
-        session.parked.clear();
-        session.parked_on = None;
+        session.forget_parked();
         let port = session.port.take();
         // From here on it is nobody: what its subscriptions' end sets going must not reach it.
         let space = &mut self.spaces[session.space];

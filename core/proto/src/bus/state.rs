@@ -106,6 +106,8 @@ pub(super) struct Session {
     pub(super) published: u64,
     /// Publishes that arrived and wait for a `block` subscription's room.
     pub(super) parked: VecDeque<Parked>,
+    /// At least so many bytes were sent for them.
+    pub(super) parked_bytes: usize,
     /// What the first parked one waits for.
     pub(super) parked_on: Option<ParkedOn>,
     /// The last publish whose message was kept, and the last of those that is committed.

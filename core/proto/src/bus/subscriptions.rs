@@ -77,7 +77,14 @@ impl Bus {
                 ),
             ));
         }
-        if self.config.forbid_block && frame.overflow == Overflow::Block {
+        if !frame.durable.is_empty() && frame.overflow != Overflow::Block {
+            return invalid(
+                "a durable subscription has no overflow policy: what its clients have no room for waits \
+                 in history, and its publishers do not",
+            );
+        }
+        let blocks = frame.durable.is_empty() && frame.overflow == Overflow::Block;
+        if self.config.forbid_block && blocks {
             return invalid("this server forbids overflow \"block\"; choose another policy");
         }
         session.principal.check_subscribe(&pattern)?;
@@ -161,7 +168,12 @@ impl Bus {
         let pattern = self.subscriptions[sub].pattern.clone();
         if let Some(durable) = durable {
             self.join_durable(now, durable, sub);
-            if frame.again {
+            let lost = beginning.and_then(|beginning| beginning.lost);
+            if let Some(reason) = lost {
+                let gap = unknown_gap(pattern.text().clone(), reason);
+                self.subscriptions[sub].queue.note_gap(gap);
+                self.schedule(sub);
+            } else if frame.again {
                 let replayed = self.subscriptions[sub].queue.messages() as u64;
                 let replayed = replayed + self.backlog(durable);
                 self.ports[port].controls.push_back(Output::Resumed { sub: frame.sub, replayed });
@@ -309,8 +321,8 @@ impl Bus {
             return self.remove_subscription(now, key, RowStatus::NoHandler);
         }
         self.schedule(key);
+        self.go_on(now, key);
         if delivered > 0 {
-            self.go_on(now, key);
             self.moved(now, key);
         }
     }

@@ -33,6 +33,11 @@ pub(super) const IN_FLIGHT: usize = 256;
 /// Durable subscriptions of one server.
 const MAX_DURABLES: usize = 10_000;
 
+/// Messages handed out at least once, and messages acked beyond one that is not: above that no new
+/// one is handed out.
+const MAX_TRIES: usize = 4096;
+const MAX_ACKED: usize = 1 << 14;
+
 /// How often the delay after a failure doubles.
 const DOUBLINGS: u32 = 6;
 
@@ -104,12 +109,25 @@ impl Durable {
         self.ready.push_back(published);
     }
 
-    /// The next message to hand out.
-    fn next(&mut self, now: Time) -> Option<Arc<Published>> {
-        match self.retry.first_entry() {
-            Some(entry) if entry.key().0 <= now => Some(entry.remove()),
-            _ => self.ready.pop_front(),
+    /// The next message to hand out; with `fresh` also one that was not handed out before.
+    fn next(&mut self, now: Time, fresh: bool) -> Option<Arc<Published>> {
+        loop {
+            let next = match self.retry.first_entry() {
+                Some(entry) if entry.key().0 <= now => entry.remove(),
+                _ if fresh => self.ready.pop_front()?,
+                _ => return None,
+            };
+            // A late ack may have come meanwhile.
+            if self.open.contains(&next.position()) {
+                return Some(next);
+            }
         }
+    }
+
+    /// Whether it may take more upon itself. `room`: the server has some.
+    fn may_begin(&self, room: bool) -> bool {
+        let few = self.tries.len() < MAX_TRIES && self.acked.len() < MAX_ACKED;
+        self.tries.is_empty() || (few && room)
     }
 
     /// Every position up to this one is done with.
@@ -138,6 +156,9 @@ impl Durable {
         let done = self.done();
         while self.acked.first().is_some_and(|first| *first <= done) {
             self.acked.pop_first();
+        }
+        while self.tries.first_key_value().is_some_and(|(first, _)| *first <= done) {
+            self.tries.pop_first();
         }
     }
 
@@ -319,9 +340,11 @@ impl Bus {
     /// Hands out what is at hand to clients with room, and reads on.
     pub(super) fn hand_out(&mut self, now: Time, key: DurableKey) {
         while let Some(sub) = self.free_member(key) {
-            match self.durables[key].next(now) {
+            let room = self.memory() <= self.config.limits.server_bytes;
+            let fresh = self.durables[key].may_begin(room);
+            match self.durables[key].next(now, fresh) {
                 Some(published) => self.hand_to(now, key, sub, published),
-                None if self.refill(key) => {}
+                None if fresh && self.refill(key) => {}
                 None => break,
             }
         }
@@ -373,7 +396,8 @@ impl Bus {
                 !member.stalled && member.has < sub.queue.capacity().min(IN_FLIGHT)
             });
             let connected = self.sessions[sub.session].port.is_some();
-            if free && connected && !sub.closing && sub.queue.free().0 > 0 {
+            let (messages, bytes) = sub.queue.free();
+            if free && connected && !sub.closing && messages.min(bytes) > 0 {
                 durable.turn = place;
                 return Some(durable.members[place]);
             }
@@ -443,7 +467,9 @@ impl Bus {
             && let Some(first) = durable.members.first()
         {
             let gap = unknown_gap(durable.pattern.text().clone(), GapReason::HistoryExpired);
-            self.subscriptions[*first].queue.note_gap(gap);
+            let first = *first;
+            self.subscriptions[first].queue.note_gap(gap);
+            self.schedule(first);
         }
         for record in page.records {
             let position = record.position;
@@ -452,6 +478,7 @@ impl Bus {
                 self.durables[key].take(position, published);
             }
         }
+        self.progressed(key);
         let durable = &mut self.durables[key];
         durable.from = ReadFrom::After(page.through);
         durable.forget_acked();
@@ -482,6 +509,8 @@ impl Bus {
             // It may have been removed meanwhile.
             let Some(durable) = self.durables.get_mut(key) else { continue };
             durable.dirty = false;
+            // Where it begins is not known before it has read.
+            let ReadFrom::After(_) = durable.from else { continue };
             let namespace = &self.spaces[durable.space].name;
             out.push(Write::Progress(durable.progress(namespace)));
         }

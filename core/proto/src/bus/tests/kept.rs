@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     history::{HistoryRule, Page, ReadFrom, Record, Recovered, Write},
+    options::Redelivery,
     wire::frame::Start,
 };
 
@@ -18,6 +19,13 @@ fn again<'a>(number: u64, id: &'a str) -> Publish<'a> {
         maybe_duplicate: true,
         extensions: Some(Box::new(extensions)),
         ..publish(number, "h.t", b"1")
+    }
+}
+
+fn record(write: Write) -> Option<Record> {
+    match write {
+        Write::Record(record) => Some(*record),
+        _ => None,
     }
 }
 
@@ -128,14 +136,7 @@ fn a_reader_goes_over_to_live_messages_without_a_hole_or_a_repeat() {
     for number in 1..=3 {
         world.publish(a, number, "h.t", b"1");
     }
-    let records: Vec<Record> = world
-        .writes()
-        .into_iter()
-        .filter_map(|write| match write {
-            Write::Record(record) => Some(*record),
-            _ => None,
-        })
-        .collect();
+    let records: Vec<Record> = world.writes().into_iter().filter_map(record).collect();
     world.bus.stored(world.now, 3);
     let all = Subscribe { sub: 1, pattern: "h.t", start: Start::All, ..subscribe_defaults() };
     world.subscribe_with(b, Subscribe { window: 100, ..all });
@@ -209,4 +210,124 @@ fn a_time_that_is_to_come_again_is_looked_for_in_what_is_kept() {
     }
     let reads: Vec<_> = world.reads().into_iter().map(|(_, from)| from).collect();
     assert_eq!(reads, [ReadFrom::Time(7_200_000)], "the other one is still to come");
+}
+
+fn from(world: &mut World, peer: Peer, sub: u32, start: Start<'_>) -> (Reader, ReadFrom) {
+    let subscribe = Subscribe { sub, pattern: "h.t", start, capacity: 4, ..subscribe_defaults() };
+    world.subscribe_with(peer, subscribe);
+    world.reads().pop().expect("it reads")
+}
+
+fn cursor(epoch: u64, position: u64) -> [u8; 16] {
+    crate::bus::output::Cursor { epoch, position }.to_bytes()
+}
+
+#[test]
+fn who_leaves_while_others_wait_for_it_and_send_again_what_it_sent_takes_nothing_with_it() {
+    let mut world = World::new(keeping(Recovered::default()));
+    let (leaves, waits) = (world.connect("leaves"), world.connect("waits"));
+    let full = Subscribe { sub: 1, pattern: "h.t", capacity: 1, ..subscribe_defaults() };
+    world.subscribe_with(leaves, full);
+    world.subscribe(leaves, 2, ">");
+    world.publish(waits, 1, "h.t", b"1");
+    world.handle(waits, Frame::Publish(again(2, "origin of leaves-1")));
+    assert!(world.bus.is_paused(waits.port));
+    world.bus.detach(world.now, leaves.port, false);
+    world.publish(waits, 3, "h.t", b"1");
+    assert_eq!(world.records(), [(1, 1), (2, 2), (3, 3)]);
+}
+
+#[test]
+fn a_reader_of_what_has_expired_reads_on() {
+    let mut world = World::new(keeping(Recovered::default()));
+    let (a, b) = (world.connect("a"), world.connect("b"));
+    for number in 1..=4 {
+        let extensions = Extensions { ttl_ms: Some(1000), ..Extensions::default() };
+        let extensions = Some(Box::new(extensions));
+        world.handle(a, Frame::Publish(Publish { extensions, ..publish(number, "h.t", b"1") }));
+    }
+    let records: Vec<Record> = world.writes().into_iter().filter_map(record).collect();
+    world.bus.stored(world.now, 4);
+    let (reader, _) = from(&mut world, b, 1, Start::All);
+    let page = Page { records: records[..3].to_vec(), through: 3, more: true, removed: false };
+    world.bus.take_page(world.now, reader, Ok(page));
+    world.advance(Duration::from_secs(2));
+    assert_eq!(world.delivered(b), [], "too late");
+    let reads = world.reads();
+    let [(reader, ReadFrom::After(3))] = reads[..] else { panic!("{reads:?}") };
+    let page = Page { records: records[3..].to_vec(), through: 4, ..Page::default() };
+    world.bus.take_page(world.now, reader, Ok(page));
+    world.publish(a, 5, "h.t", b"1");
+    assert_eq!(world.delivered(b), [(1, 5)]);
+}
+
+#[test]
+fn a_reader_ahead_of_the_store_is_not_thrown_back() {
+    let mut world = World::new(keeping(Recovered::default()));
+    let (a, b) = (world.connect("a"), world.connect("b"));
+    for number in 1..=3 {
+        world.publish(a, number, "h.t", b"1");
+    }
+    let (reader, place) = from(&mut world, b, 1, Start::Cursor(&cursor(1, 2)));
+    assert_eq!(place, ReadFrom::After(2));
+    world.bus.take_page(world.now, reader, Ok(Page::default()));
+    assert_eq!(world.delivered(b), [(1, 3)]);
+}
+
+#[test]
+fn a_cursor_of_a_run_that_stored_nothing_stands_where_that_run_began() {
+    let epochs = vec![(1, 1000), (2, 0), (3, 0)];
+    let recovered = Recovered { position: 1000, epochs, ..Recovered::default() };
+    let mut world = World::new(BusConfig { epoch: 3, ..keeping(recovered) });
+    let a = world.connect("a");
+    assert_eq!(from(&mut world, a, 1, Start::Cursor(&cursor(2, 1000))).1, ReadFrom::After(1000));
+}
+
+#[test]
+fn a_durable_has_no_overflow_policy() {
+    let mut world = World::new(BusConfig { forbid_block: true, ..keeping(Recovered::default()) });
+    let a = world.connect("a");
+    let durable = Subscribe { sub: 1, pattern: "h.t", durable: "d", ..subscribe_defaults() };
+    let wrong = Subscribe { overflow: Overflow::Latest, ..durable.clone() };
+    world.handle(a, Frame::Subscribe(wrong));
+    world.handle(a, Frame::Subscribe(Subscribe { sub: 2, ..durable }));
+    let answers = world.pull(a);
+    assert!(matches!(answers[..], [Output::Error { .. }, Output::Subscribed { sub: 2, .. }]));
+}
+
+#[test]
+fn a_durable_whose_messages_all_fail_takes_so_many_and_no_more() {
+    let mut world = World::new(keeping(Recovered::default()));
+    let (a, b) = (world.connect("a"), world.connect("b"));
+    let redelivery = Redelivery {
+        retry_delay: Duration::from_secs(3600),
+        max_attempts: 0,
+        ..Redelivery::default()
+    };
+    let durable = Subscribe { sub: 1, pattern: "h.t", durable: "d", ..subscribe_defaults() };
+    world.subscribe_with(b, Subscribe { window: 1000, redelivery, ..durable });
+    for number in 1..=10_000 {
+        world.publish(a, number, "h.t", b"1");
+        world.bus.stored(world.now, number);
+    }
+    let mut answers = 0;
+    loop {
+        let deliveries: Vec<u64> = world
+            .pull(b)
+            .into_iter()
+            .filter_map(|output| match output {
+                Output::Deliver { delivery, .. } => delivery,
+                _ => None,
+            })
+            .collect();
+        if deliveries.is_empty() {
+            break;
+        }
+        for delivery in deliveries {
+            answers += 1;
+            world.answer(b, answers, delivery, RowStatus::Failed);
+        }
+        world.credit(b, 1, answers);
+    }
+    assert_eq!(answers, 4096);
 }
