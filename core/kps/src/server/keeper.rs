@@ -18,8 +18,9 @@ use tokio::sync::{Notify, mpsc};
 use super::{hub::Hub, options::ServerOptions};
 use crate::store::{Store, StoreEvent, StoreOptions};
 
-/// What a rule holds in memory, unless it says less.
+/// Bytes and messages that a rule holds in memory, unless it says less.
 const MEMORY: u64 = 256 << 20;
+const MEMORY_COUNT: u64 = 1 << 20;
 
 pub(super) struct Keeper {
     store: Store,
@@ -167,6 +168,8 @@ fn rules(options: &ServerOptions) -> Result<Arc<[HistoryRule]>> {
     if options.data.is_none() {
         for rule in &mut rules {
             rule.max_bytes = Some(rule.max_bytes.map_or(MEMORY, |bytes| bytes.min(MEMORY)));
+            rule.max_count =
+                Some(rule.max_count.map_or(MEMORY_COUNT, |count| count.min(MEMORY_COUNT)));
         }
     }
     Ok(rules.into())

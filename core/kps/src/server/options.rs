@@ -43,8 +43,8 @@ pub struct ServerOptions {
     pub timings: Timings,
     /// Refuse subscriptions with overflow `block`.
     pub forbid_block: bool,
-    /// Topics whose messages are kept; empty: none. Without `data` they are kept in memory, 256 MiB per
-    /// rule unless it says less.
+    /// Topics whose messages are kept; empty: none. Without `data` they are kept in memory, 256 MiB and
+    /// 1,048,576 messages per rule unless it says less.
     pub history: Vec<HistoryRule>,
     /// The folder for what is kept. With it publishes to topics with history reach the receipt
     /// `stored`, and all of it outlives the server.

@@ -27,6 +27,9 @@ use crate::{
 /// Bytes accepted and not committed, above which publishers wait for the store.
 const BACKLOG_BYTES: usize = 32 << 20;
 
+/// What a message costs beside itself until it is committed: its record, here and with the store.
+const RECORD: usize = 512;
+
 /// Bytes and messages of the tail that are kept for readers though they are committed.
 const TAIL_BYTES: usize = 8 << 20;
 const TAIL_MESSAGES: usize = 1 << 14;
@@ -227,7 +230,7 @@ impl Bus {
         history.last += 1;
         let cost = published.cost();
         history.tail_bytes += cost;
-        history.uncommitted_bytes += cost;
+        history.uncommitted_bytes += cost + RECORD;
         history.tail.push_back(Kept { space, published: published.clone() });
         let time_ms = self.config.wall_ms(now);
         if let Some(id) = published.extras.as_ref().and_then(|extras| extras.id.as_deref()) {
@@ -306,7 +309,7 @@ impl Bus {
         let newly = usize::try_from(position - before).unwrap_or(usize::MAX);
         let newly =
             history.tail.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)).take(newly);
-        let bytes: usize = newly.map(|kept| kept.published.cost()).sum();
+        let bytes: usize = newly.map(|kept| kept.published.cost() + RECORD).sum();
         history.uncommitted_bytes = history.uncommitted_bytes.saturating_sub(bytes);
         while let Some(confirmation) = self.history.confirmations.front()
             && confirmation.position <= position
@@ -369,8 +372,9 @@ impl Bus {
             extras: record.extras,
             expires: record.expires_ms.map(|expires| self.config.time_at(expires)),
             place: Some(Box::new(Place::new(record.epoch, record.position, earlier))),
+            queues: 1,
         };
-        self.charged += published.cost() as u64;
+        self.charged += published.charge() as u64;
         Arc::new(published)
     }
 
@@ -414,8 +418,9 @@ impl Bus {
             extras: Some(Box::new(extras)),
             expires: None,
             place: has_history.then(|| Box::new(self.history.next_place(self.config.epoch))),
+            queues: u32::try_from(targets.len()).unwrap_or(u32::MAX),
         });
-        self.charged += published.cost() as u64;
+        self.charged += published.charge() as u64;
         if has_history {
             self.keep(now, space, &published);
         }

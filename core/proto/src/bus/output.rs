@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    queue::OVERHEAD,
+    queue::{ENTRY, OVERHEAD},
     state::{DurableKey, PortId, SessionKey, SubKey},
 };
 use crate::{
@@ -48,6 +48,8 @@ pub struct Published {
     pub expires: Option<Time>,
     /// Its place in history, if its topic has any.
     pub place: Option<Box<Place>>,
+    /// How many queues it was put into.
+    pub(super) queues: u32,
 }
 
 /// A message's place in history.
@@ -106,7 +108,12 @@ impl Deref for Published {
 }
 
 impl Published {
-    /// What it is charged against a queue's and the server's bounds, in bytes.
+    /// What it is charged against the server's bounds, in bytes, for as long as any queue has it.
+    pub(super) fn charge(&self) -> usize {
+        self.cost() + self.queues.saturating_sub(1) as usize * ENTRY
+    }
+
+    /// What it is charged against a queue's bounds, in bytes.
     pub(super) fn cost(&self) -> usize {
         let extras = self.extras.as_deref().map_or(0, Extras::cost);
         self.payload.bytes.len() + OVERHEAD + extras
@@ -169,7 +176,7 @@ impl Published {
 
 impl Drop for Published {
     fn drop(&mut self) {
-        self.route.released.fetch_add(self.cost() as u64, Ordering::Relaxed);
+        self.route.released.fetch_add(self.charge() as u64, Ordering::Relaxed);
     }
 }
 

@@ -351,7 +351,6 @@ impl Bus {
             }
         };
         let terms = draft.terms.map_or_else(Terms::default, |terms| *terms);
-        self.charged += cost as u64;
         let published = Arc::new(Published {
             route,
             payload: draft.payload,
@@ -363,7 +362,9 @@ impl Bus {
             extras: terms.extras,
             expires: terms.expires,
             place,
+            queues: u32::try_from(targets.len()).unwrap_or(u32::MAX),
         });
+        self.charged += published.charge() as u64;
         let is_kept = published.place.is_some();
         if is_kept {
             self.keep(now, space, &published);

@@ -18,6 +18,9 @@ use crate::{
 /// What one queued message is charged beside its payload: its own record and the queue's entry.
 pub(super) const OVERHEAD: usize = 128;
 
+/// What it costs in each further queue: an entry, and as much again while the queue grows.
+pub(super) const ENTRY: usize = 64;
+
 /// One frame of a subscription's stream.
 #[derive(Clone, Debug)]
 pub(super) enum Entry {

@@ -558,6 +558,7 @@ impl Bus {
             extras: published.extras.clone(),
             expires: published.expires,
             place,
+            queues: 1,
         })
     }
 }
