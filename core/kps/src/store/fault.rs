@@ -70,8 +70,8 @@ impl File {
         Error::new(
             ErrorKind::StoreCorrupt,
             format!(
-                "{self} is damaged: {what}; put a backup in its place, or move it (with its -wal \
-                 file) away to start an empty one"
+                "{self} is damaged: {what}; move it away with its -wal and -mark files, then put a \
+                 backup in its place or start an empty one"
             ),
         )
     }

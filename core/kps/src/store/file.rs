@@ -10,7 +10,10 @@ use std::{
 use kps_proto::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-use super::fault::{self, File, Trouble, corrupt};
+use super::{
+    fault::{self, File, Trouble, corrupt},
+    mark::Marked,
+};
 
 /// Bytes of a page. Larger ones make big transactions quicker, smaller ones single messages.
 const PAGE_SIZE: u32 = 8192;
@@ -56,6 +59,9 @@ impl Kind {
     pub(super) fn open_reader(&self, path: &Path) -> Result<Connection> {
         let file = File::Path(path.into());
         if let Err(error) = fs::metadata(path) {
+            if error.kind() == NotFound {
+                Marked::read(path).check_missing().map_err(|trouble| file.tell(trouble))?;
+            }
             return Err(file.tell_io("open", &error));
         }
         let open = || {
@@ -96,6 +102,7 @@ impl Kind {
             let what = format!("{} is there without it", log.display());
             return Err(file.tell(Trouble::Corrupt(what)));
         }
+        Marked::read(path).check_missing().map_err(|trouble| file.tell(trouble))?;
         let new = beside(path, ".new");
         for old in [new.clone(), beside(&new, "-wal"), beside(&new, "-shm")] {
             match fs::remove_file(&old) {
@@ -249,7 +256,7 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Creates an empty file that only its owner may read; one that is there stays.
-fn create_private(path: &Path) -> std::io::Result<()> {
+pub(super) fn create_private(path: &Path) -> std::io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

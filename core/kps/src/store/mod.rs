@@ -7,7 +7,8 @@
 //! what is committed.
 //!
 //! * Every row carries a checksum, every message the position of its topic's previous one. A read
-//!   that meets damage fails with `store_corrupt`; it never answers wrongly.
+//!   that meets damage fails with `store_corrupt`; it never answers wrongly. A file beside the
+//!   database says how far commits had come: a log that lost its end is no shorter store.
 //! * One process writes; others may read beside it ([`StoreReader`]).
 //! * After [`StoreEvent::Failed`] nothing more is written until the store is opened again; reads go
 //!   on. What was not told as committed may be on disk or not.
@@ -24,6 +25,7 @@ mod fault;
 mod file;
 mod headers;
 mod ids;
+mod mark;
 mod open;
 pub mod outbox;
 mod queue;
@@ -56,6 +58,7 @@ use kps_proto::{
 use self::{
     fault::File,
     file::Lock,
+    mark::{MarkFile, Marked},
     queue::Queue,
     reader::Reader,
     retention::Rules,
@@ -145,14 +148,15 @@ impl Store {
         events: impl FnMut(StoreEvent) + Send + 'static,
     ) -> Result<(Store, Recovered)> {
         let path = options.dir.as_deref().map(database_file);
-        let (connection, file, lock) = match (&path, &options.dir) {
+        let (connection, file, lock, marked) = match (&path, &options.dir) {
             (Some(path), Some(dir)) => {
                 let file = File::Path(path.clone());
                 fs::create_dir_all(dir).map_err(|error| file.tell_io("create", &error))?;
                 let lock = Lock::take(path)?;
-                (schema::STORE.open(path)?, file, Some(lock))
+                let marked = Marked::read(path);
+                (schema::STORE.open(path)?, file, Some(lock), marked)
             }
-            _ => (schema::STORE.in_memory()?, File::Memory, None),
+            _ => (schema::STORE.in_memory()?, File::Memory, None, Marked::default()),
         };
         let start = open::Start {
             rules: Rules::new(options.rules),
@@ -162,7 +166,11 @@ impl Store {
             now: (options.now)(),
         };
         let (book, catalogue, recovered) =
-            open::begin(&connection, start).map_err(|trouble| file.tell(trouble))?;
+            open::begin(&connection, start, &marked).map_err(|trouble| file.tell(trouble))?;
+        let mark = path.as_deref().map(MarkFile::open).transpose()?;
+        if let Some(mark) = &mark {
+            mark.write(book.state.commits).map_err(|trouble| file.tell(trouble))?;
+        }
         let catalogue = Arc::new(RwLock::new(catalogue));
         let inner = Inner {
             writes: Arc::default(),
@@ -179,6 +187,7 @@ impl Store {
             connection,
             file: file.clone(),
             lock,
+            mark,
             book,
             epoch: recovered.epoch,
             catalogue,

@@ -11,6 +11,7 @@ use super::{
     durables,
     fault::{Result, corrupt},
     ids,
+    mark::Marked,
     retention::Rules,
     schema::{State, Stats, int},
     sessions,
@@ -27,10 +28,15 @@ pub(super) struct Start {
     pub(super) now: u64,
 }
 
-/// Begins an epoch, all in one transaction.
-pub(super) fn begin(connection: &Connection, start: Start) -> Result<(Book, Catalogue, Recovered)> {
+/// Begins an epoch, all in one transaction. `marked` was read before.
+pub(super) fn begin(
+    connection: &Connection,
+    start: Start,
+    marked: &Marked,
+) -> Result<(Book, Catalogue, Recovered)> {
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     let state = State::load(&transaction)?;
+    marked.check(&transaction, state.map_or(0, |state| state.commits))?;
     let new = State { next_topic: 1, next_sender: 1, ..State::default() };
     let mut catalogue = Catalogue::load(&transaction, state.unwrap_or(new))?;
     check(&transaction, &catalogue)?;

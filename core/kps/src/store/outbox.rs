@@ -18,10 +18,11 @@ use kps_proto::{
 };
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
+use self::rows::State;
 use super::{
-    checksum::Sum,
     fault::{self, File},
     file::{Kind, Lock},
+    mark::{MarkFile, Marked},
     queue::Queue,
     schema::signed,
     threads::Threads,
@@ -34,6 +35,7 @@ pub(super) const OUTBOX: Kind =
 const FIRST: &str = "
 CREATE TABLE state (
     id INTEGER PRIMARY KEY CHECK (id = 1),
+    commits INTEGER NOT NULL,
     entries INTEGER NOT NULL,
     checksum INTEGER NOT NULL
 ) STRICT;
@@ -121,16 +123,20 @@ impl OutboxFile {
     ) -> Result<(OutboxFile, Vec<Kept>)> {
         let file = File::Path(path.into());
         let lock = Lock::take(path)?;
+        let marked = Marked::read(path);
         let connection = OUTBOX.open(path)?;
-        let (kept, entries) = rows::load(&connection).map_err(|trouble| file.tell(trouble))?;
+        let loaded = rows::load(&connection, &marked);
+        let (kept, state) = loaded.map_err(|trouble| file.tell(trouble))?;
+        let mark = MarkFile::open(path)?;
         let outbox = OutboxFile { queue: Arc::default(), threads: Threads::new() };
         let writer = Writer {
             connection,
             file: file.clone(),
             lock,
+            mark,
             queue: outbox.queue.clone(),
             events,
-            entries,
+            state,
             last: kept.last().map_or(0, |kept| kept.place),
             done: BTreeSet::new(),
         };
@@ -180,10 +186,10 @@ struct Writer<E> {
     connection: Connection,
     file: File,
     lock: Lock,
+    mark: MarkFile,
     queue: Arc<Queue<Job>>,
     events: E,
-    /// Of the rows in the file.
-    entries: Sum,
+    state: State,
     /// The last place pushed.
     last: u64,
     /// Places in the file that are to be deleted.
@@ -265,15 +271,16 @@ impl<E: FnMut(OutboxEvent)> Writer<E> {
             let mut delete = transaction.prepare_cached(sql)?;
             for &place in &self.done {
                 let gone = delete.query_row([signed(place)], |row| row.get(0)).optional()?;
-                self.entries.remove(gone.unwrap_or(0));
+                self.state.entries.remove(gone.unwrap_or(0));
             }
         }
         for kept in pushed.values() {
-            self.entries.add(rows::insert(&transaction, kept)?);
+            self.state.entries.add(rows::insert(&transaction, kept)?);
         }
-        rows::save_sum(&transaction, self.entries)?;
+        self.state.commits += 1;
+        self.state.save(&transaction)?;
         transaction.commit()?;
         self.done.clear();
-        Ok(())
+        self.mark.write(self.state.commits)
     }
 }

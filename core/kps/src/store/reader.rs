@@ -1,7 +1,7 @@
 //! Reads beside the writer, on a connection of its own.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     thread,
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use super::{
     catalogue::Catalogue,
     database_file,
     fault::{self, File, Trouble, corrupt},
+    mark::Marked,
     queue::Queue,
     read::{Plan, SenderCache},
     schema::{STORE, State},
@@ -30,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct StoreReader {
     connection: Connection,
-    file: File,
+    path: PathBuf,
     catalogue: Catalogue,
     senders: SenderCache,
 }
@@ -40,10 +41,9 @@ impl StoreReader {
     pub fn open(dir: &Path) -> Result<StoreReader> {
         let path = database_file(dir);
         let connection = STORE.open_reader(&path)?;
-        let file = File::Path(path);
         Ok(StoreReader {
             connection,
-            file,
+            path,
             catalogue: Catalogue::default(),
             senders: SenderCache::default(),
         })
@@ -52,13 +52,16 @@ impl StoreReader {
     /// The next messages, as last committed.
     pub fn read(&mut self, query: &Query) -> Result<Page> {
         let page = self.page(query);
-        page.map_err(|trouble| self.file.tell(trouble))
+        page.map_err(|trouble| File::Path(self.path.clone()).tell(trouble))
     }
 
     fn page(&mut self, query: &Query) -> fault::Result<Page> {
+        let marked = Marked::read(&self.path);
         // Ends with the page, and so does its view of the file.
         let transaction = self.connection.unchecked_transaction()?;
-        let state = state(&transaction)?;
+        let state = State::load(&transaction)?;
+        marked.check(&transaction, state.map_or(0, |state| state.commits))?;
+        let state = present(state)?;
         if state != self.catalogue.state {
             self.catalogue = Catalogue::load(&transaction, state)?;
         }
@@ -106,7 +109,7 @@ impl Reader {
             {
                 // The lock is taken first: what is seen of the file then is at least as new.
                 let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
-                let state = state(&transaction)?;
+                let state = present(State::load(&transaction)?)?;
                 if state == catalogue.state {
                     let plan = Plan::new(&catalogue, query);
                     drop(catalogue);
@@ -126,8 +129,8 @@ impl Reader {
     }
 }
 
-fn state(connection: &Connection) -> fault::Result<State> {
-    match State::load(connection)? {
+fn present(state: Option<State>) -> fault::Result<State> {
+    match state {
         Some(state) => Ok(state),
         None => corrupt("the row of `state` is missing"),
     }

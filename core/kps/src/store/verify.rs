@@ -11,6 +11,7 @@ use super::{
     database_file, durables,
     fault::{self, File, Trouble},
     ids,
+    mark::Marked,
     schema::{STORE, State, Stats},
     senders::SenderRow,
     sessions, times,
@@ -51,9 +52,10 @@ pub struct Verdict {
 pub fn verify(dir: &Path) -> Result<Verdict> {
     let path = database_file(dir);
     let connection = STORE.open_reader(&path)?;
+    let marked = Marked::read(&path);
     let file = File::Path(path);
     let mut verdict = Verdict::default();
-    match look(&connection, &mut verdict) {
+    match look(&connection, &marked, &mut verdict) {
         // No reason to stop: it is what was looked for.
         Err(Trouble::Corrupt(what)) => verdict.add(what),
         Err(trouble) => {
@@ -94,11 +96,14 @@ impl Verdict {
     }
 }
 
-fn look(connection: &Connection, verdict: &mut Verdict) -> fault::Result<()> {
+fn look(connection: &Connection, marked: &Marked, verdict: &mut Verdict) -> fault::Result<()> {
     // One view of the file, whatever is written meanwhile.
     let transaction = connection.unchecked_transaction()?;
     look_at_pages(&transaction, verdict)?;
-    let Some(state) = State::load(&transaction)? else {
+    let state = State::load(&transaction)?;
+    let behind = marked.check(&transaction, state.map_or(0, |state| state.commits));
+    verdict.read(behind)?;
+    let Some(state) = state else {
         return fault::corrupt("the row of `state` is missing");
     };
     let catalogue = Catalogue::load(&transaction, state)?;

@@ -17,6 +17,7 @@ use super::{
     catalogue::Catalogue,
     fault::{self, File},
     file::Lock,
+    mark::MarkFile,
     queue::Queue,
     read::{Plan, SenderCache},
 };
@@ -49,6 +50,8 @@ pub(super) struct Writer<E> {
     pub(super) connection: Connection,
     pub(super) file: File,
     pub(super) lock: Option<Lock>,
+    /// `None` in memory.
+    pub(super) mark: Option<MarkFile>,
     pub(super) book: Book,
     pub(super) epoch: u64,
     pub(super) catalogue: Arc<RwLock<Catalogue>>,
@@ -140,8 +143,11 @@ impl<E: FnMut(StoreEvent)> Writer<E> {
         let now = if written > 0 { now } else { self.book.state.written_ms };
         self.book.finish(&transaction, now)?;
         transaction.commit()?;
+        let marked = self.mark.as_ref().map(|mark| mark.write(self.book.state.commits));
+        // Whatever became of the mark, the transaction is committed.
         let mut catalogue = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
         self.book.publish(&mut catalogue);
+        marked.transpose()?;
         Ok(enforced.more)
     }
 

@@ -9,6 +9,7 @@ use super::{
         columns::{content_type, extras},
         fault::{Result, corrupt},
         headers,
+        mark::Marked,
         schema::{int, signed},
     },
     Destination, Kept,
@@ -17,18 +18,53 @@ use super::{
 /// An empty file of more pages than that is made small when it is opened.
 const SMALL: i64 = 128;
 
-/// Everything in the file, checked, with the sum of its checksums.
-pub(super) fn load(connection: &Connection) -> Result<(Vec<Kept>, Sum)> {
-    let state = connection.query_row("SELECT entries, checksum FROM state", [], |row| {
-        Ok((Sum::new(row.get(0)?), row.get::<_, i64>(1)?))
-    });
-    let sum = match state.optional()? {
-        Some((sum, checksum)) if checksum == sum_checksum(sum) => sum,
-        Some(_) => return corrupt("the row of `state` does not have its checksum"),
-        // It was just made.
+/// The row of `state`: what is true of the outbox as a whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct State {
+    /// Transactions there were.
+    pub(super) commits: u64,
+    /// Of the rows of `entries`.
+    pub(super) entries: Sum,
+}
+
+impl State {
+    /// `None` in an outbox that was just made.
+    fn load(connection: &Connection) -> Result<Option<State>> {
+        let sql = "SELECT commits, entries, checksum FROM state";
+        let state = connection.query_row(sql, [], |row| {
+            let state = State { commits: int(row, 0)?, entries: Sum::new(row.get(1)?) };
+            Ok((state, row.get::<_, i64>(2)?))
+        });
+        match state.optional()? {
+            Some((state, sum)) if sum != state.checksum() => {
+                corrupt("the row of `state` does not have its checksum")
+            }
+            found => Ok(found.map(|(state, _)| state)),
+        }
+    }
+
+    pub(super) fn save(&self, connection: &Connection) -> Result<()> {
+        let mut statement = connection.prepare_cached("REPLACE INTO state VALUES (1, ?, ?, ?)")?;
+        statement.execute((signed(self.commits), self.entries.get(), self.checksum()))?;
+        Ok(())
+    }
+
+    fn checksum(&self) -> i64 {
+        let State { commits, entries } = self;
+        Checksum::of("state").ints([*commits, entries.get().cast_unsigned()]).done()
+    }
+}
+
+/// Everything in the file, checked. `marked` was read before.
+pub(super) fn load(connection: &Connection, marked: &Marked) -> Result<(Vec<Kept>, State)> {
+    let state = State::load(connection)?;
+    // Before anything is written: that would replace what is left behind the damage.
+    marked.check(connection, state.map_or(0, |state| state.commits))?;
+    let state = match state {
+        Some(state) => state,
         None => {
-            save_sum(connection, Sum::default())?;
-            Sum::default()
+            State::default().save(connection)?;
+            State::default()
         }
     };
     let mut kept = Vec::new();
@@ -39,7 +75,7 @@ pub(super) fn load(connection: &Connection) -> Result<(Vec<Kept>, Sum)> {
         kept.push(parse(row)?);
         found.add(row.get(10)?);
     }
-    if found != sum {
+    if found != state.entries {
         return corrupt("messages are missing or outdated");
     }
     drop(rows);
@@ -47,17 +83,7 @@ pub(super) fn load(connection: &Connection) -> Result<(Vec<Kept>, Sum)> {
     if kept.is_empty() && pages > SMALL {
         connection.execute_batch("VACUUM")?;
     }
-    Ok((kept, sum))
-}
-
-pub(super) fn save_sum(connection: &Connection, entries: Sum) -> Result<()> {
-    let mut statement = connection.prepare_cached("REPLACE INTO state VALUES (1, ?, ?)")?;
-    statement.execute((entries.get(), sum_checksum(entries)))?;
-    Ok(())
-}
-
-fn sum_checksum(entries: Sum) -> i64 {
-    Checksum::of("state").int(entries.get().cast_unsigned()).done()
+    Ok((kept, state))
 }
 
 /// A row of `entries`.

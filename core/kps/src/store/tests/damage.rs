@@ -10,7 +10,7 @@ use kps_proto::{
 use rusqlite::Connection;
 
 use super::{super::outbox::*, *};
-use crate::store::{StoreReader, verify};
+use crate::store::{StoreReader, file::beside, verify};
 
 const PATTERNS: [&str; 4] = [">", "a", "b.*", "old.1"];
 
@@ -18,6 +18,7 @@ const PATTERNS: [&str; 4] = [">", "a", "b.*", "old.1"];
 struct Sample {
     folder: Folder,
     bytes: Vec<u8>,
+    mark: Vec<u8>,
     truth: Truth,
 }
 
@@ -71,6 +72,7 @@ impl Sample {
             }
         }
         let bytes = fs::read(folder.file()).unwrap();
+        let mark = fs::read(beside(&folder.file(), "-mark")).unwrap();
         assert!(bytes.len() > 100_000, "messages fill several levels of pages: {}", bytes.len());
         let truth = examine(folder.path()).unwrap();
         assert_eq!(truth.recovered.epochs.len(), 4);
@@ -78,16 +80,21 @@ impl Sample {
         assert_eq!(truth.pages[0].records.len(), 127);
         assert!(truth.pages[3].removed);
         assert_eq!(verify(folder.path()).unwrap().findings, [""; 0]);
-        fs::write(folder.file(), &bytes).unwrap();
-        Sample { folder, bytes, truth }
+        Sample { folder, bytes, mark, truth }
+    }
+
+    /// Puts `bytes` in the place of the store.
+    fn put(&self, bytes: &[u8]) {
+        for suffix in ["-wal", "-shm"] {
+            let _ = fs::remove_file(beside(&self.folder.file(), suffix));
+        }
+        fs::write(self.folder.file(), bytes).unwrap();
+        fs::write(beside(&self.folder.file(), "-mark"), &self.mark).unwrap();
     }
 
     /// Opens `bytes` in the place of the store.
     fn examine(&self, bytes: &[u8]) -> kps_proto::Result<Truth> {
-        for suffix in ["-wal", "-shm"] {
-            let _ = fs::remove_file(super::super::file::beside(&self.folder.file(), suffix));
-        }
-        fs::write(self.folder.file(), bytes).unwrap();
+        self.put(bytes);
         examine(self.folder.path())
     }
 
@@ -124,14 +131,6 @@ fn examine(dir: &Path) -> kps_proto::Result<Truth> {
         assert_eq!(open.store.read_now(&query(pattern, ReadFrom::After(3)))?, *page);
     }
     Ok(Truth { recovered: open.recovered.clone(), pages })
-}
-
-/// Numbers that look random and are the same every time.
-fn noise(seed: u64) -> u64 {
-    let mut x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[test]
@@ -174,37 +173,6 @@ fn a_page_of_nothing_is_told_or_does_not_matter() {
 }
 
 #[test]
-fn a_damaged_log_loses_its_end_at_most() {
-    let folder = Folder::new();
-    let mut open = Open::new(Some(folder.path()), |_| {});
-    let records: Vec<_> =
-        (0..30).map(|n| open.add(["a", "b"][n % 2], &"x".repeat(n * 9))).collect();
-    let (file, log) = (folder.file(), super::super::file::beside(&folder.file(), "-wal"));
-    // As a crash leaves them.
-    let (database, log) = (fs::read(file).unwrap(), fs::read(log).unwrap());
-    drop(open);
-    for seed in 0..150 {
-        let copy = Folder::new();
-        let mut damaged = log.clone();
-        let place = noise(seed) as usize % log.len();
-        if seed % 3 == 0 {
-            damaged.truncate(place);
-        } else {
-            damaged[place] ^= 1 << (seed % 8);
-        }
-        fs::write(copy.file(), &database).unwrap();
-        fs::write(super::super::file::beside(&copy.file(), "-wal"), damaged).unwrap();
-        match Open::try_new(Some(copy.path()), |_| {}) {
-            Ok(open) => {
-                let kept = open.recovered.position as usize;
-                assert_eq!(open.read(">", ReadFrom::After(0)).records, records[..kept]);
-            }
-            Err(error) => assert_eq!(error.kind(), ErrorKind::StoreCorrupt, "{error}"),
-        }
-    }
-}
-
-#[test]
 fn other_files_are_refused() {
     let folder = Folder::new();
     let refuse = |kind: ErrorKind, words: &str| {
@@ -219,7 +187,7 @@ fn other_files_are_refused() {
     Connection::open(folder.file()).unwrap().execute_batch("CREATE TABLE t (c)").unwrap();
     refuse(ErrorKind::StoreCorrupt, "another kind");
     fs::remove_file(folder.file()).unwrap();
-    fs::write(super::super::file::beside(&folder.file(), "-wal"), "log").unwrap();
+    fs::write(beside(&folder.file(), "-wal"), "log").unwrap();
     let error = Open::try_new(Some(folder.path()), |_| {}).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::StoreCorrupt, "{error}");
     assert!(!folder.file().exists());
@@ -243,8 +211,7 @@ fn a_newer_format_is_refused() {
 fn verify_says_what_is_wrong() {
     let sample = Sample::new();
     let wrong = |change: &str, words: &str| {
-        sample.examine(&sample.bytes).unwrap();
-        fs::write(sample.folder.file(), &sample.bytes).unwrap();
+        sample.put(&sample.bytes);
         Connection::open(sample.folder.file()).unwrap().execute_batch(change).unwrap();
         let verdict = verify(sample.folder.path()).unwrap();
         let found = verdict.findings.iter().any(|finding| finding.contains(words));
@@ -288,7 +255,7 @@ fn a_damaged_outbox_is_told() {
             bytes[place] ^= 1 << (seed % 8);
         }
         for suffix in ["-wal", "-shm"] {
-            let _ = fs::remove_file(super::super::file::beside(&path, suffix));
+            let _ = fs::remove_file(beside(&path, suffix));
         }
         fs::write(&path, bytes).unwrap();
         match OutboxFile::open(&path, |_| {}) {
