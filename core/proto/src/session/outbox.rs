@@ -48,7 +48,8 @@ pub(super) struct Outbox {
     stored_topics: StoredTopics,
     /// Kept publishes to them that are not stored yet, oldest first.
     unstored: VecDeque<u64>,
-    /// Recipients and rows prove that the server handled everything up to this number.
+    /// The server's present session has handled everything up to this number: confirmations,
+    /// recipients and rows prove it.
     handled: u64,
     /// Who numbered what; the last one numbers now.
     generations: VecDeque<Generation>,
@@ -329,7 +330,8 @@ impl Outbox {
     /// Forgets what nobody needs any more.
     fn release(&mut self) {
         let unstored = self.unstored.front().map_or(u64::MAX, |first| first - 1);
-        let until = self.accepted.min(unstored);
+        // What an earlier session accepted and this one has not is still needed for its number.
+        let until = self.accepted.min(self.handled).min(unstored);
         if until <= self.released {
             return;
         }
@@ -380,14 +382,20 @@ impl Outbox {
         let ids: Vec<String> =
             (1..=self.log.len() as u64).map(|at| self.message_id(self.released + at)).collect();
         let old = self.log.take();
+        self.stored_topics.learn(&welcome.history);
+        let mut unstored = VecDeque::new();
         for (at, frame) in old.frames().enumerate() {
             let mut publish = decode(frame);
             publish.number = at as u64 + 1;
             publish.maybe_duplicate |= at < sent;
             let number = self.released + publish.number;
+            let dealt_with = number <= self.handled && !self.is_unstored(number);
+            if !dealt_with && self.will_be_stored(&publish) {
+                unstored.push_back(number);
+            }
             let extensions = publish.extensions.get_or_insert_default();
-            if number <= self.accepted && !self.is_unstored(number) {
-                // The lost session dealt with it; only its number is still needed.
+            if dealt_with || extensions.settled {
+                // A lost session dealt with it; only its number is still needed.
                 extensions.settled = true;
                 publish.to = frame::Destination::Topic(Name::Inline(SETTLED));
                 publish.payload = &[];
@@ -396,6 +404,8 @@ impl Outbox {
             }
             self.log.append(frame.len() + HEAD, |out| encode_publish(&publish, out));
         }
+        self.unstored = unstored;
+        self.handled = self.released;
         if self.generations.len() == GENERATIONS {
             self.generations.pop_front();
         }
@@ -432,20 +442,31 @@ impl Outbox {
     #[cold]
     fn sort_out(&mut self) {
         let mut unstored = VecDeque::new();
-        for (number, frame) in (self.released + 1..).zip(self.log.frames()) {
-            let frame::Destination::Topic(name) = decode(frame).to else { continue };
-            let topic = match name {
-                Name::Inline(topic) => topic,
-                Name::Alias(number) => {
-                    self.topics.name(number).expect("kept while a message refers to it")
-                }
-            };
-            if number > self.accepted && self.stored_topics.holds(topic) {
+        let log = std::mem::take(&mut self.log);
+        for (number, frame) in (self.released + 1..).zip(log.frames()) {
+            let is_open = number > self.accepted || self.is_unstored(number);
+            if is_open && self.will_be_stored(&decode(frame)) {
                 unstored.push_back(number);
             }
         }
+        self.log = log;
         self.unstored = unstored;
         self.release();
+    }
+
+    /// Whether the server stores it once it has it.
+    fn will_be_stored(&mut self, publish: &Publish<'_>) -> bool {
+        let frame::Destination::Topic(name) = publish.to else { return false };
+        if publish.extensions.as_ref().is_some_and(|extensions| extensions.settled) {
+            return false;
+        }
+        let topic = match name {
+            Name::Inline(topic) => topic,
+            Name::Alias(number) => {
+                self.topics.name(number).expect("kept while a message refers to it")
+            }
+        };
+        self.stored_topics.holds(topic)
     }
 
     /// Replaces topic numbers by names, because the server takes fewer numbers than before.

@@ -53,6 +53,100 @@ fn a_message_is_kept_until_it_is_stored_and_sent_again_if_the_server_dies_before
     assert_eq!(stage.session.released(), 4);
 }
 
+fn plain() -> Welcome<'static> {
+    Welcome { epoch: 2, ..welcome() }
+}
+
+/// Accepted but not stored: the first and the third of four; the second needs no storing.
+fn died_before_it_stored() -> (Stage, [String; 3]) {
+    let mut stage = stage();
+    for topic in ["kept.a", "plain.a", "kept.b", "plain.b"] {
+        stage.publish_plain(topic);
+    }
+    stage.said();
+    stage.accepted(3);
+    let sent_again = [
+        format!("PUB 1 kept.a duplicate? id={}", stage.session.message_id(1)),
+        format!("PUB 3 kept.b duplicate? id={}", stage.session.message_id(3)),
+        format!("PUB 4 plain.b duplicate? id={}", stage.session.message_id(4)),
+    ];
+    stage.lose();
+    (stage, sent_again)
+}
+
+#[test]
+fn what_was_not_stored_goes_to_a_server_that_stores_nothing() {
+    let (mut stage, [first, third, fourth]) = died_before_it_stored();
+    stage.connect(plain());
+    assert_eq!(stage.said(), [first, "PUB 2 kps.settled settled".into(), third, fourth]);
+    assert_eq!(stage.session.released(), 0);
+    stage.accepted(2);
+    assert_eq!(stage.session.released(), 2, "accepted is all that this server promises");
+    stage.accepted(4);
+    assert_eq!(stage.session.released(), 4);
+}
+
+#[test]
+fn what_was_not_stored_goes_to_a_server_that_stores_other_topics() {
+    let (mut stage, [first, third, fourth]) = died_before_it_stored();
+    let history = HistoryFrame { on_disk: true, patterns: vec!["plain.>", "kept.b"] };
+    stage.connect(Welcome { history, features: features::HISTORY, ..plain() });
+    assert_eq!(stage.said(), [first, "PUB 2 kps.settled settled".into(), third, fourth]);
+    stage.accepted(4);
+    assert_eq!(stage.session.released(), 2);
+    stored(&mut stage, 3);
+    assert_eq!(stage.session.released(), 3);
+    stored(&mut stage, 4);
+    assert_eq!(stage.session.released(), 4);
+}
+
+#[test]
+fn what_was_not_stored_outlives_a_second_server_that_dies_too() {
+    let (mut stage, [first, third, fourth]) = died_before_it_stored();
+    stage.connect(plain());
+    stage.said();
+    stage.lose();
+    stage.connect(Welcome { epoch: 3, ..keeping() });
+    let again = [first, "PUB 2 kps.settled settled".into(), third, fourth];
+    assert_eq!(stage.said(), again);
+    stage.accepted(4);
+    assert_eq!(stage.session.released(), 0);
+    stored(&mut stage, 4);
+    assert_eq!(stage.session.released(), 4);
+}
+
+#[test]
+fn a_number_that_only_fills_a_hole_is_kept_until_it_is_sent() {
+    let (mut stage, [first, third, fourth]) = died_before_it_stored();
+    stage.connect(Welcome { epoch: 2, publish_window: 1, ..keeping() });
+    assert_eq!(stage.said(), [first]);
+    stage.accepted(1);
+    stored(&mut stage, 1);
+    assert_eq!(stage.said(), ["PUB 2 kps.settled settled"]);
+    stage.accepted(2);
+    assert_eq!(stage.said(), [third]);
+    stage.accepted(3);
+    stored(&mut stage, 3);
+    assert_eq!(stage.said(), [fourth]);
+}
+
+#[test]
+fn there_is_room_again_when_another_server_has_accepted_what_was_not_stored() {
+    let outbox = OutboxBounds { soft_bytes: 20, ..OutboxBounds::default() };
+    let mut stage = Stage::with(SessionConfig { outbox, ..SessionConfig::default() });
+    stage.connect(keeping());
+    stage.publish_plain("kept.a");
+    stage.publish_plain("kept.b");
+    stage.said();
+    stage.accepted(2);
+    stage.lose();
+    stage.connect(plain());
+    stage.said();
+    assert!(!stage.session.watch_room(TARGET));
+    stage.accepted(2);
+    assert_eq!(stage.heard(), ["7: room"]);
+}
+
 #[test]
 fn a_resumed_session_does_not_send_again_what_only_waits_to_be_stored() {
     let mut stage = stage();
