@@ -194,7 +194,7 @@ impl Session {
         self.refusals.restart();
         self.answers.clear();
         self.reports.restart();
-        self.subscriptions.restart();
+        self.subscriptions.restart(welcome.features & features::HISTORY != 0);
         self.cancels.retain(|number| *number > accepted);
         let lost = Error::new(
             ErrorKind::SessionLost,
