@@ -176,10 +176,7 @@ impl Session {
             if self.outbox.is_unstored(number) {
                 continue;
             }
-            let error = super::unavailable(
-                ReceiptLevel::Stored,
-                "the server does not store this topic; the message itself is published",
-            );
+            let error = super::unavailable(ReceiptLevel::Stored, super::NOT_STORED);
             self.refuse_receipt(number, ReceiptLevel::Stored, &error, events);
         }
     }

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -48,6 +49,8 @@ pub(super) struct Outbox {
     stored_topics: StoredTopics,
     /// Kept publishes to them that are not stored yet, oldest first.
     unstored: VecDeque<u64>,
+    /// What was stored, in runs of numbers, oldest first; at most [`STORED_RUNS`].
+    stored: VecDeque<RangeInclusive<u64>>,
     /// The server's present session has handled everything up to this number: confirmations,
     /// recipients and rows prove it.
     handled: u64,
@@ -91,6 +94,7 @@ impl Outbox {
             accepted: 0,
             stored_topics: StoredTopics::default(),
             unstored: VecDeque::new(),
+            stored: VecDeque::new(),
             handled: 0,
             generations: VecDeque::from([Generation { after: 0, origin, offset: 0 }]),
             timed: VecDeque::new(),
@@ -129,6 +133,18 @@ impl Outbox {
     /// Whether this publish will be stored and is not yet.
     pub(super) fn is_unstored(&self, number: u64) -> bool {
         self.unstored.binary_search(&number).is_ok()
+    }
+
+    /// Whether this publish is known to be stored.
+    pub(super) fn was_stored(&self, number: u64) -> bool {
+        let run = self.stored.partition_point(|run| *run.end() < number);
+        self.stored.get(run).is_some_and(|run| run.contains(&number))
+    }
+
+    /// Whether it would still be known if this publish was stored.
+    pub(super) fn remembers(&self, number: u64) -> bool {
+        let is_full = self.stored.len() == STORED_RUNS;
+        !is_full || self.stored.front().is_some_and(|first| *first.start() <= number)
     }
 
     pub(super) fn max_payload(&self) -> usize {
@@ -313,10 +329,23 @@ impl Outbox {
 
     /// Everything up to this number is stored, as far as it is to be.
     pub(super) fn store(&mut self, number: u64) {
-        while self.unstored.front().is_some_and(|first| *first <= number) {
+        while let Some(first) = self.unstored.front().copied().filter(|first| *first <= number) {
             self.unstored.pop_front();
+            self.remember(first);
         }
         self.release();
+    }
+
+    fn remember(&mut self, number: u64) {
+        match self.stored.back_mut() {
+            Some(last) if *last.end() + 1 == number => *last = *last.start()..=number,
+            _ => {
+                if self.stored.len() == STORED_RUNS {
+                    self.stored.pop_front();
+                }
+                self.stored.push_back(number..=number);
+            }
+        }
     }
 
     /// This publish will not be stored.
@@ -563,6 +592,9 @@ impl StoredTopics {
 
 /// Topics of which is remembered whether they are stored.
 const KNOWN_TOPICS: usize = 4096;
+
+/// Runs of stored messages, between others, that are remembered for those who ask late.
+pub(super) const STORED_RUNS: usize = 4096;
 
 /// Named by publishes of which only the number counts.
 const SETTLED: &str = "kps.settled";
