@@ -176,10 +176,7 @@ impl Session {
             if self.outbox.is_unstored(number) {
                 continue;
             }
-            let error = super::unavailable(
-                ReceiptLevel::Stored,
-                "the server does not store this topic; the message itself is published",
-            );
+            let error = super::unavailable(ReceiptLevel::Stored, super::NOT_STORED);
             self.refuse_receipt(number, ReceiptLevel::Stored, &error, events);
         }
     }
@@ -194,7 +191,7 @@ impl Session {
         self.refusals.restart();
         self.answers.clear();
         self.reports.restart();
-        self.subscriptions.restart();
+        self.subscriptions.restart(welcome.features & features::HISTORY != 0);
         self.cancels.retain(|number| *number > accepted);
         let lost = Error::new(
             ErrorKind::SessionLost,

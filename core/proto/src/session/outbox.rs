@@ -7,6 +7,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -48,7 +49,10 @@ pub(super) struct Outbox {
     stored_topics: StoredTopics,
     /// Kept publishes to them that are not stored yet, oldest first.
     unstored: VecDeque<u64>,
-    /// Recipients and rows prove that the server handled everything up to this number.
+    /// What was stored, in runs of numbers, oldest first; at most [`STORED_RUNS`].
+    stored: VecDeque<RangeInclusive<u64>>,
+    /// The server's present session has handled everything up to this number: confirmations,
+    /// recipients and rows prove it.
     handled: u64,
     /// Who numbered what; the last one numbers now.
     generations: VecDeque<Generation>,
@@ -90,6 +94,7 @@ impl Outbox {
             accepted: 0,
             stored_topics: StoredTopics::default(),
             unstored: VecDeque::new(),
+            stored: VecDeque::new(),
             handled: 0,
             generations: VecDeque::from([Generation { after: 0, origin, offset: 0 }]),
             timed: VecDeque::new(),
@@ -130,6 +135,18 @@ impl Outbox {
         self.unstored.binary_search(&number).is_ok()
     }
 
+    /// Whether this publish is known to be stored.
+    pub(super) fn was_stored(&self, number: u64) -> bool {
+        let run = self.stored.partition_point(|run| *run.end() < number);
+        self.stored.get(run).is_some_and(|run| run.contains(&number))
+    }
+
+    /// Whether it would still be known if this publish was stored.
+    pub(super) fn remembers(&self, number: u64) -> bool {
+        let is_full = self.stored.len() == STORED_RUNS;
+        !is_full || self.stored.front().is_some_and(|first| *first.start() <= number)
+    }
+
     pub(super) fn max_payload(&self) -> usize {
         self.limits.payload
     }
@@ -163,7 +180,10 @@ impl Outbox {
         payload: &[u8],
         options: &PublishOptions<'_>,
     ) -> Result<u64> {
-        publish::check_payload(payload.len(), self.limits.payload)?;
+        // An earlier process had another limit, perhaps; the server will say.
+        if !options.maybe_duplicate || self.knows_limits() {
+            publish::check_payload(payload.len(), self.limits.payload)?;
+        }
         if let Some(extras) = options.extras {
             publish::check_extras(extras)?;
         }
@@ -210,6 +230,11 @@ impl Outbox {
             self.unstored.push_back(number);
         }
         Ok(number)
+    }
+
+    /// Whether a server has named its limits.
+    fn knows_limits(&self) -> bool {
+        self.limits.messages > 0
     }
 
     fn introduce<'a>(&mut self, topic: &'a str) -> Name<'a> {
@@ -312,10 +337,23 @@ impl Outbox {
 
     /// Everything up to this number is stored, as far as it is to be.
     pub(super) fn store(&mut self, number: u64) {
-        while self.unstored.front().is_some_and(|first| *first <= number) {
+        while let Some(first) = self.unstored.front().copied().filter(|first| *first <= number) {
             self.unstored.pop_front();
+            self.remember(first);
         }
         self.release();
+    }
+
+    fn remember(&mut self, number: u64) {
+        match self.stored.back_mut() {
+            Some(last) if *last.end() + 1 == number => *last = *last.start()..=number,
+            _ => {
+                if self.stored.len() == STORED_RUNS {
+                    self.stored.pop_front();
+                }
+                self.stored.push_back(number..=number);
+            }
+        }
     }
 
     /// This publish will not be stored.
@@ -329,7 +367,8 @@ impl Outbox {
     /// Forgets what nobody needs any more.
     fn release(&mut self) {
         let unstored = self.unstored.front().map_or(u64::MAX, |first| first - 1);
-        let until = self.accepted.min(unstored);
+        // What an earlier session accepted and this one has not is still needed for its number.
+        let until = self.accepted.min(self.handled).min(unstored);
         if until <= self.released {
             return;
         }
@@ -380,14 +419,20 @@ impl Outbox {
         let ids: Vec<String> =
             (1..=self.log.len() as u64).map(|at| self.message_id(self.released + at)).collect();
         let old = self.log.take();
+        self.stored_topics.learn(&welcome.history);
+        let mut unstored = VecDeque::new();
         for (at, frame) in old.frames().enumerate() {
             let mut publish = decode(frame);
             publish.number = at as u64 + 1;
             publish.maybe_duplicate |= at < sent;
             let number = self.released + publish.number;
+            let dealt_with = number <= self.handled && !self.is_unstored(number);
+            if !dealt_with && self.will_be_stored(&publish) {
+                unstored.push_back(number);
+            }
             let extensions = publish.extensions.get_or_insert_default();
-            if number <= self.accepted && !self.is_unstored(number) {
-                // The lost session dealt with it; only its number is still needed.
+            if dealt_with || extensions.settled {
+                // A lost session dealt with it; only its number is still needed.
                 extensions.settled = true;
                 publish.to = frame::Destination::Topic(Name::Inline(SETTLED));
                 publish.payload = &[];
@@ -396,6 +441,8 @@ impl Outbox {
             }
             self.log.append(frame.len() + HEAD, |out| encode_publish(&publish, out));
         }
+        self.unstored = unstored;
+        self.handled = self.released;
         if self.generations.len() == GENERATIONS {
             self.generations.pop_front();
         }
@@ -432,20 +479,31 @@ impl Outbox {
     #[cold]
     fn sort_out(&mut self) {
         let mut unstored = VecDeque::new();
-        for (number, frame) in (self.released + 1..).zip(self.log.frames()) {
-            let frame::Destination::Topic(name) = decode(frame).to else { continue };
-            let topic = match name {
-                Name::Inline(topic) => topic,
-                Name::Alias(number) => {
-                    self.topics.name(number).expect("kept while a message refers to it")
-                }
-            };
-            if number > self.accepted && self.stored_topics.holds(topic) {
+        let log = std::mem::take(&mut self.log);
+        for (number, frame) in (self.released + 1..).zip(log.frames()) {
+            let is_open = number > self.accepted || self.is_unstored(number);
+            if is_open && self.will_be_stored(&decode(frame)) {
                 unstored.push_back(number);
             }
         }
+        self.log = log;
         self.unstored = unstored;
         self.release();
+    }
+
+    /// Whether the server stores it once it has it.
+    fn will_be_stored(&mut self, publish: &Publish<'_>) -> bool {
+        let frame::Destination::Topic(name) = publish.to else { return false };
+        if publish.extensions.as_ref().is_some_and(|extensions| extensions.settled) {
+            return false;
+        }
+        let topic = match name {
+            Name::Inline(topic) => topic,
+            Name::Alias(number) => {
+                self.topics.name(number).expect("kept while a message refers to it")
+            }
+        };
+        self.stored_topics.holds(topic)
     }
 
     /// Replaces topic numbers by names, because the server takes fewer numbers than before.
@@ -542,6 +600,9 @@ impl StoredTopics {
 
 /// Topics of which is remembered whether they are stored.
 const KNOWN_TOPICS: usize = 4096;
+
+/// Runs of stored messages, between others, that are remembered for those who ask late.
+pub(super) const STORED_RUNS: usize = 4096;
 
 /// Named by publishes of which only the number counts.
 const SETTLED: &str = "kps.settled";

@@ -226,7 +226,8 @@ impl Session {
     /// So many more publishes are accepted or refused.
     pub(super) fn settle(&mut self, released: u64, events: &mut Events) {
         if released == 0 {
-            return;
+            // What a lost session had accepted may have gone.
+            return self.look_for_room(events);
         }
         while let Some((number, refusal)) = self.refusals.next(self.outbox.accepted()) {
             self.publish_failed(number, refusal, events);

@@ -56,6 +56,11 @@ impl Refusals {
         self.waiting.clear();
     }
 
+    /// Whether it was refused, and that does not count yet.
+    pub(super) fn is_waiting(&self, number: u64) -> bool {
+        self.waiting.contains_key(&number)
+    }
+
     /// Why a publish was refused, of the last ones that were.
     pub(super) fn find(&self, number: u64) -> Option<&Error> {
         self.known.get(&number)

@@ -321,8 +321,12 @@ impl Subscriptions {
     }
 
     /// The session is lost: every stream starts again.
-    pub(super) fn restart(&mut self) {
+    pub(super) fn restart(&mut self, has_history: bool) {
         for entry in self.table.values_mut() {
+            // Without history there is no place to go on from, only what is new.
+            if !has_history && entry.options.start == StartAt::New {
+                entry.cursor = None;
+            }
             if entry.phase == Phase::Active && entry.pattern.is_some() {
                 entry.phase = Phase::Again;
             }

@@ -11,7 +11,7 @@ use crate::{
         Frames,
         frame::{
             self, ErrorFrame, Extensions, GapFrame, Hello, MessageFrame, Name, Publish, REPORTS,
-            Reference, Row, Subscribe, Welcome,
+            Reference, Row, Start, Subscribe, Welcome,
         },
     },
 };
@@ -165,8 +165,14 @@ fn describe(frame: &Frame<'_>) -> String {
         Frame::Hello(Hello { client_id, session, received, .. }) => {
             format!("HELLO {client_id:?} {} {received:?}", session.len())
         }
-        Frame::Subscribe(Subscribe { sub, pattern, window, again, .. }) => {
-            format!("SUB {sub} {pattern} {window}{}", if *again { " again" } else { "" })
+        Frame::Subscribe(Subscribe { sub, pattern, window, again, start, .. }) => {
+            let again = if *again { " again" } else { "" };
+            let start = match start {
+                Start::New => "",
+                Start::Cursor(_) => " cursor",
+                _ => " past",
+            };
+            format!("SUB {sub} {pattern} {window}{again}{start}")
         }
         Frame::Unsubscribe { sub } => format!("UNSUB {sub}"),
         Frame::Publish(Publish { number, to, maybe_duplicate, prompt, extensions, .. }) => {

@@ -96,6 +96,34 @@ fn what_cannot_be_published_is_refused_with_a_reason() {
 }
 
 #[test]
+fn what_an_earlier_process_took_is_as_large_as_its_server_allowed() {
+    let mut stage = Stage::new();
+    let again = PublishOptions { maybe_duplicate: true, ..PublishOptions::default() };
+    let large = vec![0; (1 << 20) + 1];
+    let publish = |stage: &mut Stage, options: &PublishOptions<'_>| {
+        let to = Destination::Topic("a");
+        let told = stage.session.publish(stage.now, to, ContentType::Bytes, &large, options);
+        told.map_err(|error| error.kind())
+    };
+    assert_eq!(publish(&mut stage, &again), Ok(1));
+    let new = publish(&mut stage, &PublishOptions::default());
+    assert_eq!(new, Err(ErrorKind::PayloadTooLarge));
+    stage.connect(welcome());
+    assert_eq!(publish(&mut stage, &again), Err(ErrorKind::PayloadTooLarge), "now it is known");
+    assert_eq!(stage.said(), ["PUB 1 a duplicate?"]);
+    let error = ErrorFrame {
+        kind: ErrorKind::PayloadTooLarge,
+        reference: Reference::Publish(1),
+        fatal: false,
+        message: "too large",
+    };
+    stage.hear(&Frame::Error(error)).unwrap();
+    stage.accepted(1);
+    assert!(stage.heard().contains(&"0: failed 1 payload_too_large".to_owned()));
+    assert_eq!(stage.session.released(), 1);
+}
+
+#[test]
 fn endless_timeouts_saturate() {
     let mut stage = Stage::connected();
     let extras = Extras { ttl: Some(Duration::MAX), ..Extras::default() };

@@ -1,6 +1,6 @@
 //! Receipts up to `stored`, and what the outbox keeps until then.
 
-use super::*;
+use super::{super::outbox::STORED_RUNS, *};
 use crate::wire::frame::{HistoryFrame, features};
 
 fn keeping() -> Welcome<'static> {
@@ -53,6 +53,100 @@ fn a_message_is_kept_until_it_is_stored_and_sent_again_if_the_server_dies_before
     assert_eq!(stage.session.released(), 4);
 }
 
+fn plain() -> Welcome<'static> {
+    Welcome { epoch: 2, ..welcome() }
+}
+
+/// Accepted but not stored: the first and the third of four; the second needs no storing.
+fn died_before_it_stored() -> (Stage, [String; 3]) {
+    let mut stage = stage();
+    for topic in ["kept.a", "plain.a", "kept.b", "plain.b"] {
+        stage.publish_plain(topic);
+    }
+    stage.said();
+    stage.accepted(3);
+    let sent_again = [
+        format!("PUB 1 kept.a duplicate? id={}", stage.session.message_id(1)),
+        format!("PUB 3 kept.b duplicate? id={}", stage.session.message_id(3)),
+        format!("PUB 4 plain.b duplicate? id={}", stage.session.message_id(4)),
+    ];
+    stage.lose();
+    (stage, sent_again)
+}
+
+#[test]
+fn what_was_not_stored_goes_to_a_server_that_stores_nothing() {
+    let (mut stage, [first, third, fourth]) = died_before_it_stored();
+    stage.connect(plain());
+    assert_eq!(stage.said(), [first, "PUB 2 kps.settled settled".into(), third, fourth]);
+    assert_eq!(stage.session.released(), 0);
+    stage.accepted(2);
+    assert_eq!(stage.session.released(), 2, "accepted is all that this server promises");
+    stage.accepted(4);
+    assert_eq!(stage.session.released(), 4);
+}
+
+#[test]
+fn what_was_not_stored_goes_to_a_server_that_stores_other_topics() {
+    let (mut stage, [first, third, fourth]) = died_before_it_stored();
+    let history = HistoryFrame { on_disk: true, patterns: vec!["plain.>", "kept.b"] };
+    stage.connect(Welcome { history, features: features::HISTORY, ..plain() });
+    assert_eq!(stage.said(), [first, "PUB 2 kps.settled settled".into(), third, fourth]);
+    stage.accepted(4);
+    assert_eq!(stage.session.released(), 2);
+    stored(&mut stage, 3);
+    assert_eq!(stage.session.released(), 3);
+    stored(&mut stage, 4);
+    assert_eq!(stage.session.released(), 4);
+}
+
+#[test]
+fn what_was_not_stored_outlives_a_second_server_that_dies_too() {
+    let (mut stage, [first, third, fourth]) = died_before_it_stored();
+    stage.connect(plain());
+    stage.said();
+    stage.lose();
+    stage.connect(Welcome { epoch: 3, ..keeping() });
+    let again = [first, "PUB 2 kps.settled settled".into(), third, fourth];
+    assert_eq!(stage.said(), again);
+    stage.accepted(4);
+    assert_eq!(stage.session.released(), 0);
+    stored(&mut stage, 4);
+    assert_eq!(stage.session.released(), 4);
+}
+
+#[test]
+fn a_number_that_only_fills_a_hole_is_kept_until_it_is_sent() {
+    let (mut stage, [first, third, fourth]) = died_before_it_stored();
+    stage.connect(Welcome { epoch: 2, publish_window: 1, ..keeping() });
+    assert_eq!(stage.said(), [first]);
+    stage.accepted(1);
+    stored(&mut stage, 1);
+    assert_eq!(stage.said(), ["PUB 2 kps.settled settled"]);
+    stage.accepted(2);
+    assert_eq!(stage.said(), [third]);
+    stage.accepted(3);
+    stored(&mut stage, 3);
+    assert_eq!(stage.said(), [fourth]);
+}
+
+#[test]
+fn there_is_room_again_when_another_server_has_accepted_what_was_not_stored() {
+    let outbox = OutboxBounds { soft_bytes: 20, ..OutboxBounds::default() };
+    let mut stage = Stage::with(SessionConfig { outbox, ..SessionConfig::default() });
+    stage.connect(keeping());
+    stage.publish_plain("kept.a");
+    stage.publish_plain("kept.b");
+    stage.said();
+    stage.accepted(2);
+    stage.lose();
+    stage.connect(plain());
+    stage.said();
+    assert!(!stage.session.watch_room(TARGET));
+    stage.accepted(2);
+    assert_eq!(stage.heard(), ["7: room"]);
+}
+
 #[test]
 fn a_resumed_session_does_not_send_again_what_only_waits_to_be_stored() {
     let mut stage = stage();
@@ -94,6 +188,80 @@ fn stored_is_refused_where_it_cannot_be_reached() {
     stage.hear(&Frame::Welcome(keeping())).unwrap();
     assert!(stage.heard().contains(&"7: failed 1 receipt_unavailable".to_owned()));
     assert_eq!(stage.said().iter().filter(|frame| frame.starts_with("PUB")).count(), 2);
+}
+
+fn watch_stored(stage: &mut Stage, number: u64) -> std::result::Result<bool, &'static str> {
+    let told = stage.session.watch(number, ReceiptLevel::Stored, TARGET);
+    told.map_err(|error| error.kind().code())
+}
+
+#[test]
+fn what_the_server_does_not_store_never_claims_to_be_stored() {
+    let mut stage = Stage::new();
+    stage.publish("plain", &wanting(ReceiptLevel::Stored)).unwrap();
+    stage.connect(keeping());
+    stage.publish_plain("kept.a");
+    assert_eq!(watch_stored(&mut stage, 1), Err("receipt_unavailable"), "it waits for acceptance");
+    assert_eq!(watch_stored(&mut stage, 2), Ok(false));
+    stage.said();
+    stage.accepted(2);
+    assert_eq!(watch_stored(&mut stage, 1), Err("receipt_unavailable"));
+    stored(&mut stage, 2);
+    assert_eq!(stage.heard(), ["0: outbox flushed 1", "7: receipt 2 stored"]);
+    assert_eq!(watch_stored(&mut stage, 1), Err("receipt_unavailable"));
+    assert_eq!(watch_stored(&mut stage, 2), Ok(true));
+}
+
+#[test]
+fn what_another_server_stored_stays_stored_and_what_it_did_not_does_not() {
+    let (mut stage, _) = died_before_it_stored();
+    let history = HistoryFrame { on_disk: true, patterns: vec!["kept.b"] };
+    stage.connect(Welcome { history, features: features::HISTORY, ..plain() });
+    stage.said();
+    stage.accepted(4);
+    stored(&mut stage, 4);
+    stage.lose();
+    stage.connect(Welcome { epoch: 3, ..keeping() });
+    let told = [1, 2, 3, 4].map(|number| watch_stored(&mut stage, number));
+    let no = Err("receipt_unavailable");
+    assert_eq!(told, [no, no, Ok(true), no]);
+}
+
+#[test]
+fn a_refused_message_is_not_stored() {
+    let mut stage = stage();
+    stage.publish_plain("kept.a");
+    stage.publish_plain("kept.a");
+    stage.said();
+    let error = ErrorFrame {
+        kind: ErrorKind::Unauthorized,
+        reference: Reference::Publish(1),
+        fatal: false,
+        message: "no",
+    };
+    stage.hear(&Frame::Error(error)).unwrap();
+    assert_eq!(watch_stored(&mut stage, 1), Ok(false), "it counts once its number is confirmed");
+    stage.accepted(2);
+    stored(&mut stage, 2);
+    assert_eq!(stage.heard(), ["7: failed 1 unauthorized"]);
+    assert_eq!(watch_stored(&mut stage, 1), Err("unauthorized"));
+    assert_eq!(watch_stored(&mut stage, 2), Ok(true));
+}
+
+#[test]
+fn of_old_messages_among_unstored_ones_nobody_knows_whether_they_were_stored() {
+    let mut stage = stage();
+    let pairs = STORED_RUNS as u64 + 1;
+    for _ in 0..pairs {
+        stage.publish_plain("kept.a");
+        stage.publish_plain("plain.a");
+    }
+    stage.said();
+    stage.accepted(2 * pairs);
+    stored(&mut stage, 2 * pairs);
+    assert_eq!(watch_stored(&mut stage, 1), Err("receipt_unavailable"));
+    assert_eq!(watch_stored(&mut stage, 3), Ok(true));
+    assert_eq!(watch_stored(&mut stage, 2 * pairs - 1), Ok(true));
 }
 
 #[test]

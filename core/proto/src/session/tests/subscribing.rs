@@ -1,6 +1,7 @@
 //! What comes in, and the room it is given.
 
 use super::*;
+use crate::{options::StartAt, wire::frame::features};
 
 #[test]
 fn a_lost_session_tells_direct_messages_of_their_gap() {
@@ -215,6 +216,37 @@ fn a_subscription_not_confirmed_before_the_cut_is_asked_for_again() {
     assert_eq!(stage.said(), ["SUB 1 a 4096"]);
     stage.hear(&Frame::Subscribed { sub: 1, cursor: &[] }).unwrap();
     assert_eq!(stage.heard(), ["7: subscribed 1"]);
+}
+
+#[test]
+fn a_subscription_that_had_a_cursor_begins_anew_at_a_server_without_history() {
+    let history = |epoch| Welcome { features: features::HISTORY, epoch, ..welcome() };
+    let mut stage = Stage::new();
+    stage.connect(history(1));
+    let plain = SubscribeOptions::default();
+    let all = SubscribeOptions { start: StartAt::All, ..SubscribeOptions::default() };
+    stage.session.subscribe(TARGET, "a", plain).unwrap();
+    stage.session.subscribe(TARGET, "b", all).unwrap();
+    assert_eq!(stage.said(), ["SUB 1 a 4096", "SUB 2 b 4096 past"]);
+    for sub in [1, 2] {
+        stage.hear(&Frame::Subscribed { sub, cursor: b"place" }).unwrap();
+    }
+    stage.lose();
+    stage.connect(history(2));
+    assert_eq!(stage.said(), ["SUB 1 a 4096 again cursor", "SUB 2 b 4096 again past"]);
+    stage.lose();
+    stage.connect(Welcome { epoch: 3, ..welcome() });
+    assert_eq!(stage.said(), ["SUB 1 a 4096 again", "SUB 2 b 4096 again past"]);
+    stage.hear(&Frame::Subscribed { sub: 1, cursor: &[] }).unwrap();
+    let gap = GapFrame {
+        sub: 1,
+        topic: "a",
+        count: None,
+        range: None,
+        reason: GapReason::SessionExpired,
+    };
+    stage.hear(&Frame::Gap(gap)).unwrap();
+    assert_eq!(stage.heard(), ["7: gap 1 a None new_epoch"]);
 }
 
 #[test]
