@@ -173,7 +173,8 @@ impl Replay {
             let pause = Duration::from_millis(record.time_ms.saturating_sub(before));
             if self.speed > 0.0 && !pause.is_zero() {
                 bridge.flush_now();
-                interrupt::sleep(pause.div_f64(self.speed));
+                let pause = pause.as_secs_f64() / self.speed;
+                interrupt::sleep(Duration::try_from_secs_f64(pause).unwrap_or(Duration::MAX));
             }
             let topic = match &self.prefix {
                 Some(prefix) => format!("{prefix}.{}", record.topic),

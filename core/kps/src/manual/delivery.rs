@@ -34,6 +34,10 @@
 //! `attempt` counts; `maybe_duplicate` on a first attempt says that the server restarted and cannot know
 //! whether it handed the message out before.
 //!
+//! A durable has no overflow policy: what its clients have no room for waits in history. It hands out
+//! nothing new while 4,096 messages were handed out and not acked, or 16,384 are acked beyond one that
+//! is not.
+//!
 //! # When processing is effectively once
 //!
 //! If all three hold:
