@@ -56,7 +56,12 @@ class Failed:
     durable: Ear
     stored: list[int]
     refused: dict[int, kps.KpsError]
-    events: dict[str, Exception]
+    events: dict[str, Exception] = field(default_factory=dict)
+    news: News = field(default_factory=News)
+
+    def failed(self, id: str, error: Exception) -> None:
+        self.events[id] = error
+        self.news.tell()
 
     @property
     def data(self) -> Path:
@@ -80,8 +85,8 @@ async def failed(tmp_path: Path, kind: Kind) -> AsyncIterator[Failed]:
             await connect(broker.url, id="publisher") as publisher,
             await connect(broker.url, id="listener") as listener,
         ):
-            it = Failed(place, broker, publisher, Ear(), Ear(), [], {}, {})
-            publisher.on("publish_failed", it.events.__setitem__)
+            it = Failed(place, broker, publisher, Ear(), Ear(), [], {})
+            publisher.on("publish_failed", it.failed)
             await listener.subscribe("plain.>", it.plain.hear)
             await listener.subscribe("orders.>", it.durable.hear, durable="work", start="all", max_attempts=0)
             for first in itertools.count(0, AT_A_TIME):
@@ -114,9 +119,12 @@ def test_publishers_hear_that_the_disk_is_full(tmp_path: Path, kind: Kind) -> No
             assert len(it.events) == len(it.refused)
 
             # From now on at once, whatever was asked for.
-            for level in ("stored", "accepted", None):
+            for level in ("stored", "accepted"):
                 error = await it.is_refused(max(it.refused) + 1, level)
                 assert error.code == "store_failed" and "restart" in error.message
+            it.publish("orders.x", -1, None, id="nobody waits")
+            assert await it.news.until(lambda: "nobody waits" in it.events), "nobody was told"
+            assert isinstance(it.events["nobody waits"], kps.StoreFailedError)
             count("disk is full", refused=len(it.refused) + 3)
 
     asyncio.run(scene())
@@ -238,19 +246,21 @@ def test_an_outbox_on_a_full_disk_says_what_it_does_not_keep(tmp_path: Path) -> 
             promised: list[int] = []
             client = await connect("ws://127.0.0.1:1", wait=False, outbox=outbox)
             doubtful: list[str] = []
+            receipts: dict[int, kps.Receipt] = {}
             with pytest.raises(kps.StoreFailedError, match="the disk is full"):
-                for first in itertools.count(0, AT_A_TIME):
-                    receipts = {
-                        number: client.publish("plain.x", {"number": number, "text": TEXT}, receipt="queued_on_disk")
-                        for number in range(first, first + AT_A_TIME)
-                    }
-                    for number, receipt in receipts.items():
-                        try:
-                            assert await asyncio.wait_for(receipt, PATIENCE) == "queued_on_disk"
-                            promised.append(number)
-                        except kps.StoreFailedError as error:
-                            assert "the disk is full" in error.message
-                            doubtful.append(receipt.id)
+                for number in itertools.count():
+                    receipts[number] = client.publish(
+                        "plain.x", {"number": number, "text": TEXT}, receipt="queued_on_disk"
+                    )
+                    if number % AT_A_TIME == 0:
+                        await asyncio.wait_for(receipts[number], PATIENCE)
+            for number, receipt in receipts.items():
+                try:
+                    assert await asyncio.wait_for(receipt, PATIENCE) == "queued_on_disk"
+                    promised.append(number)
+                except kps.StoreFailedError as error:
+                    assert "the disk is full" in error.message
+                    doubtful.append(receipt.id)
             assert promised and doubtful
             report = await client.close()
             assert report.kept == len(promised)

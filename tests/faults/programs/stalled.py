@@ -14,7 +14,7 @@ import kps
 
 async def main(url: str, pattern: str, overflow: str) -> None:
     client = await kps.connect(url)
-    await client.subscribe(pattern, lambda message: None, overflow=overflow)
+    await client.subscribe(pattern, lambda message: None, overflow=overflow)  # type: ignore[arg-type]
     os.write(1, b"true\n")
     sys.stdin.read()
 

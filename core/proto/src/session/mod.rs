@@ -20,6 +20,7 @@ mod handshake;
 mod ledger;
 mod link;
 mod log;
+mod marked;
 mod names;
 mod outbox;
 mod payloads;
@@ -318,9 +319,9 @@ impl Session {
     /// if it never will. True, and no event, if it is there already.
     ///
     /// # Errors
-    /// `ReceiptUnavailable`, or why the publish failed. Of 4096 runs of stored messages with others
-    /// between them, and of 1024 failures, it is remembered which they were; an older message answers
-    /// `stored` with `ReceiptUnavailable`, because nobody knows any more.
+    /// `ReceiptUnavailable`, or why the publish failed. Of the last 1,048,576 publishes it is remembered
+    /// which are stored, and of 1024 failures why; an older message answers `stored` with
+    /// `ReceiptUnavailable`, because nobody knows any more.
     pub fn watch(&mut self, number: u64, level: ReceiptLevel, target: Target) -> Result<bool> {
         self.check_kept(level)?;
         if let Some(error) = self.refusals.find(number) {

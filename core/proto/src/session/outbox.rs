@@ -7,7 +7,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -17,6 +16,7 @@ use super::{
     config::OutboxBounds,
     event::Room,
     log::Log,
+    marked::Marked,
     publish::{self, Destination, PublishOptions},
     topics::Topics,
 };
@@ -49,8 +49,8 @@ pub(super) struct Outbox {
     stored_topics: StoredTopics,
     /// Kept publishes to them that are not stored yet, oldest first.
     unstored: VecDeque<u64>,
-    /// What was stored, in runs of numbers, oldest first; at most [`STORED_RUNS`].
-    stored: VecDeque<RangeInclusive<u64>>,
+    /// What was stored.
+    stored: Marked,
     /// The server's present session has handled everything up to this number: confirmations,
     /// recipients and rows prove it.
     handled: u64,
@@ -94,7 +94,7 @@ impl Outbox {
             accepted: 0,
             stored_topics: StoredTopics::default(),
             unstored: VecDeque::new(),
-            stored: VecDeque::new(),
+            stored: Marked::default(),
             handled: 0,
             generations: VecDeque::from([Generation { after: 0, origin, offset: 0 }]),
             timed: VecDeque::new(),
@@ -137,14 +137,12 @@ impl Outbox {
 
     /// Whether this publish is known to be stored.
     pub(super) fn was_stored(&self, number: u64) -> bool {
-        let run = self.stored.partition_point(|run| *run.end() < number);
-        self.stored.get(run).is_some_and(|run| run.contains(&number))
+        self.stored.contains(number)
     }
 
     /// Whether it would still be known if this publish was stored.
     pub(super) fn remembers(&self, number: u64) -> bool {
-        let is_full = self.stored.len() == STORED_RUNS;
-        !is_full || self.stored.front().is_some_and(|first| *first.start() <= number)
+        self.stored.remembers(number)
     }
 
     pub(super) fn max_payload(&self) -> usize {
@@ -339,21 +337,9 @@ impl Outbox {
     pub(super) fn store(&mut self, number: u64) {
         while let Some(first) = self.unstored.front().copied().filter(|first| *first <= number) {
             self.unstored.pop_front();
-            self.remember(first);
+            self.stored.insert(first);
         }
         self.release();
-    }
-
-    fn remember(&mut self, number: u64) {
-        match self.stored.back_mut() {
-            Some(last) if *last.end() + 1 == number => *last = *last.start()..=number,
-            _ => {
-                if self.stored.len() == STORED_RUNS {
-                    self.stored.pop_front();
-                }
-                self.stored.push_back(number..=number);
-            }
-        }
     }
 
     /// This publish will not be stored.
@@ -600,9 +586,6 @@ impl StoredTopics {
 
 /// Topics of which is remembered whether they are stored.
 const KNOWN_TOPICS: usize = 4096;
-
-/// Runs of stored messages, between others, that are remembered for those who ask late.
-pub(super) const STORED_RUNS: usize = 4096;
 
 /// Named by publishes of which only the number counts.
 const SETTLED: &str = "kps.settled";

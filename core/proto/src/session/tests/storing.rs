@@ -1,6 +1,6 @@
 //! Receipts up to `stored`, and what the outbox keeps until then.
 
-use super::{super::outbox::STORED_RUNS, *};
+use super::*;
 use crate::wire::frame::{HistoryFrame, features};
 
 fn keeping() -> Welcome<'static> {
@@ -246,22 +246,6 @@ fn a_refused_message_is_not_stored() {
     assert_eq!(stage.heard(), ["7: failed 1 unauthorized"]);
     assert_eq!(watch_stored(&mut stage, 1), Err("unauthorized"));
     assert_eq!(watch_stored(&mut stage, 2), Ok(true));
-}
-
-#[test]
-fn of_old_messages_among_unstored_ones_nobody_knows_whether_they_were_stored() {
-    let mut stage = stage();
-    let pairs = STORED_RUNS as u64 + 1;
-    for _ in 0..pairs {
-        stage.publish_plain("kept.a");
-        stage.publish_plain("plain.a");
-    }
-    stage.said();
-    stage.accepted(2 * pairs);
-    stored(&mut stage, 2 * pairs);
-    assert_eq!(watch_stored(&mut stage, 1), Err("receipt_unavailable"));
-    assert_eq!(watch_stored(&mut stage, 3), Ok(true));
-    assert_eq!(watch_stored(&mut stage, 2 * pairs - 1), Ok(true));
 }
 
 #[test]
