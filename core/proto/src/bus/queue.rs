@@ -178,13 +178,13 @@ impl Queue {
                 Overflow::Disconnect => return Pushed::Overflowed,
                 Overflow::Spill => return Pushed::Spilled(published.position()),
                 Overflow::DropNewest => {
-                    self.drop_newest(&published);
+                    self.leave_out(&published, GapReason::Overflow);
                     return Pushed::Dropped;
                 }
                 Overflow::DropOldest | Overflow::Latest => match self.drop_oldest() {
                     Some(delivery) => pushed = Pushed::Replaced(delivery),
                     None => {
-                        self.drop_newest(&published);
+                        self.leave_out(&published, GapReason::Overflow);
                         return Pushed::Dropped;
                     }
                 },
@@ -231,8 +231,9 @@ impl Queue {
         }
     }
 
-    fn drop_newest(&mut self, published: &Published) {
-        let gap = published.as_gap(GapReason::Overflow);
+    /// Puts a gap in the place of a message that would be the newest.
+    pub(super) fn leave_out(&mut self, published: &Published, reason: GapReason) {
+        let gap = published.as_gap(reason);
         match self.waiting.back_mut() {
             Some(Entry::Gap(last)) if last.reason == gap.reason => {
                 extend(last, gap, &self.pattern);

@@ -187,12 +187,17 @@ impl Bus {
         }
     }
 
-    /// Queues a message of the past. False if there is no room: it is read again when there is.
+    /// Queues a message of the past, or a gap if its time is over. False if there is no room: it is read
+    /// again when there is.
     fn replay(&mut self, now: Time, key: SubKey, published: Arc<Published>) -> bool {
+        let sub = &mut self.subscriptions[key];
         if published.is_expired(now) {
+            sub.count.accepted += 1;
+            sub.count.expired += 1;
+            sub.queue.leave_out(&published, GapReason::Expired);
+            self.schedule(key);
             return true;
         }
-        let sub = &mut self.subscriptions[key];
         if !sub.queue.has_room(published.cost()) {
             self.replay_from(key, published.position() - 1);
             return false;
