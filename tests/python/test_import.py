@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 
@@ -27,13 +26,6 @@ def env() -> dict[str, str]:
 def test_nothing_heavy_is_imported() -> None:
     loaded = python("import sys; before = set(sys.modules); import kps; print(*(set(sys.modules) - before))").split()
     assert [name for name in HEAVY if name in loaded] == []
-
-
-def test_importing_takes_at_most_20_ms() -> None:
-    """kps' target; the first run warms the file cache."""
-    source = "import time; start = time.perf_counter(); import kps; print(time.perf_counter() - start)"
-    times = [float(python(source)) for _ in range(9)]
-    assert statistics.median(times[1:]) < 0.020, times
 
 
 def test_a_client_takes_at_most_8_mb() -> None:
