@@ -27,7 +27,7 @@ AROUND = 32 * MIB
 """What a broker may need besides: its code and the sockets' buffers."""
 
 DISK = 80 * MIB
-"""What it may need for history on disk: what waits to be stored (32 MiB), the newest messages, SQLite's caches."""
+"""What it may need for history on disk: what waits to be stored (8 MiB), the newest messages, SQLite's caches."""
 
 
 def peak(broker: Broker) -> int:

@@ -24,8 +24,9 @@ use crate::{
     wire::frame::Earlier,
 };
 
-/// Bytes accepted and not committed, above which publishers wait for the store.
-const BACKLOG_BYTES: usize = 32 << 20;
+/// Bytes accepted and not committed, above which publishers wait for the store: so much is accepted at
+/// once when it has caught up, and everybody else waits as long.
+const BACKLOG_BYTES: usize = 8 << 20;
 
 /// What a message costs beside itself until it is committed: its record, here and with the store.
 const RECORD: usize = 512;
