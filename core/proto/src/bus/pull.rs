@@ -129,7 +129,10 @@ impl Bus {
         }
         if expired_any {
             self.moved(now, key);
-            self.go_on(now, key);
+        }
+        // What was sent makes room for the next page, before its client says that it took it.
+        if self.subscriptions.get(key).is_some_and(|sub| sub.replay.is_some()) {
+            self.read_on(key);
         }
         *size < max_bytes
     }
