@@ -122,7 +122,7 @@ impl Session {
         if welcome.resumed {
             self.answers.resume(welcome.answered)?;
             self.subscriptions.resume();
-            let released = self.outbox.resume(welcome)?;
+            let released = self.outbox.resume(now, welcome)?;
             self.settle(released, events);
             // Ended after HELLO had listed them.
             let mut closing: Vec<u32> = self.closing.keys().copied().collect();
@@ -135,7 +135,7 @@ impl Session {
             if known {
                 self.restart(welcome, events);
             } else {
-                self.outbox.connect(welcome);
+                self.outbox.connect(now, welcome);
             }
         }
         self.link.welcomed(now, welcome.heartbeat_ms);
@@ -185,7 +185,7 @@ impl Session {
     fn restart(&mut self, welcome: &Welcome<'_>, events: &mut Events) {
         self.is_new_epoch = welcome.epoch != self.epoch;
         let origin = std::mem::take(&mut self.offered_origin);
-        let released = self.outbox.restart(welcome, origin);
+        let released = self.outbox.restart(self.now, welcome, origin);
         self.settle(released, events);
         let accepted = self.outbox.accepted();
         self.refusals.restart();

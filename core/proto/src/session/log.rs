@@ -96,19 +96,22 @@ impl Log {
 
     /// Appends the next frames to `out`: at most `frames`, and at most `max` bytes of them.
     pub(super) fn send(&mut self, max: usize, frames: usize, out: &mut BytesMut) {
-        let frames = frames.min(self.unsent());
-        let mut bytes = 0;
-        let fitting = self
-            .lengths
-            .range(self.sent..self.sent + frames)
-            .take_while(|length| {
-                let fits = bytes + **length as usize <= max;
-                bytes += if fits { **length as usize } else { 0 };
-                fits
-            })
-            .count();
+        let (fitting, bytes) = self.fitting(max, frames);
         self.copy(bytes, out);
         self.mark_sent(fitting, bytes);
+    }
+
+    /// How many of the next frames, at most `frames`, are at most `max` bytes together, and how many
+    /// bytes they are.
+    pub(super) fn fitting(&self, max: usize, frames: usize) -> (usize, usize) {
+        let frames = frames.min(self.unsent());
+        let mut bytes = 0;
+        let fitting = self.lengths.range(self.sent..self.sent + frames).take_while(|length| {
+            let fits = bytes + **length as usize <= max;
+            bytes += if fits { **length as usize } else { 0 };
+            fits
+        });
+        (fitting.count(), bytes)
     }
 
     fn copy(&self, bytes: usize, out: &mut BytesMut) {

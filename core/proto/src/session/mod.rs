@@ -13,6 +13,7 @@
 
 mod acks;
 mod answers;
+mod backlog;
 mod closing;
 mod config;
 mod event;

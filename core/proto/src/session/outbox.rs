@@ -13,6 +13,7 @@ use std::{
 use bytes::BytesMut;
 
 use super::{
+    backlog::Backlog,
     config::OutboxBounds,
     event::Room,
     log::Log,
@@ -58,6 +59,7 @@ pub(super) struct Outbox {
     generations: VecDeque<Generation>,
     /// Unconfirmed publishes with a time to live or a timeout, oldest first.
     timed: VecDeque<Timed>,
+    backlog: Backlog,
 }
 
 /// What the server lets us do.
@@ -98,6 +100,7 @@ impl Outbox {
             handled: 0,
             generations: VecDeque::from([Generation { after: 0, origin, offset: 0 }]),
             timed: VecDeque::new(),
+            backlog: Backlog::default(),
         }
     }
 
@@ -261,6 +264,9 @@ impl Outbox {
 
     /// The window takes whatever fits, and one message of any size when nothing is under way.
     fn window_takes(&self, length: usize) -> bool {
+        if self.backlog.left(self.sent()) == Some(0) {
+            return false;
+        }
         self.log.sent() == 0
             || (self.log.sent() < self.limits.messages
                 && self.log.sent_bytes() + length <= self.limits.bytes)
@@ -275,6 +281,7 @@ impl Outbox {
                 return;
             }
             let mut frames = self.limits.messages.saturating_sub(self.log.sent()).max(1);
+            frames = frames.min(self.backlog.left(self.sent()).unwrap_or(usize::MAX));
             if let Some(stale) = self.next_stale(now) {
                 match stale.number - self.sent() - 1 {
                     0 => {
@@ -290,6 +297,21 @@ impl Outbox {
                 _ => self.log.send(length, 1, out),
             }
         }
+    }
+
+    /// Whether the server is to say when it has dealt with all that was sent.
+    pub(super) fn asks_for_news(&mut self) -> bool {
+        self.backlog.asks(self.sent())
+    }
+
+    /// When to call [`Outbox::tick`].
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.backlog.deadline()
+    }
+
+    /// Goes on with the backlog if it is time.
+    pub(super) fn tick(&mut self, now: Time) {
+        self.backlog.tick(now, self.sent(), &self.log);
     }
 
     fn next_stale(&self, now: Time) -> Option<&Timed> {
@@ -318,7 +340,7 @@ impl Outbox {
     }
 
     /// The server has everything up to this wire number. Returns how many were released.
-    pub(super) fn accept(&mut self, wire: u64) -> Result<u64> {
+    pub(super) fn accept(&mut self, now: Time, wire: u64) -> Result<u64> {
         let number = wire.saturating_add(self.generation().offset);
         if number > self.released + self.log.ever_sent() as u64 {
             return Err(Error::new(
@@ -330,6 +352,7 @@ impl Outbox {
         self.accepted = self.accepted.max(number);
         self.handled = self.handled.max(number);
         self.release();
+        self.backlog.dealt_with(now, number);
         Ok(count)
     }
 
@@ -384,20 +407,21 @@ impl Outbox {
 
     /// A handshake is done and the session goes on: everything beyond `WELCOME.published` is sent
     /// again. Returns how many were released.
-    pub(super) fn resume(&mut self, welcome: &Welcome<'_>) -> Result<u64> {
-        let count = self.accept(welcome.published)?;
-        self.connect(welcome);
+    pub(super) fn resume(&mut self, now: Time, welcome: &Welcome<'_>) -> Result<u64> {
+        let count = self.accept(now, welcome.published)?;
+        self.connect(now, welcome);
         // What this session has and only waits to be stored need not be sent again.
         for _ in self.released..welcome.published.saturating_add(self.generation().offset) {
             self.log.skip();
         }
+        self.backlog.begin(now, self.last(), self.sent(), &self.log);
         Ok(count)
     }
 
     /// A handshake is done and the server knows nothing of earlier sessions: what is unconfirmed, or
     /// was not stored, is numbered from 1, keeps its id, and says so if it may have been received
     /// before. Returns how many the lost session had confirmed by its reports.
-    pub(super) fn restart(&mut self, welcome: &Welcome<'_>, origin: String) -> u64 {
+    pub(super) fn restart(&mut self, now: Time, welcome: &Welcome<'_>, origin: String) -> u64 {
         let count = self.handled.saturating_sub(self.accepted);
         self.accepted = self.accepted.max(self.handled);
         self.release();
@@ -437,12 +461,12 @@ impl Outbox {
             origin,
             offset: self.released,
         });
-        self.connect(welcome);
+        self.connect(now, welcome);
         count
     }
 
     /// The first session begins with what waited for it.
-    pub(super) fn connect(&mut self, welcome: &Welcome<'_>) {
+    pub(super) fn connect(&mut self, now: Time, welcome: &Welcome<'_>) {
         let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         self.limits = Window {
             payload: size(welcome.max_payload),
@@ -459,6 +483,7 @@ impl Outbox {
         if self.stored_topics.learn(&welcome.history) {
             self.sort_out();
         }
+        self.backlog.begin(now, self.last(), self.sent(), &self.log);
     }
 
     /// The server stores other topics than was thought.

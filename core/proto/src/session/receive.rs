@@ -57,7 +57,9 @@ impl Session {
 
     /// When to call [`Session::tick`], or [`Session::should_connect`].
     pub fn deadline(&self) -> Option<Time> {
-        [self.link.deadline(), self.credit_at, self.acks.deadline()].into_iter().flatten().min()
+        let due =
+            [self.link.deadline(), self.credit_at, self.acks.deadline(), self.outbox.deadline()];
+        due.into_iter().flatten().min()
     }
 
     /// Does what is due at `now`. An error means: close the connection, then
@@ -70,6 +72,7 @@ impl Session {
             self.subscriptions.hasten();
             self.reports.hasten();
         }
+        self.outbox.tick(now);
         self.link.check_alive(now)?;
         if self.link.should_ping(now) {
             self.say(&Frame::Ping { nonce: 0 });
@@ -155,7 +158,7 @@ impl Session {
             }
             Frame::Accepted { published, answered } => {
                 self.answers.confirm(*answered)?;
-                let released = self.outbox.accept(*published)?;
+                let released = self.outbox.accept(self.now, *published)?;
                 self.settle(released, events);
             }
             Frame::Recipients { number, clients } => {

@@ -82,11 +82,12 @@ impl Session {
     /// What must come after the publish it is about.
     fn follow_up(&mut self, out: &mut BytesMut) {
         let sent = self.outbox.sent();
+        let mut asks = self.outbox.asks_for_news();
         if self.hurry.is_some_and(|number| number <= sent) {
-            let waited_for = self.hurry.take();
-            if waited_for > Some(self.outbox.accepted()) {
-                encode(&Frame::Ping { nonce: 0 }, out);
-            }
+            asks |= self.hurry.take() > Some(self.outbox.accepted());
+        }
+        if asks {
+            encode(&Frame::Ping { nonce: 0 }, out);
         }
         let outbox = &self.outbox;
         self.cancels.retain(|number| {

@@ -98,6 +98,12 @@ impl Stage {
         self.hear(&Frame::Accepted { published, answered: 0 }).unwrap();
     }
 
+    /// Time passes until something is due.
+    fn pause(&mut self) {
+        self.now = self.session.deadline().unwrap_or(self.now).max(self.now);
+        self.session.tick(self.now, &mut self.events).unwrap();
+    }
+
     /// What the session sends now.
     fn bytes(&mut self) -> BytesMut {
         let mut out = BytesMut::new();

@@ -34,6 +34,71 @@ fn one_message_larger_than_the_window_or_the_write_still_goes() {
 }
 
 #[test]
+fn what_waited_for_the_connection_goes_in_bursts_each_when_the_one_before_is_dealt_with() {
+    let mut stage = Stage::new();
+    for _ in 0..150 {
+        stage.publish_plain("a");
+    }
+    let sent = |stage: &mut Stage| {
+        let said = stage.said();
+        let asks = said.last().is_some_and(|last| last == "PING");
+        (said.iter().filter(|line| line.starts_with("PUB")).count(), asks)
+    };
+    stage.connect(welcome());
+    assert_eq!(sent(&mut stage), (64, true));
+    stage.publish_plain("a");
+    stage.accepted(63);
+    assert_eq!(sent(&mut stage), (0, false), "one is not dealt with");
+    stage.now = Time::ZERO + Duration::from_millis(3);
+    stage.accepted(64);
+    assert_eq!(sent(&mut stage), (0, false), "as long again for everybody else");
+    stage.pause();
+    assert_eq!(sent(&mut stage), (64, true));
+    stage.lose();
+    stage.connect(resumed(100));
+    assert_eq!(sent(&mut stage), (51, false), "the rest, and nothing waits for it");
+    stage.accepted(151);
+    stage.publish_plain("a");
+    assert_eq!(sent(&mut stage), (1, false));
+    assert!(stage.heard().contains(&"0: outbox flushed 51".to_owned()));
+}
+
+#[test]
+fn a_backlog_that_a_lost_session_had_in_part_is_sent_to_its_end() {
+    let mut stage = Stage::new();
+    for _ in 0..150 {
+        stage.publish_plain("a");
+    }
+    stage.connect(welcome());
+    stage.said();
+    stage.lose();
+    stage.connect(Welcome { session: b"another", ..welcome() });
+    for last in [64, 128, 150] {
+        let said = stage.said();
+        let of_burst = said.iter().filter(|line| line.starts_with("PUB")).count();
+        assert_eq!(of_burst, if last == 150 { 22 } else { 64 }, "{last}: {said:?}");
+        stage.accepted(last);
+        stage.pause();
+    }
+}
+
+#[test]
+fn a_burst_of_large_messages_is_short() {
+    let mut stage = Stage::new();
+    for _ in 0..3 {
+        let (to, options) = (Destination::Topic("a"), PublishOptions::default());
+        stage.session.publish(stage.now, to, ContentType::Bytes, &[0; 40_000], &options).unwrap();
+    }
+    stage.connect(welcome());
+    for number in 1..=3 {
+        let sent = stage.said().iter().filter(|line| line.starts_with("PUB")).count();
+        assert_eq!(sent, 1);
+        stage.accepted(number);
+        stage.pause();
+    }
+}
+
+#[test]
 fn the_hard_bound_refuses_and_the_soft_bound_tells_when_there_is_room() {
     let outbox = OutboxBounds { soft_bytes: 1000, hard_bytes: 2000, hard_messages: 1000 };
     let mut stage = Stage::with(SessionConfig { outbox, ..SessionConfig::default() });

@@ -1,0 +1,79 @@
+//! What waited for the connection is sent in bursts, each when the server has dealt with the one before
+//! and has had as long again for everybody else: a long backlog must not make others wait.
+
+use std::time::Duration;
+
+use super::log::Log;
+use crate::clock::Time;
+
+/// Messages of a burst. A server takes some 100 µs for so many, about what an answer takes to travel on
+/// one machine.
+const MESSAGES: usize = 64;
+
+/// Bytes of a burst, unless its first message is larger.
+const BYTES: usize = 64 << 10;
+
+/// A server that is slow for another reason is not waited for longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    /// The last number of the backlog, and of the present burst.
+    last: u64,
+    burst: u64,
+    begun: Time,
+    /// When the next burst begins; the present one is dealt with.
+    pause: Option<Time>,
+    /// The server is to say when it has dealt with the burst: more follows.
+    asks: bool,
+}
+
+impl Backlog {
+    /// The connection is made: everything up to `last` has waited for it.
+    pub(super) fn begin(&mut self, now: Time, last: u64, sent: u64, log: &Log) {
+        *self = Backlog { last, ..Backlog::default() };
+        self.next(now, sent, log);
+    }
+
+    fn next(&mut self, now: Time, sent: u64, log: &Log) {
+        if sent < self.last {
+            let fitting = log.fitting(BYTES, MESSAGES).0.max(1);
+            self.burst = self.last.min(sent + fitting as u64);
+            self.begun = now;
+            self.asks = self.burst < self.last;
+        }
+    }
+
+    /// How many messages of the present burst are to be sent, if everything up to `sent` is; `None`: no
+    /// backlog is left.
+    pub(super) fn left(&self, sent: u64) -> Option<usize> {
+        let left = self.burst.saturating_sub(sent);
+        (sent < self.last).then(|| usize::try_from(left).unwrap_or(usize::MAX))
+    }
+
+    /// Whether a burst has just been sent whole, and the server is to be asked to say when it has dealt
+    /// with it. True once for each.
+    pub(super) fn asks(&mut self, sent: u64) -> bool {
+        let asks = self.asks && sent >= self.burst;
+        self.asks &= !asks;
+        asks
+    }
+
+    /// The server has dealt with everything up to `number`.
+    pub(super) fn dealt_with(&mut self, now: Time, number: u64) {
+        if self.burst < self.last && number >= self.burst && self.pause.is_none() {
+            self.pause = Some(now + now.since(self.begun).min(LONGEST_PAUSE));
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.pause
+    }
+
+    /// Begins the next burst if it is time.
+    pub(super) fn tick(&mut self, now: Time, sent: u64, log: &Log) {
+        if self.pause.take_if(|pause| *pause <= now).is_some() {
+            self.next(now, sent, log);
+        }
+    }
+}
