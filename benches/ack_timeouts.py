@@ -1,10 +1,10 @@
 """Two million acks that time out must leave memory where it was: `.venv/bin/python benches/ack_timeouts.py`.
 
 The recipient is a KPS JSON connection that reads everything and answers nothing. 10,000 acks wait at
-a time. Three figures for each process: how much that load needs beyond an idle connection, how much
-memory grows during the first million acks after its first ten waves (*fresh*: allocators and tables still
-find their size), and during the second (*warm*: what grows now is kept by something). The last two
-must stay below 5 %.
+a time. Memory is weighed at rest, some seconds after the last ack. Three figures for each process: how much
+it has beyond an idle connection after its first ten waves, how much that grows during the first million
+acks (*fresh*: allocators and tables still find their size), and during the second (*warm*: what grows now
+is kept by something). The last two must stay below 5 %.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import socket
 import sys
 import threading
 import time
-from statistics import fmean
 
 from processes import Broker, program, resident_bytes
 
@@ -24,7 +23,8 @@ import kps
 
 WAVE = 10_000
 TIMEOUT = 0.1  # seconds
-AVERAGED = 10  # waves whose memory makes one figure
+FIRST = 10  # waves before memory is weighed for the first time under load
+REST = 3  # seconds; memory is given back about one second after the last work
 
 
 def main():
@@ -41,11 +41,9 @@ def main():
 
 def report(whose, sizes, acks):
     """Prints what one process' memory did; returns by how much it grew, fresh and warm."""
-    idle, *waves = sizes
-    half = len(waves) // 2
-    early, middle, late = (fmean(part) for part in (waves[:AVERAGED], waves[:half][-AVERAGED:], waves[-AVERAGED:]))
+    idle, early, middle, late = sizes
     print(
-        f"{whose}: {idle / 1e6:.1f} MB idle, {early / 1e6:.1f} MB after the first {AVERAGED * WAVE:,} acks; "
+        f"{whose}: {idle / 1e6:.1f} MB idle, {early / 1e6:.1f} MB after the first {FIRST * WAVE:,} acks; "
         f"fresh: {middle / 1e6:.1f} MB after {acks:,} ({middle / early - 1:+.1%}); "
         f"warm: {late / 1e6:.1f} MB after {2 * acks:,} ({late / middle - 1:+.1%})"
     )
@@ -53,24 +51,26 @@ def report(whose, sizes, acks):
 
 
 async def publish(serve, waves):
-    """Resident bytes of both processes: before the first wave, then after each."""
+    """Resident bytes of both processes: idle, after the first waves, and after each half."""
     client = await kps.connect(serve.url)
     memory = {"publisher": [], "broker": []}
 
-    def weigh():
+    async def weigh():
+        await asyncio.sleep(REST)
         memory["publisher"].append(resident_bytes(os.getpid()))
         memory["broker"].append(resident_bytes(serve.pid))
 
-    weigh()
-    for number in range(2 * waves):
+    await weigh()
+    for number in range(1, 2 * waves + 1):
         acks = [client.publish_with_ack("silence", number, timeout=TIMEOUT) for _ in range(WAVE)]
         for ack in acks:
             (row,) = (await ack.wait()).values()
             assert row.status == "timeout", row
         del acks, ack, row
-        weigh()
+        if number in (FIRST, waves, 2 * waves):
+            await weigh()
         if sys.stderr.isatty():
-            print(f"\r{(number + 1) * WAVE:,} acks ", end="", file=sys.stderr)
+            print(f"\r{number * WAVE:,} acks ", end="", file=sys.stderr)
     await client.close()
     return memory
 

@@ -21,3 +21,10 @@ mod wake;
 /// allocator takes a fifth of the broker's time for that. V8's own heap is not its business.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// When the module is loaded.
+#[napi_derive::module_init]
+fn init() {
+    // SAFETY: it may be called on any thread, at any time.
+    kps::runtime::when_quiet(|| unsafe { libmimalloc_sys::mi_collect(true) });
+}

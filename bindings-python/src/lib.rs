@@ -44,6 +44,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[pymodule]
 #[pyo3(gil_used = true)]
 mod _kps {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use crate::{
         ack::Ack,
@@ -61,6 +63,13 @@ mod _kps {
     /// The package's version.
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // SAFETY: it may be called on any thread, at any time.
+        kps::runtime::when_quiet(|| unsafe { libmimalloc_sys::mi_collect(true) });
+        Ok(())
+    }
 }
 
 /// Runs the `kps` command; returns its exit code.

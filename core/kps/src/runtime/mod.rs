@@ -2,6 +2,7 @@
 //! started at the first use, started afresh in a forked child, stopped at exit.
 
 mod fork;
+mod quiet;
 
 use std::{
     collections::BTreeSet,
@@ -19,6 +20,7 @@ use kps_proto::clock::Time;
 use tokio::{runtime::Handle, sync::Notify, task::JoinHandle};
 
 pub(crate) use fork::OwnedByProcess;
+pub use quiet::when_quiet;
 
 use crate::net::BoxFuture;
 
@@ -157,13 +159,17 @@ fn start() -> Running {
             libc::atexit(at_exit);
         }
     });
+    let parks = Arc::new(quiet::Parks::default());
+    let parked = parks.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .thread_name("kps-resolve")
+        .on_thread_park(move || parked.count())
         .build()
         .expect("the system has file descriptors and memory for one event loop");
     let handle = runtime.handle().clone();
+    handle.spawn(quiet::tidy_up(parks));
     let stop = Arc::new(Notify::new());
     let (stopper, (tell_stopped, stopped)) = (stop.clone(), mpsc::channel());
     let thread = std::thread::Builder::new()
