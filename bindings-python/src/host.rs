@@ -26,6 +26,7 @@ use crate::{
     ack::Ack,
     dispatch::Dispatch,
     exit::Inside,
+    memory,
     shared::Shared,
     subscription::Sub,
     wait::{self, Slot},
@@ -128,6 +129,7 @@ impl Host {
         assert!(host.bell.set(bell).is_ok(), "the cell is new");
         let owner = Owner { host: Arc::downgrade(&host), _keep: keep };
         event_loop.setattr(intern!(py, "_kps_host"), Bound::new(py, owner)?)?;
+        memory::register(&host);
         Ok(host)
     }
 
@@ -161,6 +163,16 @@ impl Host {
             return drop(dropped);
         }
         self.bell.get().expect("set when the host started").ring();
+    }
+
+    /// Gives back the room that a burst took and nothing needs now.
+    pub(crate) fn shrink(&self) {
+        self.mailbox.shrink();
+        self.batch.lock().shrink_to_fit();
+        let mut tables = self.tables.lock();
+        tables.acks.shrink_to_fit();
+        tables.requests.shrink_to_fit();
+        tables.receipts.shrink_to_fit();
     }
 
     /// Has `shared`'s waiting frames sent at the end of this tick.
@@ -204,7 +216,9 @@ impl Host {
             }
         });
         self.flush.lock().promised = true;
-        for complete in std::mem::take(&mut *self.completions.lock()) {
+        // Taken in a statement of its own: one of them may add another.
+        let completions = std::mem::take(&mut *self.completions.lock());
+        for complete in completions {
             complete(py);
         }
         let mut batch = std::mem::take(&mut *self.batch.lock());

@@ -19,6 +19,7 @@ mod handler;
 mod host;
 mod json;
 mod ledger;
+mod memory;
 mod message;
 mod payload;
 mod receipt;
@@ -34,11 +35,6 @@ use std::ffi::OsString;
 
 use kps::ErrorKind;
 use pyo3::prelude::*;
-
-/// Payloads are allocated by one thread and freed by another, millions in a second; the C library's
-/// allocator takes a fifth of the broker's time for that. Python's own objects are not its business.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What `kps/_kps.pyi` describes.
 #[pymodule]
@@ -66,8 +62,7 @@ mod _kps {
 
     #[pymodule_init]
     fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-        // SAFETY: it may be called on any thread, at any time.
-        kps::runtime::when_quiet(|| unsafe { libmimalloc_sys::mi_collect(true) });
+        crate::memory::give_back_when_quiet();
         Ok(())
     }
 }

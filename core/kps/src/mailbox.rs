@@ -83,6 +83,11 @@ impl<T> Mailbox<T> {
         more
     }
 
+    /// Gives back the room that a burst took and nothing needs now.
+    pub fn shrink(&self) {
+        self.lock().queue.shrink_to_fit();
+    }
+
     /// Drops what waits and refuses what comes: the reader's loop is gone.
     pub fn close(&self) {
         let mut state = self.lock();

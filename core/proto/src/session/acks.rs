@@ -20,6 +20,9 @@ use crate::{
 /// How much later than the server we give up: rows that time out there are on their way.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
+/// Entries that an empty table may keep room for.
+const WORTH_SHRINKING: usize = 4096;
+
 /// Unfinished acks of one client.
 const MOST: usize = 1 << 20;
 
@@ -141,7 +144,7 @@ impl Acks {
             Some(_) => {
                 let others = ack.missing > 0;
                 events.push((ack.target, Event::RequestDone { ack: number, result: Ok(row) }));
-                self.table.remove(&number);
+                self.take(number);
                 return others;
             }
         }
@@ -151,7 +154,7 @@ impl Acks {
 
     fn finish_if_complete(&mut self, number: u64, events: &mut Events) {
         if self.table.get(&number).is_some_and(|ack| ack.missing == 0)
-            && let Some(ack) = self.table.remove(&number)
+            && let Some(ack) = self.take(number)
         {
             let event = match ack.request {
                 None => Event::AckDone { ack: number, error: None },
@@ -171,7 +174,7 @@ impl Acks {
         error: &Error,
         events: &mut Events,
     ) -> bool {
-        let Some(ack) = self.table.remove(&number) else { return false };
+        let Some(ack) = self.take(number) else { return false };
         if ack.request.is_some() {
             let event = Event::RequestDone { ack: number, result: Err(error.clone()) };
             events.push((ack.target, event));
@@ -196,6 +199,15 @@ impl Acks {
         true
     }
 
+    /// Many acks at once must not leave their table's memory behind.
+    fn take(&mut self, number: u64) -> Option<Ack> {
+        let ack = self.table.remove(&number);
+        if self.table.is_empty() && self.table.capacity() > WORTH_SHRINKING {
+            self.table = HashMap::new();
+        }
+        ack
+    }
+
     /// Ends those whose deadline has passed.
     pub(super) fn expire(&mut self, now: Time, events: &mut Events) {
         while let Some(Reverse((deadline, number))) = self.deadlines.peek().copied() {
@@ -205,6 +217,9 @@ impl Acks {
             self.deadlines.pop();
             let error = Error::new(ErrorKind::Timeout, "no answer within the ack's timeout");
             self.end(number, RowStatus::Timeout, &error, events);
+        }
+        if self.deadlines.is_empty() && self.deadlines.capacity() > WORTH_SHRINKING {
+            self.deadlines = BinaryHeap::new();
         }
     }
 
