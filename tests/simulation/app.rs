@@ -7,6 +7,7 @@ use std::{
 };
 
 use kps_proto::{
+    ErrorKind,
     clock::Time,
     message::{Answer, HandlerError, Message, Payload, ReceiptLevel, RowStatus},
     options::{Overflow, SubscribeOptions},
@@ -334,8 +335,13 @@ impl App {
         };
         let payload = truth::payload(token, length);
         let content_type = kps_proto::message::ContentType::Text;
-        let Ok(number) = self.session.publish(now, to, content_type, &payload, &options) else {
-            return;
+        let number = match self.session.publish(now, to, content_type, &payload, &options) {
+            Ok(number) => number,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::OutboxFull, "{error}");
+                assert_eq!(self.session.ledger().published.total, self.published, "not queued");
+                return;
+            }
         };
         self.published += 1;
         assert_eq!(number, self.published);

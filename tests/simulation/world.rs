@@ -14,6 +14,7 @@ use kps_proto::{
 
 use crate::{
     app::App,
+    clock::jump,
     link::Link,
     random::Dice,
     server::{Peer, Told, fatal},
@@ -69,7 +70,7 @@ impl World {
                     outbox: OutboxBounds {
                         soft_bytes,
                         hard_bytes: 4 * soft_bytes,
-                        ..OutboxBounds::default()
+                        hard_messages: *dice.pick(&[1 << 19, 1 << 19, 40, 3]),
                     },
                     backoff: Backoff {
                         reconnect: true,
@@ -154,6 +155,7 @@ impl World {
             connection.link.server_learns = None;
         }
         self.config.epoch += 1;
+        self.config.time_base_ms = jump(self.config.time_base_ms, &mut self.dice);
         self.bus = Bus::new(self.config.clone());
         self.spy = Spy::attach(&mut self.bus, self.now);
         self.truth.restart();
@@ -537,7 +539,7 @@ fn config(dice: &mut Dice, epoch: u64) -> BusConfig {
             ..Timings::default()
         },
         epoch,
-        time_base_ms: 1_000_000,
+        time_base_ms: 10_000_000_000,
         ..BusConfig::default()
     }
 }

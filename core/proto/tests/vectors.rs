@@ -143,6 +143,7 @@ fn frame(json: &'static Value) -> Frame<'static> {
             window: small("window"),
             window_bytes: number("window_bytes"),
             again: flag("again"),
+            epoch: optional(&json["epoch"], int),
             start: start(&json["start"]),
             redelivery: match &json["redelivery"] {
                 Value::Null => Redelivery::default(),

@@ -294,7 +294,7 @@ fn subscribe() -> BoxedStrategy<Subscribe<'static>> {
     ];
     let overflow = (0..6_u8).prop_map(|number| Overflow::from_number(number).unwrap());
     let numbers = (any::<(u32, u32, u32, bool)>(), int(), (int(), int(), any::<u32>()));
-    (numbers, text(), text(), text(), overflow, start)
+    (numbers, text(), text(), text(), overflow, (start, option::of(int())))
         .prop_map(
             |(
                 ((sub, capacity, window, again), window_bytes, redelivery),
@@ -302,7 +302,7 @@ fn subscribe() -> BoxedStrategy<Subscribe<'static>> {
                 group,
                 durable,
                 overflow,
-                start,
+                (start, epoch),
             )| {
                 Subscribe {
                     sub,
@@ -314,6 +314,7 @@ fn subscribe() -> BoxedStrategy<Subscribe<'static>> {
                     window,
                     window_bytes,
                     again,
+                    epoch,
                     start,
                     redelivery: match durable {
                         "" => Redelivery::default(),

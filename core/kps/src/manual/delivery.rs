@@ -63,7 +63,21 @@
 //! | a full queue | its overflow policy; a `Gap` with the reason `overflow` |
 //! | the history's limits | a `Gap` with the reason `history_expired`, to whoever wanted to read that far back |
 //! | too many failures | the message goes to `kps.dead.<durable>` with the reason |
+//! | a lost disk, or an older copy of it | a `Gap` with the reason `new_epoch`, to whoever subscribed in a run of the server that the disk does not know |
 //! | a failed disk | the publisher: `store_failed`; topics with history take nothing until the restart |
+//!
+//! An older copy of the data folder that is put in place of a newer one cannot be told from the newer one by
+//! those who were last there in the run that the copy was made in, or before: what that run stored after
+//! the copy is missing for them without a `Gap`. Everybody else hears `new_epoch`; what a plain
+//! subscription had before may come again behind that, and what a durable one had acked is handed out again.
+//!
+//! # Clocks
+//!
+//! Nobody compares clocks: a time to live travels as what is left of it, and `time` is the server's. The server
+//! reads its clock when it starts and counts on from there, so setting the clock does nothing to a server
+//! that runs, except that the history's limits by age go by it. After a restart times to live that are in
+//! history go by the new time, and so do ages; positions, order and duplicates do not: the window for
+//! duplicates goes on where it was when something was last stored.
 //!
 //! ```
 //! use kps::{Client, ConnectOptions, Json, Received, Server, ServerOptions};

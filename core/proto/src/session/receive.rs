@@ -187,6 +187,7 @@ impl Session {
             Frame::Gap(gap) => self.gap(now, gap, events),
             Frame::Resumed { sub, replayed } => {
                 if let Some(entry) = self.subscriptions.find(*sub) {
+                    entry.epoch = Some(self.epoch);
                     let event = Event::Resumed { sub: SubId(*sub), replayed: *replayed };
                     events.push((entry.target, event));
                 }
@@ -257,6 +258,7 @@ impl Session {
         }
         let before = std::mem::replace(&mut entry.phase, Phase::Active);
         if before == Phase::Requested {
+            entry.epoch = Some(self.epoch);
             let pattern = entry.pattern.as_ref().map_or("", |pattern| pattern.as_str());
             self.timeline.note(now, "subscribed", pattern);
             events.push((entry.target, Event::Subscribed { sub: SubId(sub) }));
@@ -265,6 +267,8 @@ impl Session {
 
     fn gap(&mut self, now: Time, frame: &GapFrame<'_>, events: &mut Events) {
         let Some(entry) = self.subscriptions.find(frame.sub) else { return };
+        // Only now: should this be lost with the session, it is to be told again.
+        entry.epoch = Some(self.epoch);
         // The server cannot know whether it was this one that lost the session.
         let reason = match frame.reason {
             GapReason::SessionExpired if self.is_new_epoch => GapReason::NewEpoch,

@@ -246,6 +246,8 @@ pub struct Subscribe<'a> {
     pub window_bytes: u64,
     /// A subscription of a lost session made again: the broker says `GAP` after `SUBSCRIBED`.
     pub again: bool,
+    /// With `again`: the broker's run in which its stream last began; `None`: not told.
+    pub epoch: Option<u64>,
     /// Where to start.
     pub start: Start<'a>,
     /// With `durable`: how messages that are not acked are handed out again.

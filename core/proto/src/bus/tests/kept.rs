@@ -335,3 +335,66 @@ fn a_durable_whose_messages_all_fail_takes_so_many_and_no_more() {
     }
     assert_eq!(answers, 4096);
 }
+
+/// The gaps that a client is told, and how often it is told that something goes on.
+fn told(world: &mut World, peer: Peer) -> (Vec<GapReason>, usize) {
+    let outputs = world.pull(peer);
+    let gaps = outputs.iter().filter_map(|output| match output {
+        Output::Gap { gap, .. } => Some(gap.reason),
+        _ => None,
+    });
+    let resumed = outputs.iter().filter(|output| matches!(output, Output::Resumed { .. }));
+    (gaps.collect(), resumed.count())
+}
+
+#[test]
+fn who_had_no_cursor_yet_hears_of_a_lost_disk_as_well() {
+    let known = Recovered { epochs: vec![(7, 0)], ..Recovered::default() };
+    let mut world = World::new(keeping(known));
+    let a = world.connect("a");
+    for (sub, start, durable) in
+        [(1, Start::All, ""), (2, Start::Last, ""), (3, Start::All, "d"), (4, Start::New, "e")]
+    {
+        let was_in = |epoch| Subscribe {
+            pattern: "h.t",
+            start,
+            durable,
+            again: true,
+            epoch: Some(epoch),
+            ..subscribe_defaults()
+        };
+        world.handle(a, Frame::Subscribe(Subscribe { sub, ..was_in(7) }));
+        world.handle(a, Frame::Subscribe(Subscribe { sub: sub + 10, ..was_in(6) }));
+        let reads: Vec<_> = world.reads().into_iter().map(|(reader, _)| reader).collect();
+        for reader in reads {
+            world.bus.take_page(world.now, reader, Ok(Page::default()));
+        }
+        assert_eq!(told(&mut world, a), (vec![GapReason::NewEpoch], 1), "{start:?} {durable:?}");
+    }
+}
+
+#[test]
+fn a_new_durable_of_a_lost_disk_has_what_came_before_its_clients_were_back() {
+    let mut world = World::new(keeping(Recovered { position: 5, ..Recovered::default() }));
+    let (a, b) = (world.connect("a"), world.connect("b"));
+    world.publish(a, 1, "h.t", b"1");
+    world.bus.stored(world.now, 6);
+    let durable = Subscribe { sub: 1, pattern: "h.t", durable: "d", ..subscribe_defaults() };
+    world.handle(b, Frame::Subscribe(Subscribe { again: true, epoch: Some(9), ..durable }));
+    assert_eq!(world.reads()[0].1, ReadFrom::After(5));
+}
+
+#[test]
+fn an_ids_window_begins_anew_with_the_broker_whatever_its_clock_says() {
+    for time_base_ms in [10, 3_600_000_000] {
+        let ids = vec![(String::new(), "known".into(), 1_800_000_000)];
+        let config = keeping(Recovered { ids, ..Recovered::default() });
+        let mut world = World::new(BusConfig { time_base_ms, ..config });
+        let a = world.connect("a");
+        world.handle(a, Frame::Publish(again(1, "known")));
+        assert_eq!(world.records(), []);
+        world.advance(Duration::from_secs(121));
+        world.handle(a, Frame::Publish(again(2, "known")));
+        assert_eq!(world.records(), [(1, 2)]);
+    }
+}

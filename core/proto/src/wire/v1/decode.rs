@@ -297,6 +297,7 @@ fn subscribe<'a>(body: &mut Reader<'a>) -> Result<Subscribe<'a>, Fault> {
     let mut frame = Subscribe {
         sub,
         again: flags & subscribe::AGAIN != 0,
+        epoch: None,
         overflow: body.known("overflow policy", Overflow::from_number)?,
         capacity: body.u32("capacity")?,
         window: body.u32("window")?,
@@ -320,6 +321,9 @@ fn subscribe<'a>(body: &mut Reader<'a>) -> Result<Subscribe<'a>, Fault> {
             retry_delay: Duration::from_millis(body.int("retry delay")?),
             max_attempts: body.u32("attempts")?,
         };
+    }
+    if flags & subscribe::EPOCH != 0 {
+        frame.epoch = Some(body.int("epoch")?);
     }
     Ok(frame)
 }

@@ -333,7 +333,7 @@ fn welcome(frame: &Welcome<'_>, sink: &mut impl Sink) {
 
 fn subscribe(frame: &Subscribe<'_>, sink: &mut impl Sink) {
     sink.int(frame.sub.into());
-    sink.byte(flag(frame.again, subscribe::AGAIN));
+    sink.byte(flag(frame.again, subscribe::AGAIN) | flag(frame.epoch.is_some(), subscribe::EPOCH));
     sink.byte(frame.overflow as u8);
     sink.int(frame.capacity.into());
     sink.int(frame.window.into());
@@ -360,6 +360,9 @@ fn subscribe(frame: &Subscribe<'_>, sink: &mut impl Sink) {
             sink.int(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         }
         sink.int(max_attempts.into());
+    }
+    if let Some(epoch) = frame.epoch {
+        sink.int(epoch);
     }
 }
 
