@@ -10,7 +10,7 @@ pub(crate) struct Fates {
     pub(crate) published: BTreeSet<Token>,
     /// Those with a time to live.
     pub(crate) mortal: BTreeSet<Token>,
-    /// Those that the outbox dropped, and their publishers know it.
+    /// Those that the outbox dropped though they may have been accepted, and their publishers know it.
     pub(crate) dropped: BTreeSet<Token>,
     /// Those that were stored on a disk that is not there any more. Whoever subscribed before that
     /// must have heard of a gap.

@@ -23,6 +23,7 @@ use crate::{
     fates::Fates,
     random::Dice,
     truth::{Token, payload, token},
+    world::OUTBOX_OVERFLOWS,
 };
 
 const TOPICS: [&str; 4] = ["h.a", "h.b", "h.c.d", "plain"];
@@ -77,6 +78,7 @@ impl Program {
             },
             outbox: OutboxBounds {
                 hard_messages: *dice.pick(&[most, most, 8, 2]),
+                overflow: *dice.pick(&OUTBOX_OVERFLOWS),
                 ..OutboxBounds::default()
             },
             ..SessionConfig::default()
@@ -190,8 +192,15 @@ impl Program {
                     assert_eq!(level, ReceiptLevel::Stored);
                     assert!(waits.remove(&number), "nobody waits for it");
                 }
-                (Event::PublishFailed { number, error, .. }, Role::Publisher { .. }) => {
-                    panic!("c{} {number}: {error}", self.index);
+                (Event::PublishFailed { number, error, .. }, Role::Publisher { waits, .. }) => {
+                    assert_eq!(error.kind(), ErrorKind::OutboxFull, "c{} {number}", self.index);
+                    let token = (self.index, number);
+                    waits.remove(&number);
+                    if fates.published.remove(&token) {
+                        if error.message().contains("may have been received") {
+                            fates.dropped.insert(token);
+                        }
+                    }
                 }
                 (
                     Event::SubscribeFailed { error, .. } | Event::SubscriptionClosed { error, .. },

@@ -8,7 +8,7 @@ use kps_proto::{
     bus::{Attach, Bus, BusConfig, Output, PortId, PortKind, Principal},
     clock::Time,
     options::{Limits, Timings},
-    session::{Backoff, Events, OutboxBounds, Session, SessionConfig},
+    session::{Backoff, Events, OutboxBounds, OutboxOverflow, Session, SessionConfig},
     wire::frame::{AnswerFrame, Frame, Subscribe},
 };
 
@@ -23,6 +23,9 @@ use crate::{
 
 /// Virtual time in which everything must settle once the network is well.
 const SETTLE: Duration = Duration::from_secs(600);
+
+pub(crate) const OUTBOX_OVERFLOWS: [OutboxOverflow; 2] =
+    [OutboxOverflow::Refuse, OutboxOverflow::DropOldest];
 
 pub(crate) struct World {
     dice: Dice,
@@ -71,6 +74,7 @@ impl World {
                         soft_bytes,
                         hard_bytes: 4 * soft_bytes,
                         hard_messages: *dice.pick(&[1 << 19, 1 << 19, 40, 3]),
+                        overflow: *dice.pick(&OUTBOX_OVERFLOWS),
                     },
                     backoff: Backoff {
                         reconnect: true,

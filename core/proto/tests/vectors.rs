@@ -285,7 +285,11 @@ fn extensions(json: &'static Value) -> Option<Box<Extensions<'static>>> {
             id: optional(&json["id"], text),
             ttl_ms: optional(&json["ttl_ms"], int),
             ack_timeout_ms: optional(&json["ack_timeout_ms"], int),
-            settled: json["settled"] == true,
+            settled: match &json["settled"] {
+                Value::Null => 0,
+                Value::Bool(settled) => (*settled).into(),
+                count => int(count),
+            },
             cursor: optional(&json["cursor"], unhex),
             earlier: optional(&json["earlier"], |json| {
                 let (epoch, time_ms) = pair(json, int, int);

@@ -164,7 +164,8 @@ fn name() -> impl Strategy<Value = Name<'static>> {
 fn extensions() -> impl Strategy<Value = Option<Box<Extensions<'static>>>> {
     let earlier = (int(), int()).prop_map(|(epoch, time_ms)| Earlier { epoch, time_ms });
     let times = (option::of(int()), option::of(int()));
-    let kept = (any::<bool>(), option::of(bytes()), option::of(earlier));
+    let settled = prop_oneof![Just(0), Just(1), int()];
+    let kept = (settled, option::of(bytes()), option::of(earlier));
     let some = (vec((text(), text()), 0..4), option::of(text()), times, kept).prop_map(
         |(headers, id, (ttl_ms, ack_timeout_ms), (settled, cursor, earlier))| {
             let extensions =

@@ -66,16 +66,45 @@ impl fmt::Debug for SessionConfig {
 pub struct OutboxBounds {
     /// Above this, publishers that care are asked to wait.
     pub soft_bytes: usize,
-    /// Above this, `publish` fails.
+    /// Above this, it is full.
     pub hard_bytes: usize,
-    /// With this many messages, `publish` fails.
+    /// With this many messages, it is full.
     pub hard_messages: usize,
+    /// What becomes of a publish when it is full.
+    pub overflow: OutboxOverflow,
+}
+
+/// What a publish does when the outbox is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutboxOverflow {
+    /// It fails with `outbox_full`, and nothing is queued.
+    #[default]
+    Refuse,
+    /// The oldest messages that are not on their way make room for it: each fails with `outbox_full`,
+    /// and is named. It fails itself only if there are none.
+    DropOldest,
+}
+
+impl OutboxOverflow {
+    /// The one of this name: `refuse` or `drop_oldest`.
+    pub fn from_name(name: &str) -> Option<OutboxOverflow> {
+        match name {
+            "refuse" => Some(OutboxOverflow::Refuse),
+            "drop_oldest" => Some(OutboxOverflow::DropOldest),
+            _ => None,
+        }
+    }
 }
 
 impl Default for OutboxBounds {
     /// 8 MiB, 32 MiB, eight publish windows.
     fn default() -> Self {
-        OutboxBounds { soft_bytes: 8 << 20, hard_bytes: 32 << 20, hard_messages: 8 << 16 }
+        OutboxBounds {
+            soft_bytes: 8 << 20,
+            hard_bytes: 32 << 20,
+            hard_messages: 8 << 16,
+            overflow: OutboxOverflow::default(),
+        }
     }
 }
 

@@ -177,7 +177,8 @@ fn extension_block<'a>(body: &mut Reader<'a>) -> Result<Option<Box<Extensions<'a
             extension::ACK_TIMEOUT_MS => {
                 extensions.ack_timeout_ms = Some(Reader(value).int("ack timeout")?);
             }
-            extension::SETTLED => extensions.settled = true,
+            extension::SETTLED if value.is_empty() => extensions.settled = 1,
+            extension::SETTLED => extensions.settled = Reader(value).int("settled")?.max(1),
             extension::CURSOR => extensions.cursor = Some(value),
             extension::EARLIER => {
                 let mut value = Reader(value);

@@ -178,9 +178,15 @@ fn extensions(extensions: &Extensions<'_>, sink: &mut impl Sink) {
             sink.int(value);
         }
     }
-    if extensions.settled {
+    if extensions.settled > 0 {
+        let count = extensions.settled.min(varint::MAX_INT);
         sink.varint(extension::SETTLED);
-        sink.varint(0);
+        if count == 1 {
+            sink.varint(0);
+        } else {
+            sink.varint(varint::len(count) as u64);
+            sink.int(count);
+        }
     }
     if let Some(cursor) = extensions.cursor {
         sink.varint(extension::CURSOR);

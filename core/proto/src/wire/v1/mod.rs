@@ -125,7 +125,7 @@ mod welcome {
 /// Flags of `SUB` and numbers of its start.
 mod subscribe {
     pub(super) const AGAIN: u8 = 1;
-    pub(super) const EPOCH: u8 = 1 << 1;
+    pub(super) const EPOCH: u8 = 1 << 2;
     pub(super) const START_NEW: u8 = 0;
     pub(super) const START_LAST: u8 = 1;
     pub(super) const START_ALL: u8 = 2;
