@@ -7,8 +7,8 @@ use kps_proto::{
     ErrorKind,
     bus::{Attach, Bus, BusConfig, Output, PortId, PortKind, Principal},
     clock::Time,
-    options::{Limits, Timings},
-    session::{Backoff, Events, OutboxBounds, OutboxOverflow, Session, SessionConfig},
+    options::{Limits, OutboxOverflow, Timings},
+    session::{Backoff, Events, OutboxBounds, Session, SessionConfig},
     wire::frame::{AnswerFrame, Frame, Subscribe},
 };
 
@@ -502,6 +502,7 @@ impl Spy {
                                 status: kps_proto::message::RowStatus::NoHandler,
                                 error: None,
                                 data: None,
+                                retry_delay_ms: None,
                             };
                             bus.handle(now, self.port, &Frame::Answer(answer)).expect("its turn");
                         }

@@ -210,6 +210,7 @@ fn frame(json: &'static Value) -> Frame<'static> {
             status: status(&json["status"]),
             error: optional(&json["error"], |error| pair(error, text, text)),
             data: optional(&json["data"], |data| (content_type(data), payload(data))),
+            retry_delay_ms: optional(&json["retry_delay_ms"], int),
         }),
         "CANCEL" => Frame::Cancel { number: number("number") },
         "GAP" => Frame::Gap(GapFrame {

@@ -350,14 +350,16 @@ fn row() -> BoxedStrategy<Row<'static>> {
 fn answer() -> BoxedStrategy<AnswerFrame<'static>> {
     let status = select(&[RowStatus::Acked, RowStatus::Failed, RowStatus::NoHandler][..]);
     let data = option::of((content_type(), bytes()));
-    (int(), int(), any::<bool>(), status, option::of((text(), text())), data)
-        .prop_map(|(number, delivery, more, status, error, data)| AnswerFrame {
+    let retry = option::of(int());
+    (int(), int(), any::<bool>(), status, option::of((text(), text())), data, retry)
+        .prop_map(|(number, delivery, more, status, error, data, retry_delay_ms)| AnswerFrame {
             number,
             delivery,
             more,
             status,
             error,
             data,
+            retry_delay_ms,
         })
         .boxed()
 }

@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::event::Target;
+use crate::options::OutboxOverflow;
 
 /// What a session is made with.
 #[derive(Clone)]
@@ -72,28 +73,6 @@ pub struct OutboxBounds {
     pub hard_messages: usize,
     /// What becomes of a publish when it is full.
     pub overflow: OutboxOverflow,
-}
-
-/// What a publish does when the outbox is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OutboxOverflow {
-    /// It fails with `outbox_full`, and nothing is queued.
-    #[default]
-    Refuse,
-    /// The oldest messages that are not on their way make room for it: each fails with `outbox_full`,
-    /// and is named. It fails itself only if there are none.
-    DropOldest,
-}
-
-impl OutboxOverflow {
-    /// The one of this name: `refuse` or `drop_oldest`.
-    pub fn from_name(name: &str) -> Option<OutboxOverflow> {
-        match name {
-            "refuse" => Some(OutboxOverflow::Refuse),
-            "drop_oldest" => Some(OutboxOverflow::DropOldest),
-            _ => None,
-        }
-    }
 }
 
 impl Default for OutboxBounds {

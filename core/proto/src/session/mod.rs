@@ -58,7 +58,7 @@ use self::{
 };
 pub use self::{
     closing::CloseReport,
-    config::{Backoff, OutboxBounds, OutboxOverflow, SessionConfig},
+    config::{Backoff, OutboxBounds, SessionConfig},
     event::{Event, Events, Room, State, SubId, Target},
     ledger::{Counts, Ledger, PublishCounts, SubscriptionLedger},
     publish::{AckRequest, Destination, PublishOptions},
@@ -291,7 +291,7 @@ impl Session {
 
     /// Queues a message and returns its number: 1, 2, 3, …
     ///
-    /// With [`OutboxOverflow::DropOldest`] a full outbox drops the oldest messages not on their way,
+    /// With [`OutboxOverflow::DropOldest`](crate::options::OutboxOverflow::DropOldest) a full outbox drops the oldest messages not on their way,
     /// and [`Session::tick`], which is due at once then, tells of them.
     ///
     /// # Errors
@@ -424,6 +424,12 @@ impl Session {
     /// host need not keep it any more.
     pub fn released(&self) -> u64 {
         self.outbox.released()
+    }
+
+    /// Whether [`Session::tick`] has messages to name that a full outbox dropped.
+    #[inline]
+    pub fn has_dropped(&self) -> bool {
+        self.outbox.untold() > 0
     }
 
     /// Publishes that were given up though others before them are still kept, each told once: the host

@@ -14,7 +14,7 @@ use bytes::BytesMut;
 
 use super::{
     backlog::Backlog,
-    config::{OutboxBounds, OutboxOverflow},
+    config::OutboxBounds,
     event::Room,
     log::Log,
     marked::Marked,
@@ -26,7 +26,7 @@ use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
     message::{ContentType, ReceiptLevel},
-    options::Limits,
+    options::{Limits, OutboxOverflow},
     topic::{self, Pattern},
     wire::{
         Frames, encode_publish,

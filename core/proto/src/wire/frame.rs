@@ -406,6 +406,8 @@ pub struct AnswerFrame<'a> {
     pub error: Option<(&'a str, &'a str)>,
     /// What the handler returned.
     pub data: Option<(ContentType, &'a [u8])>,
+    /// Failed: when to hand a durable's message out again, in milliseconds.
+    pub retry_delay_ms: Option<u64>,
 }
 
 /// `GAP`.

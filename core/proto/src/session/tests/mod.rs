@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::*;
 use crate::{
     message::{Extras, GapReason, Payload},
+    options::OutboxOverflow,
     wire::{
         Frames,
         frame::{

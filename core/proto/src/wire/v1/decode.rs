@@ -349,7 +349,12 @@ fn answer<'a>(body: &mut Reader<'a>) -> Result<AnswerFrame<'a>, Fault> {
         other => return Err(unknown("status of an answer", other as u8)),
     };
     let (error, data) = outcome(flags, body)?;
-    Ok(AnswerFrame { number, delivery, more: flags & outcome::MORE != 0, status, error, data })
+    let retry_delay_ms = match flags & outcome::RETRY_DELAY {
+        0 => None,
+        _ => Some(body.int("retry delay")?),
+    };
+    let more = flags & outcome::MORE != 0;
+    Ok(AnswerFrame { number, delivery, more, status, error, data, retry_delay_ms })
 }
 
 type Outcome<'a> = (Option<(&'a str, &'a str)>, Option<(ContentType, &'a [u8])>);

@@ -8,7 +8,7 @@ use super::{
     subscribe, types, welcome,
 };
 use crate::{
-    message::{ContentType, RowStatus},
+    message::ContentType,
     options::Redelivery,
     wire::{
         frame::{
@@ -265,7 +265,8 @@ fn control(frame: &Frame<'_>, sink: &mut impl Sink) {
         Frame::Row(row) => {
             sink.int(row.number);
             sink.int(row.recipient.into());
-            outcome_flags(row.more, row.error.is_some(), row.data.is_some(), row.status, sink);
+            sink.byte(outcome_flags(row.more, row.error.is_some(), row.data.is_some(), false));
+            sink.byte(row.status as u8);
             sink.int(row.latency_us);
             outcome_parts(row.error, row.data, sink);
         }
@@ -273,8 +274,13 @@ fn control(frame: &Frame<'_>, sink: &mut impl Sink) {
             sink.int(answer.number);
             sink.int(answer.delivery);
             let (error, data) = (answer.error.is_some(), answer.data.is_some());
-            outcome_flags(answer.more, error, data, answer.status, sink);
+            let retry = answer.retry_delay_ms.is_some();
+            sink.byte(outcome_flags(answer.more, error, data, retry));
+            sink.byte(answer.status as u8);
             outcome_parts(answer.error, answer.data, sink);
+            if let Some(delay) = answer.retry_delay_ms {
+                sink.int(delay);
+            }
         }
         Frame::Cancel { number } => sink.int(*number),
         Frame::Gap(frame) => gap(frame, sink),
@@ -372,9 +378,11 @@ fn subscribe(frame: &Subscribe<'_>, sink: &mut impl Sink) {
     }
 }
 
-fn outcome_flags(more: bool, error: bool, data: bool, status: RowStatus, sink: &mut impl Sink) {
-    sink.byte(flag(more, outcome::MORE) | flag(error, outcome::ERROR) | flag(data, outcome::DATA));
-    sink.byte(status as u8);
+fn outcome_flags(more: bool, error: bool, data: bool, retry: bool) -> u8 {
+    flag(more, outcome::MORE)
+        | flag(error, outcome::ERROR)
+        | flag(data, outcome::DATA)
+        | flag(retry, outcome::RETRY_DELAY)
 }
 
 fn outcome_parts(

@@ -133,11 +133,12 @@ mod subscribe {
     pub(super) const START_TIME: u8 = 4;
 }
 
-/// Flags of `ROW` and `ANSWER`.
+/// Flags of `ROW` and `ANSWER`; the last one is `ANSWER`'s.
 mod outcome {
     pub(super) const MORE: u8 = 1;
     pub(super) const ERROR: u8 = 1 << 1;
     pub(super) const DATA: u8 = 1 << 2;
+    pub(super) const RETRY_DELAY: u8 = 1 << 3;
 }
 
 /// Flags of `GAP`.
