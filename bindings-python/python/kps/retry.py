@@ -11,6 +11,8 @@ class Retry(Exception):
     Without `delay` it comes as after any other error: after `retry_delay`, doubled with each failure. At most a day.
     """
 
+    delay: float | None
+
     def __init__(self, text: str = "to be handled again", *, delay: float | None = None) -> None:
         super().__init__(text)
         if delay is not None and not 0 <= delay <= _LONGEST:
