@@ -465,6 +465,11 @@ impl Outbox {
         self.backlog.asks(self.sent())
     }
 
+    /// What [`Outbox::sent`] is when the next message is to be sent: numbers to skip are no burst.
+    fn next_sent(&self) -> u64 {
+        self.next_skip().map_or(self.told, |skip| skip.last)
+    }
+
     /// When to call [`Outbox::tick`].
     pub(super) fn deadline(&self) -> Option<Time> {
         self.backlog.deadline()
@@ -472,7 +477,7 @@ impl Outbox {
 
     /// Goes on with the backlog if it is time.
     pub(super) fn tick(&mut self, now: Time) {
-        self.backlog.tick(now, self.sent(), &self.log);
+        self.backlog.tick(now, self.next_sent(), &self.log);
     }
 
     /// So many numbers more were sent on this connection.
@@ -618,7 +623,7 @@ impl Outbox {
             self.log.skip();
         }
         self.told = last;
-        self.backlog.begin(now, self.last(), self.sent(), &self.log);
+        self.backlog.begin(now, self.last(), self.next_sent(), &self.log);
         Ok(count)
     }
 
@@ -700,7 +705,7 @@ impl Outbox {
         if self.stored_topics.learn(&welcome.history) {
             self.sort_out();
         }
-        self.backlog.begin(now, self.last(), self.sent(), &self.log);
+        self.backlog.begin(now, self.last(), self.next_sent(), &self.log);
     }
 
     /// The server stores other topics than was thought.
