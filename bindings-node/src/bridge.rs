@@ -207,7 +207,8 @@ impl Bridge {
     #[napi]
     pub fn connect(&self, options: String) -> Result<u32> {
         let options: options::Connect = serde_json::from_str(&options).map_err(invalid)?;
-        let bridge = kps::Bridge::start(options.into()).map_err(thrown)?;
+        let options = options.try_into().map_err(thrown)?;
+        let bridge = kps::Bridge::start(options).map_err(thrown)?;
         Ok(self.shared.adopt(bridge))
     }
 

@@ -287,15 +287,21 @@ fn publish_now(call: &Call<'_, 6>) -> kps::Result<f64> {
     })
 }
 
-/// `answer(client, delivery, kind, payload | type, text)`.
+/// `answer(client, delivery, kind, payload | type, text, delay)`; `delay` in milliseconds, NaN: none.
 unsafe extern "C" fn answer_delivery(
     env: sys::napi_env,
     info: sys::napi_callback_info,
 ) -> sys::napi_value {
     // SAFETY: a callback of `functions`.
-    let call = unsafe { Call::<5>::new(env, info) };
+    let call = unsafe { Call::<6>::new(env, info) };
     let answer = match call.int(2) {
-        answer::FAILED => Answer::Failed(HandlerError { kind: call.text(3), text: call.text(4) }),
+        answer::FAILED => {
+            let error = HandlerError { kind: call.text(3), text: call.text(4) };
+            match call.float(5) {
+                delay if delay >= 0.0 => Answer::Retry(error, crate::options::millis(delay)),
+                _ => Answer::Failed(error),
+            }
+        }
         answer::NO_HANDLER => Answer::NoHandler,
         number => {
             let content_type = batch::content_type(number).unwrap_or(ContentType::Json);

@@ -24,6 +24,7 @@ pub(crate) fn client(ledger: &Ledger) -> Value {
         "published": published.total,
         "accepted": published.accepted,
         "refused": published.failed,
+        "dropped": published.dropped,
         "pending": published.pending,
         "abandoned": published.abandoned,
         "subscriptions": counts(&ledger.totals),

@@ -3,10 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use kps::{
-    ConnectOptions,
+    ConnectOptions, Error, ErrorKind, Result,
     message::{Extras, ReceiptLevel},
     net::{Ca, TlsOptions},
-    options::{Overflow, Redelivery, StartAt, SubscribeOptions},
+    options::{OutboxOverflow, Overflow, Redelivery, StartAt, SubscribeOptions},
 };
 use serde::Deserialize;
 
@@ -26,11 +26,14 @@ pub(crate) struct Connect {
     outbox: Option<PathBuf>,
     outbox_soft: Option<usize>,
     outbox_hard: Option<usize>,
+    outbox_overflow: Option<String>,
     ca: Option<String>,
 }
 
-impl From<Connect> for ConnectOptions {
-    fn from(given: Connect) -> Self {
+impl TryFrom<Connect> for ConnectOptions {
+    type Error = Error;
+
+    fn try_from(given: Connect) -> Result<Self> {
         let mut options = ConnectOptions::new(given.url);
         options.agent = concat!("kps-node/", env!("CARGO_PKG_VERSION")).into();
         options.id = given.id;
@@ -45,7 +48,14 @@ impl From<Connect> for ConnectOptions {
         options.outbox = given.outbox;
         set(&mut options.outbox_soft, given.outbox_soft);
         set(&mut options.outbox_hard, given.outbox_hard);
-        options
+        if let Some(name) = given.outbox_overflow {
+            options.outbox_overflow = OutboxOverflow::from_name(&name).ok_or_else(|| {
+                let message =
+                    format!("outboxOverflow is {name:?}; it is one of refuse, drop_oldest");
+                Error::new(ErrorKind::InvalidArgument, message)
+            })?;
+        }
+        Ok(options)
     }
 }
 

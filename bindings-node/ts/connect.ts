@@ -18,6 +18,7 @@ const CONNECT = {
   outbox: "string",
   outboxSoft: "number",
   outboxHard: "number",
+  outboxOverflow: "string",
   ca: "string",
   bigints: "boolean",
 } as const;

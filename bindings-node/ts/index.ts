@@ -8,6 +8,7 @@ export { Client } from "./client";
 export type { ClientEvents } from "./client-events";
 export { connect } from "./connect";
 export { type ErrorCode, KpsError } from "./errors";
+export { Retry } from "./retry";
 export type { KpsCallback, KpsClientOptions, KpsDirect, KpsFrame, KpsRow } from "./kps";
 export { Gap, Message, Resumed } from "./message";
 export { type KpsServer, NewServer } from "./kps-server";

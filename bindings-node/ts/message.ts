@@ -1,4 +1,5 @@
 import { inspect, types } from "node:util";
+import { Retry, retryDelay } from "./retry";
 import { readData } from "./row";
 import { type Batch, Flag, Float, Int } from "./slab";
 import type { Subscription } from "./subscription";
@@ -130,12 +131,16 @@ export class Message<T = unknown> {
     this.answer = Answer.Given;
   }
 
-  /** Answers an iterated message with an error, once. */
-  fail(error: unknown): void {
+  /**
+   * Answers an iterated message with an error, once. A durable's comes again after `delay` milliseconds if they are
+   * given, at most a day, else after its `retryDelay`.
+   */
+  fail(error: unknown, options: { delay?: number | null } = {}): void {
     if (!this._wanted) return;
+    const delay = retryDelay(options.delay ?? (error instanceof Retry ? error.delay : null));
     this.answer = Answer.Given;
     const [type, text] = types.isNativeError(error) ? [error.name, error.message] : ["Error", String(error)];
-    this.subscription._client._outbound.failed(this._delivery, type, text);
+    this.subscription._client._outbound.failed(this._delivery, type, text, delay);
   }
 
   /** Nobody handles it. @internal */

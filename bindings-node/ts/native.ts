@@ -16,7 +16,7 @@ export interface Hot {
     timeout?: number,
     options?: string,
   ): number;
-  answer(client: number, delivery: number, kind: number, payload?: string | Uint8Array, text?: string): void;
+  answer(client: number, delivery: number, kind: number, payload?: string | Uint8Array, text?: string, delay?: number): void;
   consumed(client: number, sub: number, count: number): void;
   flush(client: number): void;
   drain(slab: Buffer, head: number, tail: number, fresh: 0 | 1, news: unknown[]): number;

@@ -71,9 +71,9 @@ export class Outbound {
     native(() => this.hot.answer(this.client, delivery, contentType(value), payload));
   }
 
-  failed(delivery: number, type: string, text: string): void {
+  failed(delivery: number, type: string, text: string, delay: number | null): void {
     this.touch();
-    native(() => this.hot.answer(this.client, delivery, Answer.Failed, type, text));
+    native(() => this.hot.answer(this.client, delivery, Answer.Failed, type, text, delay ?? NaN));
   }
 
   unhandled(delivery: number): void {

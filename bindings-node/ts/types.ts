@@ -16,6 +16,9 @@ export type RowStatus = "acked" | "failed" | "no_handler" | "disconnected" | "dr
 /** How far a published message has come. */
 export type ReceiptLevel = "queued" | "queued_on_disk" | "accepted" | "stored" | "replicated";
 
+/** What `publish` does when the outbox is full. */
+export type OutboxOverflow = "refuse" | "drop_oldest";
+
 /** Why messages are missing. */
 export type GapReason = "overflow" | "slow_consumer" | "session_expired" | "new_epoch" | "history_expired" | "expired";
 
@@ -53,8 +56,14 @@ export interface ConnectOptions {
   outbox?: string | null;
   /** Bytes in the outbox above which awaited receipts wait for room. */
   outboxSoft?: number | null;
-  /** Bytes in the outbox above which `publish` throws `outbox_full`. */
+  /** Bytes in the outbox above which it is full. */
   outboxHard?: number | null;
+  /**
+   * What `publish` does when the outbox is full: it throws `outbox_full`, or the oldest messages that are not on their way
+   * make room, each named by `publish_failed`.
+   * @default "refuse"
+   */
+  outboxOverflow?: OutboxOverflow;
   /** Trusted instead of the system's roots: a PEM file, or PEM text. */
   ca?: string | null;
   /**
@@ -178,6 +187,7 @@ export interface ClientLedger {
   published: number;
   accepted: number;
   refused: number;
+  dropped: number;
   pending: number;
   abandoned: number;
   subscriptions: SubscriptionLedger;

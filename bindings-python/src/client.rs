@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use kps::{
     AckRequest, Bridge, ConnectOptions, ErrorKind, PublishOptions, Target, To,
     net::{Ca, TlsOptions},
-    options::{Overflow, SubscribeOptions},
+    options::{OutboxOverflow, Overflow, SubscribeOptions},
     runtime,
 };
 use parking_lot::RwLock;
@@ -84,7 +84,7 @@ impl Client {
     #[allow(clippy::too_many_arguments)]
     #[pyo3(signature = (url, *, id = None, token = None, namespace = None, timeout = None, reconnect = None,
         reconnect_min = None, reconnect_max = None, outbox = None, outbox_soft = None, outbox_hard = None,
-        ca = None))]
+        outbox_overflow = None, ca = None))]
     fn _start(
         &self,
         py: Python<'_>,
@@ -99,6 +99,7 @@ impl Client {
         outbox: Option<PathBuf>,
         outbox_soft: Option<&Bound<'_, PyAny>>,
         outbox_hard: Option<&Bound<'_, PyAny>>,
+        outbox_overflow: Option<&Bound<'_, PyAny>>,
         ca: Option<PathBuf>,
     ) -> PyResult<()> {
         let host = Host::current(py)?;
@@ -117,6 +118,13 @@ impl Client {
         options.outbox = outbox;
         set(&mut options.outbox_soft, outbox_soft, |value| bytes(value, "outbox_soft"))?;
         set(&mut options.outbox_hard, outbox_hard, |value| bytes(value, "outbox_hard"))?;
+        set(&mut options.outbox_overflow, outbox_overflow, |value| {
+            let name = text(value, "outbox_overflow")?;
+            OutboxOverflow::from_name(name).ok_or_else(|| {
+                let known = "it is one of refuse, drop_oldest";
+                invalid(py, format!("outbox_overflow is {name:?}; {known}"))
+            })
+        })?;
         options.tls = TlsOptions { ca: ca.map(Ca::File), ..TlsOptions::default() };
         let shared = Shared::new(Bridge::start(options).or_raise(py)?);
         shared.set_home(&host);

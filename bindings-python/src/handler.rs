@@ -7,7 +7,7 @@ use pyo3::{exceptions::PyException, ffi, prelude::*};
 
 use crate::{
     host::Host,
-    message::{Message, Reply, handler_error},
+    message::{Message, Reply, asked_delay, handler_error},
     subscription::{Entry, Sub},
     worker::Worker,
 };
@@ -98,7 +98,8 @@ impl Sub {
         let reply = message.get().reply();
         if let Some(reply) = reply {
             // As above.
-            let _ = reply.failed(py, handler_error(&error, py));
+            let delay = asked_delay(error.value(py)).unwrap_or(None);
+            let _ = reply.failed_for(py, handler_error(&error, py), delay);
         }
         self.shared.handler_failed(py, host, &error, message, reply.is_some());
         let program_ends =

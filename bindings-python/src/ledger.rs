@@ -26,6 +26,7 @@ pub(crate) fn client<'py>(py: Python<'py>, ledger: &Ledger) -> PyResult<Bound<'p
     dict.set_item("published", ledger.published.total)?;
     dict.set_item("accepted", ledger.published.accepted)?;
     dict.set_item("refused", ledger.published.failed)?;
+    dict.set_item("dropped", ledger.published.dropped)?;
     dict.set_item("pending", ledger.published.pending)?;
     dict.set_item("abandoned", ledger.published.abandoned)?;
     dict.set_item("subscriptions", counts(py, &ledger.totals)?)?;

@@ -5,16 +5,21 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use kps::message::{Answer, HandlerError, Message as CoreMessage, Payload, Sender};
+use kps::{
+    message::{Answer, HandlerError, Message as CoreMessage, Payload, Sender},
+    options::MAX_RETRY_DELAY,
+};
 use pyo3::{
     prelude::*,
-    types::{PyBytes, PyDict},
+    sync::PyOnceLock,
+    types::{PyBytes, PyDict, PyType},
 };
 
 use crate::{
+    arguments::{invalid, seconds},
     errors::{self, OrRaise},
     payload,
     shared::Shared,
@@ -158,8 +163,14 @@ impl Message {
     }
 
     /// Answers that it went wrong: with an exception, or with a text.
-    fn fail(&self, error: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// A durable's message comes again after `delay` seconds if they are given.
+    #[pyo3(signature = (error, *, delay = None))]
+    fn fail(&self, error: &Bound<'_, PyAny>, delay: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let py = error.py();
+        let delay = match delay.filter(|delay| !delay.is_none()) {
+            Some(delay) => Some(retry_delay(delay)?),
+            None => asked_delay(error)?,
+        };
         let error = if let Ok(text) = error.extract::<String>() {
             HandlerError { kind: String::new(), text }
         } else if error.is_instance_of::<pyo3::exceptions::PyBaseException>() {
@@ -168,7 +179,7 @@ impl Message {
             return Err(errors::wrong_type("error", "an exception or str", error));
         };
         match &self.reply {
-            Some(reply) => reply.failed(py, error),
+            Some(reply) => reply.failed_for(py, error, delay),
             None => Ok(()),
         }
     }
@@ -209,6 +220,19 @@ impl Reply {
         self.give(py, Answer::Failed(error))
     }
 
+    /// It failed, and is wanted again after `delay` if that was said.
+    pub(crate) fn failed_for(
+        &self,
+        py: Python<'_>,
+        error: HandlerError,
+        delay: Option<Duration>,
+    ) -> PyResult<()> {
+        match delay {
+            Some(delay) => self.give(py, Answer::Retry(error, delay)),
+            None => self.failed(py, error),
+        }
+    }
+
     /// What a handler returned, or that it cannot be sent.
     pub(crate) fn returned(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
         if self.given.load(Ordering::Relaxed) {
@@ -230,6 +254,26 @@ impl Reply {
         }
         self.shared.send(py, |link, hint| link.answer(self.delivery, answer, hint)).or_raise(py)
     }
+}
+
+/// A delay as a durable takes it.
+fn retry_delay(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    let delay = seconds(value, "delay")?;
+    if delay > MAX_RETRY_DELAY {
+        let message = format!("delay is {} s; it is at most a day", delay.as_secs());
+        return Err(invalid(value.py(), message));
+    }
+    Ok(delay)
+}
+
+/// The delay that `kps.Retry` carries.
+pub(crate) fn asked_delay(error: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+    static RETRY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    if !error.is_instance(RETRY.import(error.py(), "kps.retry", "Retry")?)? {
+        return Ok(None);
+    }
+    let delay = error.getattr("delay")?;
+    if delay.is_none() { Ok(None) } else { retry_delay(&delay).map(Some) }
 }
 
 /// An exception as a row carries it.

@@ -243,6 +243,7 @@ class World {
       log(message);
       if (behaviour === "never") await new Promise(() => {});
       if ("hold" in behaviour) await this.gate(behaviour.hold).hold();
+      if ("retry" in behaviour) throw new kps.Retry({ delay: behaviour.retry * 1000 });
       if ("raise" in behaviour) throw new TypeError(behaviour.raise);
       return decode(behaviour.return);
     };
@@ -320,7 +321,9 @@ class World {
     expectMatch(step.message ?? {}, value);
     this.remember(step, value);
     if (step.then && "respond" in step.then) value.respond(decode(step.then.respond));
-    if (step.then && "fail" in step.then) value.fail(new TypeError(step.then.fail));
+    if (step.then && "fail" in step.then) {
+      value.fail(new TypeError(step.then.fail), { delay: "delay" in step.then ? step.then.delay * 1000 : null });
+    }
   }
 
   async nextMany(step) {

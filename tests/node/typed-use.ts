@@ -8,7 +8,7 @@ import * as kps from "kps";
 export async function connecting(): Promise<void> {
   const client: Client = await connect("ws://127.0.0.1:9313", {
     id: "a", token: "t", namespace: "n", timeout: 1000, wait: true, reconnect: true, reconnectMin: 100,
-    reconnectMax: 5000, outboxSoft: 1, outboxHard: 2, ca: "ca.pem", bigints: true,
+    reconnectMax: 5000, outboxSoft: 1, outboxHard: 2, outboxOverflow: "drop_oldest", ca: "ca.pem", bigints: true,
   });
   const state: State = client.state;
   console.log(state, client.id, client.url);

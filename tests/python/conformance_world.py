@@ -212,6 +212,8 @@ class World:
                 await asyncio.Event().wait()
             if "hold" in behaviour:
                 await self.hold(behaviour["hold"])
+            if "retry" in behaviour:
+                raise kps.Retry(delay=behaviour["retry"])
             if "raise" in behaviour:
                 raise ValueError(behaviour["raise"])
             return decode(behaviour.get("return"))
@@ -284,7 +286,7 @@ class World:
         if "respond" in then:
             item.respond(decode(then["respond"]))
         if "fail" in then:
-            item.fail(ValueError(then["fail"]))
+            item.fail(ValueError(then["fail"]), delay=then.get("delay"))
 
     async def next_many(self, step: Step) -> None:
         seen: list[int] = []

@@ -15,7 +15,7 @@ else:
 async def connecting() -> None:
     client = await kps.connect(
         "ws://127.0.0.1:9313", id="a", token="t", namespace="n", timeout=1, wait=True, reconnect=True,
-        reconnect_min=0.1, reconnect_max=5.0, outbox_soft=1, outbox_hard=2, ca="ca.pem",
+        reconnect_min=0.1, reconnect_max=5.0, outbox_soft=1, outbox_hard=2, outbox_overflow="drop_oldest", ca="ca.pem",
     )  # fmt: skip
     assert_type(client, kps.Client)
     assert_type(client.id, str)

@@ -1,39 +1,32 @@
 //! History and durable subscriptions: publishers, readers and workers, a broker that dies now and then
-//! and finds again what its disk had committed.
+//! and finds again what its disk had committed; or an empty disk, or an older copy; and another time.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use kps_proto::{
     ErrorKind,
     bus::{Bus, BusConfig, HistoryConfig, Notice},
     clock::Time,
-    history::{HistoryRule, Write},
-    message::{Answer, ContentType, Extras, HandlerError, Message, Payload, ReceiptLevel},
-    options::{Limits, Overflow, Redelivery, StartAt, SubscribeOptions, Timings},
-    session::{
-        Backoff, Destination, Event, Events, PublishOptions, Session, SessionConfig, State, SubId,
-        Target,
-    },
+    history::{HistoryRule, Record, Write},
+    options::{Limits, Timings},
+    session::{Events, State},
     topic::Pattern,
 };
 
 use crate::{
+    clock::jump,
+    fates::Fates,
     link::Link,
+    program::{Program, Role},
     random::Dice,
     server::{Peer, fatal},
     shelf::Shelf,
-    truth::{Token, payload, token},
+    truth::{Token, token},
 };
 
 /// Virtual time in which everything must settle once there is no more trouble.
 const SETTLE: Duration = Duration::from_secs(900);
-
-const TOPICS: [&str; 4] = ["h.a", "h.b", "h.c.d", "plain"];
 
 pub(crate) struct World {
     dice: Dice,
@@ -44,8 +37,7 @@ pub(crate) struct World {
     programs: Vec<Program>,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
-    /// Every publish to a topic with history, and whether its publisher heard that it is stored.
-    published: BTreeMap<Token, bool>,
+    fates: Fates,
     trace: u64,
 }
 
@@ -53,23 +45,6 @@ struct Connection {
     client: usize,
     link: Link,
     peer: Peer,
-}
-
-/// A client and what it does: publishes, or reads all there is, or works for the durable.
-struct Program {
-    index: usize,
-    session: Session,
-    role: Role,
-    mailbox: VecDeque<(SubId, Message, Option<u64>)>,
-    next_message: Option<Time>,
-    pace: u64,
-    wants: usize,
-}
-
-enum Role {
-    Publisher { left: u64, number: u64, waits: BTreeSet<u64>, at: Time },
-    Reader { seen: HashMap<Token, u32>, last: HashMap<(usize, Arc<str>), u64>, gaps: usize },
-    Worker { done: BTreeMap<Token, u32>, fails: u64 },
 }
 
 impl World {
@@ -95,7 +70,7 @@ impl World {
                 ..Timings::default()
             },
             epoch: 1,
-            time_base_ms: 1_000_000,
+            time_base_ms: 10_000_000_000,
             history: HistoryConfig {
                 rules: Arc::new(rules),
                 on_disk: true,
@@ -120,10 +95,10 @@ impl World {
             programs,
             connections: BTreeMap::new(),
             next_connection: 0,
-            published: BTreeMap::new(),
+            fates: Fates::default(),
             trace: 0,
         };
-        world.shelf.reopen(Time::ZERO, 1);
+        world.shelf.reopen(Time::ZERO, 1, world.config.time_base_ms);
         world
     }
 
@@ -153,9 +128,11 @@ impl World {
         let short = Duration::from_micros(self.dice.below(5_000));
         let long = Duration::from_micros(self.dice.below(5_000_000));
         let any = self.dice.below(self.connections.len() as u64) as usize;
-        let choice = self.dice.below(8);
-        if choice == 7 {
-            return self.restart_broker();
+        let choice = self.dice.below(9);
+        match choice {
+            7 => return self.restart_broker(),
+            8 => return self.shelf.back_up(),
+            _ => {}
         }
         if let Some(program) = self.programs.get_mut(any) {
             program.pace = *self.dice.pick(&[50, 50, 5_000, 200_000]);
@@ -171,16 +148,41 @@ impl World {
         }
     }
 
-    /// The broker is killed: what its disk had not committed is gone, and so are all sessions.
+    /// The broker is killed: what its disk had not committed is gone, and so are all sessions. Now and
+    /// then what was committed is, too, and the clock is set.
     fn restart_broker(&mut self) {
         for connection in self.connections.values_mut() {
             connection.link.cut(self.now, Duration::ZERO, Duration::ZERO);
             connection.link.server_learns = None;
             connection.peer.port = None;
         }
+        self.shelf.commit(self.now);
+        match self.dice.below(10) {
+            0 => {
+                let lost = self.shelf.lose();
+                self.swap_disk(&lost, 0);
+            }
+            1 => {
+                if let Some((lost, epoch)) = self.shelf.put_back() {
+                    self.swap_disk(&lost, epoch.expect("it is in use from the start"));
+                }
+            }
+            _ => {}
+        }
         self.config.epoch += 1;
-        self.config.history.recovered = self.shelf.reopen(self.now, self.config.epoch);
+        self.config.time_base_ms = jump(self.config.time_base_ms, &mut self.dice);
+        let (epoch, time_base_ms) = (self.config.epoch, self.config.time_base_ms);
+        self.config.history.recovered = self.shelf.reopen(self.now, epoch, time_base_ms);
         self.bus = Bus::new(self.config.clone());
+    }
+
+    /// The disk knows nothing of the runs after `epoch`: whoever was there in one is to be told.
+    fn swap_disk(&mut self, lost: &[Record], epoch: u64) {
+        self.fates.swaps += 1;
+        self.fates.gone.extend(lost.iter().map(|record| token(&record.payload.bytes)));
+        for program in &mut self.programs {
+            program.disk_swapped(epoch);
+        }
     }
 
     fn unsettled(&self) -> Option<String> {
@@ -189,19 +191,22 @@ impl World {
             if state != State::Connected {
                 return Some(format!("c{} is {state:?}", program.index));
             }
-            if !program.mailbox.is_empty() || program.wants > 0 {
-                return Some(format!("c{} has messages to handle", program.index));
+            if let Some(problem) = program.unsettled() {
+                return Some(format!("c{} {problem}", program.index));
             }
-            match &program.role {
-                Role::Publisher { left, waits, .. } if *left > 0 || !waits.is_empty() => {
-                    return Some(format!("c{} has {left} left and waits {waits:?}", program.index));
-                }
-                Role::Reader { seen, .. } => {
-                    if let Some(missing) = self.published.keys().find(|t| !seen.contains_key(t)) {
-                        return Some(format!("c{} misses {missing:?}", program.index));
+            if let Role::Reader { seen, expired, .. } = &program.role {
+                let missing = self.fates.published.iter().filter(|token| !seen.contains_key(token));
+                let mut mortal = 0;
+                for token in missing.filter(|token| self.is_kept(**token)) {
+                    if !self.fates.mortal.contains(token) {
+                        return Some(format!("c{} misses {token:?}", program.index));
                     }
+                    mortal += 1;
                 }
-                _ => {}
+                if mortal > *expired {
+                    let index = program.index;
+                    return Some(format!("c{index} misses {mortal} that expired, not {expired}"));
+                }
             }
         }
         let done = |token: &Token| {
@@ -209,34 +214,44 @@ impl World {
                 matches!(&program.role, Role::Worker { done, .. } if done.contains_key(token))
             }) || self.is_dead(*token)
         };
-        self.published
-            .keys()
-            .find(|token| !done(token))
-            .map(|token| format!("{token:?} is not done"))
+        if self.bus.uncommitted() > 0 {
+            return Some("the disk is not done".into());
+        }
+        let mut immortal = self.fates.published.difference(&self.fates.mortal);
+        let open = immortal.find(|token| !done(token) && self.is_kept(**token));
+        open.map(|token| format!("{token:?} is not done"))
+    }
+
+    /// Whether the disk must have it: it was not lost, or was sent again since.
+    fn is_kept(&self, wanted: Token) -> bool {
+        !self.fates.gone.contains(&wanted)
+            || self.shelf.records().iter().any(|record| {
+                record.topic.starts_with("h.") && token(&record.payload.bytes) == wanted
+            })
     }
 
     fn is_dead(&self, wanted: Token) -> bool {
-        self.shelf.records.iter().any(|record| {
+        self.shelf.records().iter().any(|record| {
             record.topic.starts_with("kps.dead.") && token(&record.payload.bytes) == wanted
         })
     }
 
     fn check(&self) {
         let mut stored: BTreeMap<Token, usize> = BTreeMap::new();
-        for record in self.shelf.records.iter().filter(|record| record.topic.starts_with("h.")) {
+        for record in self.shelf.records().iter().filter(|record| record.topic.starts_with("h.")) {
             *stored.entry(token(&record.payload.bytes)).or_default() += 1;
         }
         for (token, count) in &stored {
             assert_eq!(*count, 1, "{token:?} is stored {count} times");
         }
-        assert!(self.published.keys().all(|token| stored.contains_key(token)));
-        assert_eq!(stored.len(), self.published.len());
-        assert!(self.bus.ledger().is_balanced(), "{:?}", self.bus.ledger());
-        for program in &self.programs {
-            if let Role::Reader { gaps, .. } = program.role {
-                assert_eq!(gaps, 0, "c{} was told of gaps in what is kept", program.index);
-            }
+        for token in &self.fates.published {
+            let is_lost = self.fates.gone.contains(token);
+            assert!(is_lost || stored.contains_key(token), "{token:?} is not stored");
         }
+        for token in stored.keys().filter(|token| !self.fates.published.contains(token)) {
+            assert!(self.fates.dropped.contains(token), "{token:?} was not published");
+        }
+        assert!(self.bus.ledger().is_balanced(), "{:?}", self.bus.ledger());
     }
 
     fn run_until(&mut self, end: Time, done: impl Fn(&World) -> bool) {
@@ -392,8 +407,8 @@ impl World {
                 connection.link.client_learns = None;
             }
         }
-        program.take(events, &mut self.published);
-        program.act(self.now, &mut self.dice, &mut self.published);
+        program.take(events, self.config.epoch, &mut self.fates);
+        program.act(self.now, &mut self.dice, &mut self.fates);
         if program.session.should_connect(self.now) {
             program.session.connected(self.now);
             let connection = Connection {
@@ -414,180 +429,6 @@ impl World {
                 return;
             }
             connection.link.up.send(self.now, out.freeze());
-        }
-    }
-}
-
-impl Program {
-    fn new(index: usize, role: u64, dice: &mut Dice) -> Program {
-        let config = SessionConfig {
-            id: Some(format!("c{index}")),
-            backoff: Backoff {
-                reconnect: true,
-                min: Duration::from_millis(20),
-                max: Duration::from_millis(500),
-            },
-            ..SessionConfig::default()
-        };
-        let mut session = Session::new(config, dice.next());
-        let capacity = *dice.pick(&[None, Some(3), Some(40)]);
-        let mut subscribe = |options| {
-            session.subscribe(Target(0), "h.>", options).expect("a good pattern");
-        };
-        let role = match role {
-            0 => Role::Publisher {
-                left: dice.between(5, 120),
-                number: 0,
-                waits: BTreeSet::new(),
-                at: Time::ZERO,
-            },
-            1 => {
-                let start = StartAt::All;
-                let overflow = *dice.pick(&[Overflow::Block, Overflow::Spill]);
-                subscribe(SubscribeOptions {
-                    start,
-                    capacity,
-                    overflow,
-                    ..SubscribeOptions::default()
-                });
-                Role::Reader { seen: HashMap::new(), last: HashMap::new(), gaps: 0 }
-            }
-            _ => {
-                subscribe(SubscribeOptions {
-                    start: StartAt::All,
-                    capacity,
-                    durable: Some("work".into()),
-                    redelivery: Redelivery {
-                        ack_wait: Duration::from_secs(2),
-                        retry_delay: Duration::from_millis(100),
-                        max_attempts: 4,
-                    },
-                    ..SubscribeOptions::default()
-                });
-                Role::Worker { done: BTreeMap::new(), fails: *dice.pick(&[0, 10, 60]) }
-            }
-        };
-        Program {
-            index,
-            session,
-            role,
-            mailbox: VecDeque::new(),
-            next_message: None,
-            pace: 50,
-            wants: 0,
-        }
-    }
-
-    fn deadline(&self) -> Option<Time> {
-        let publish = match &self.role {
-            Role::Publisher { left: 1.., at, .. } => Some(*at),
-            _ => None,
-        };
-        self.next_message.into_iter().chain(publish).min()
-    }
-
-    fn take(&mut self, events: Events, published: &mut BTreeMap<Token, bool>) {
-        for (_, event) in events {
-            match (event, &mut self.role) {
-                (Event::Message { sub, message, delivery, .. }, _) => {
-                    self.mailbox.push_back((sub, message, delivery));
-                }
-                (Event::Gap { sub, gap }, Role::Reader { gaps, .. }) if sub != SubId::DIRECT => {
-                    panic!("c{}: {gap:?} after {gaps} gaps", self.index);
-                }
-                (Event::Receipt { number, level }, Role::Publisher { waits, .. }) => {
-                    assert_eq!(level, ReceiptLevel::Stored);
-                    assert!(waits.remove(&number), "nobody waits for it");
-                    published.insert((self.index, number), true);
-                }
-                (Event::PublishFailed { number, error, .. }, Role::Publisher { .. }) => {
-                    panic!("c{} {number}: {error}", self.index);
-                }
-                (
-                    Event::SubscribeFailed { error, .. } | Event::SubscriptionClosed { error, .. },
-                    _,
-                ) => {
-                    panic!("c{}: {error}", self.index);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn act(&mut self, now: Time, dice: &mut Dice, published: &mut BTreeMap<Token, bool>) {
-        if self.next_message.is_some_and(|at| at <= now) {
-            self.next_message = None;
-            if let Some((sub, message, delivery)) = self.mailbox.pop_front() {
-                self.session.consumed(sub, 1);
-                self.handle(message, delivery, dice);
-            }
-        }
-        if self.next_message.is_none() && !self.mailbox.is_empty() {
-            self.next_message = Some(now + Duration::from_micros(dice.below(2 * self.pace + 1)));
-        }
-        self.publish(now, dice, published);
-    }
-
-    fn publish(&mut self, now: Time, dice: &mut Dice, published: &mut BTreeMap<Token, bool>) {
-        let Role::Publisher { left, number, waits, at } = &mut self.role else { return };
-        if *left == 0 || *at > now {
-            return;
-        }
-        *at = now + Duration::from_micros(dice.below(*dice.clone().pick(&[100, 20_000, 300_000])));
-        *left -= 1;
-        let topic = *dice.pick(&TOPICS);
-        let token = (self.index, *number + 1);
-        let own = Extras { id: Some(format!("own-{token:?}")), ..Extras::default() };
-        let kept = topic != "plain";
-        let options = PublishOptions {
-            extras: dice.chance(10).then_some(&own),
-            receipt: (kept && dice.chance(50)).then_some(ReceiptLevel::Stored),
-            target: Target(0),
-            ..PublishOptions::default()
-        };
-        let text = payload(token, 20);
-        let to = Destination::Topic(topic);
-        *number = self.session.publish(now, to, ContentType::Text, &text, &options).expect("room");
-        assert_eq!(*number, token.1);
-        if kept {
-            published.insert(token, false);
-        }
-        if options.receipt.is_some() {
-            waits.insert(*number);
-        }
-    }
-
-    fn handle(&mut self, message: Message, delivery: Option<u64>, dice: &mut Dice) {
-        let token = token(&message.payload.bytes);
-        match &mut self.role {
-            Role::Publisher { .. } => {}
-            Role::Reader { seen, last, .. } => {
-                let times = seen.entry(token).or_default();
-                *times += 1;
-                assert!(*times == 1 || message.maybe_duplicate, "{token:?} came {times} times");
-                if !message.maybe_duplicate {
-                    let last = last.entry((token.0, message.topic.clone())).or_default();
-                    assert!(token.1 > *last, "{token:?} came after {last}");
-                    *last = token.1;
-                }
-            }
-            Role::Worker { done, fails } => {
-                let delivery = delivery.expect("a durable waits for an answer");
-                if dice.chance(*fails) {
-                    let error = HandlerError { kind: "Oops".into(), text: "not now".into() };
-                    self.session.answer(delivery, &Answer::Failed(error)).ok();
-                } else if self
-                    .session
-                    .answer(delivery, &Answer::Acked(Payload::json("null")))
-                    .is_ok()
-                {
-                    *done.entry(token).or_default() += 1;
-                    assert!(
-                        done[&token] == 1 || message.attempt > 1 || message.maybe_duplicate,
-                        "{token:?} was handled again and not marked"
-                    );
-                }
-            }
         }
     }
 }

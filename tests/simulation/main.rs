@@ -1,15 +1,18 @@
 //! Clients and a broker on a bad network, in virtual time.
 //!
 //! Each seed is one run: a few clients subscribe, publish, answer and dawdle at random, while
-//! links stall, are cut between any two bytes' messages, and brokers restart. At the end the
-//! network heals, everything must settle, and what each side says must be what happened.
+//! links stall, are cut between any two bytes' messages, outboxes fill, and brokers restart: with their
+//! disk, without it, with an older copy of it, by a clock that was set. At the end the network heals, everything must settle, and what each side says must be what happened.
 //!
 //! `KPS_SEED=123 cargo test -p kps-proto --test simulation` runs one seed, with `KPS_TRACE=1` it
 //! prints every frame; `KPS_SEEDS=10000 …` runs that many.
 
 mod app;
+mod clock;
+mod fates;
 mod kept;
 mod link;
+mod program;
 mod random;
 mod server;
 mod shelf;

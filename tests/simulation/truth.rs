@@ -29,7 +29,10 @@ pub(crate) fn token(payload: &[u8]) -> Token {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Open,
-    Failed(String),
+    /// `perhaps`: it may have been accepted all the same, and its publisher was told so.
+    Failed {
+        perhaps: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -145,7 +148,7 @@ impl Truth {
                 Outcome::Open if watched && !record.may_expire => {
                     assert!(!record.accepted.is_empty(), "{token:?} is lost: {record:?}");
                 }
-                Outcome::Failed(_) if record.accepted.contains(&false) => {
+                Outcome::Failed { perhaps: false } if record.accepted.contains(&false) => {
                     // Accepted by a broker that was lost, and refused by the next.
                     assert!(self.losses > 0, "{token:?} was refused and accepted: {record:?}");
                 }

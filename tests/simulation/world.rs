@@ -7,13 +7,14 @@ use kps_proto::{
     ErrorKind,
     bus::{Attach, Bus, BusConfig, Output, PortId, PortKind, Principal},
     clock::Time,
-    options::{Limits, Timings},
+    options::{Limits, OutboxOverflow, Timings},
     session::{Backoff, Events, OutboxBounds, Session, SessionConfig},
     wire::frame::{AnswerFrame, Frame, Subscribe},
 };
 
 use crate::{
     app::App,
+    clock::jump,
     link::Link,
     random::Dice,
     server::{Peer, Told, fatal},
@@ -22,6 +23,9 @@ use crate::{
 
 /// Virtual time in which everything must settle once the network is well.
 const SETTLE: Duration = Duration::from_secs(600);
+
+pub(crate) const OUTBOX_OVERFLOWS: [OutboxOverflow; 2] =
+    [OutboxOverflow::Refuse, OutboxOverflow::DropOldest];
 
 pub(crate) struct World {
     dice: Dice,
@@ -69,7 +73,8 @@ impl World {
                     outbox: OutboxBounds {
                         soft_bytes,
                         hard_bytes: 4 * soft_bytes,
-                        ..OutboxBounds::default()
+                        hard_messages: *dice.pick(&[1 << 19, 1 << 19, 40, 3]),
+                        overflow: *dice.pick(&OUTBOX_OVERFLOWS),
                     },
                     backoff: Backoff {
                         reconnect: true,
@@ -154,6 +159,7 @@ impl World {
             connection.link.server_learns = None;
         }
         self.config.epoch += 1;
+        self.config.time_base_ms = jump(self.config.time_base_ms, &mut self.dice);
         self.bus = Bus::new(self.config.clone());
         self.spy = Spy::attach(&mut self.bus, self.now);
         self.truth.restart();
@@ -496,6 +502,7 @@ impl Spy {
                                 status: kps_proto::message::RowStatus::NoHandler,
                                 error: None,
                                 data: None,
+                                retry_delay_ms: None,
                             };
                             bus.handle(now, self.port, &Frame::Answer(answer)).expect("its turn");
                         }
@@ -537,7 +544,7 @@ fn config(dice: &mut Dice, epoch: u64) -> BusConfig {
             ..Timings::default()
         },
         epoch,
-        time_base_ms: 1_000_000,
+        time_base_ms: 10_000_000_000,
         ..BusConfig::default()
     }
 }

@@ -53,6 +53,8 @@ from .errors import (
 )
 from .server import NewServer, Server
 
+from .retry import Retry
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .classic import ClientSubscriber as ClientSubscriber
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
         ClientLedger,
         ContentType,
         GapReason,
+        OutboxOverflow,
         Overflow,
         ReceiptLevel,
         RowStatus,
@@ -102,6 +105,7 @@ __all__ = [
     "NotFoundError",
     "NotRegisteredError",
     "OutboxFullError",
+    "OutboxOverflow",
     "Overflow",
     "PayloadTooLargeError",
     "ProtocolError",
@@ -110,6 +114,7 @@ __all__ = [
     "ReceiptUnavailableError",
     "ReplacedError",
     "Resumed",
+    "Retry",
     "RowError",
     "RowStatus",
     "Server",
@@ -150,6 +155,7 @@ _LAZY = {
     "ClientSubscriber": "kps.classic",
     "ContentType": "kps.types",
     "GapReason": "kps.types",
+    "OutboxOverflow": "kps.types",
     "Overflow": "kps.types",
     "ReceiptLevel": "kps.types",
     "RowStatus": "kps.types",

@@ -66,6 +66,7 @@ class Client:
         outbox: str | os.PathLike[str] | None = None,
         outbox_soft: int | None = None,
         outbox_hard: int | None = None,
+        outbox_overflow: str | None = None,
         ca: str | os.PathLike[str] | None = None,
     ) -> None: ...
     async def _ready(self) -> None: ...
@@ -243,8 +244,9 @@ class Message:
     def respond(self, data: Any = None) -> None:
         """Answers a publisher who asked for an ack; the first answer counts."""
 
-    def fail(self, error: BaseException | str) -> None:
-        """Answers that it went wrong."""
+    def fail(self, error: BaseException | str, *, delay: float | None = None) -> None:
+        """Answers that it went wrong. A durable's message comes again after `delay` seconds if they are given, at most a
+        day, else after its `retry_delay`."""
 
 @final
 class Gap:

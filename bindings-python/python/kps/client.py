@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .types import OutboxOverflow
+
 
 async def connect(
     url: str = "ws://127.0.0.1:9313",
@@ -28,12 +30,15 @@ async def connect(
     outbox: str | os.PathLike[str] | None = None,
     outbox_soft: int | None = None,
     outbox_hard: int | None = None,
+    outbox_overflow: OutboxOverflow = "refuse",
     ca: str | os.PathLike[str] | None = None,
 ) -> Client:
     """Connects; raises if no handshake completes within `timeout` seconds.
 
     `wait=False` returns at once, perhaps offline: what is published waits in the outbox. `outbox` is a file that
     keeps it over the end of the process (one process at a time; publishes that wait for answers are not kept).
+    When it is full, `publish` raises `OutboxFullError`, or with `outbox_overflow="drop_oldest"` the oldest messages that
+    are not on their way make room, each named by `publish_failed`.
     `ca` is a PEM file trusted instead of the system's certificates.
     """
     client = Client()
@@ -49,6 +54,7 @@ async def connect(
         outbox=outbox,
         outbox_soft=outbox_soft,
         outbox_hard=outbox_hard,
+        outbox_overflow=outbox_overflow,
         ca=ca,
     )
     if wait:

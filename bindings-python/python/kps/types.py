@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias, TypedDict
 State: TypeAlias = Literal["connecting", "connected", "reconnecting", "closed"]
 ContentType: TypeAlias = Literal["json", "text", "bytes"]
 Overflow: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "latest", "disconnect", "spill"]
+OutboxOverflow: TypeAlias = Literal["refuse", "drop_oldest"]
 RowStatus: TypeAlias = Literal["acked", "failed", "no_handler", "disconnected", "dropped", "timeout", "cancelled"]
 ReceiptLevel: TypeAlias = Literal["queued", "queued_on_disk", "accepted", "stored", "replicated"]
 GapReason: TypeAlias = Literal[
@@ -30,6 +31,7 @@ class ClientLedger(TypedDict):
     published: int
     accepted: int
     refused: int
+    dropped: int
     pending: int
     abandoned: int
     subscriptions: SubscriptionLedger

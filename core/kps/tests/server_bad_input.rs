@@ -241,6 +241,7 @@ fn answers_and_credits_out_of_nowhere_change_nothing() {
             status: kps::message::RowStatus::Acked,
             error: None,
             data: None,
+            retry_delay_ms: None,
         };
         raw.send(&[
             Frame::Answer(answer),

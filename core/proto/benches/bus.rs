@@ -156,6 +156,7 @@ fn acks(c: &mut Criterion) {
                     status: RowStatus::Acked,
                     error: None,
                     data: Some((ContentType::Json, b"true")),
+                    retry_delay_ms: None,
                 };
                 bus.handle(NOW, subscriber, &Frame::Answer(answer)).expect("in order");
             }

@@ -226,6 +226,9 @@ pub enum Answer {
     Acked(Payload),
     /// The handler raised.
     Failed(HandlerError),
+    /// As `Failed`; a message of a durable is handed out again after this time, at most
+    /// [`MAX_RETRY_DELAY`](crate::options::MAX_RETRY_DELAY), whatever it failed before.
+    Retry(HandlerError, Duration),
     /// There is no handler.
     NoHandler,
 }

@@ -267,3 +267,28 @@ impl Default for Timings {
         }
     }
 }
+
+/// The longest delay that a failed message of a durable may ask for: a day.
+pub const MAX_RETRY_DELAY: Duration = Duration::from_secs(86_400);
+
+/// What a publish does when the outbox is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutboxOverflow {
+    /// It fails with `outbox_full`, and nothing is queued.
+    #[default]
+    Refuse,
+    /// The oldest messages that are not on their way make room for it: each fails with `outbox_full`,
+    /// and is named. It fails itself only if there are none.
+    DropOldest,
+}
+
+impl OutboxOverflow {
+    /// The one of this name: `refuse` or `drop_oldest`.
+    pub fn from_name(name: &str) -> Option<OutboxOverflow> {
+        match name {
+            "refuse" => Some(OutboxOverflow::Refuse),
+            "drop_oldest" => Some(OutboxOverflow::DropOldest),
+            _ => None,
+        }
+    }
+}

@@ -143,6 +143,7 @@ fn frame(json: &'static Value) -> Frame<'static> {
             window: small("window"),
             window_bytes: number("window_bytes"),
             again: flag("again"),
+            epoch: optional(&json["epoch"], int),
             start: start(&json["start"]),
             redelivery: match &json["redelivery"] {
                 Value::Null => Redelivery::default(),
@@ -209,6 +210,7 @@ fn frame(json: &'static Value) -> Frame<'static> {
             status: status(&json["status"]),
             error: optional(&json["error"], |error| pair(error, text, text)),
             data: optional(&json["data"], |data| (content_type(data), payload(data))),
+            retry_delay_ms: optional(&json["retry_delay_ms"], int),
         }),
         "CANCEL" => Frame::Cancel { number: number("number") },
         "GAP" => Frame::Gap(GapFrame {
@@ -284,7 +286,11 @@ fn extensions(json: &'static Value) -> Option<Box<Extensions<'static>>> {
             id: optional(&json["id"], text),
             ttl_ms: optional(&json["ttl_ms"], int),
             ack_timeout_ms: optional(&json["ack_timeout_ms"], int),
-            settled: json["settled"] == true,
+            settled: match &json["settled"] {
+                Value::Null => 0,
+                Value::Bool(settled) => (*settled).into(),
+                count => int(count),
+            },
             cursor: optional(&json["cursor"], unhex),
             earlier: optional(&json["earlier"], |json| {
                 let (epoch, time_ms) = pair(json, int, int);

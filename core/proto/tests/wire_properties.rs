@@ -164,7 +164,8 @@ fn name() -> impl Strategy<Value = Name<'static>> {
 fn extensions() -> impl Strategy<Value = Option<Box<Extensions<'static>>>> {
     let earlier = (int(), int()).prop_map(|(epoch, time_ms)| Earlier { epoch, time_ms });
     let times = (option::of(int()), option::of(int()));
-    let kept = (any::<bool>(), option::of(bytes()), option::of(earlier));
+    let settled = prop_oneof![Just(0), Just(1), int()];
+    let kept = (settled, option::of(bytes()), option::of(earlier));
     let some = (vec((text(), text()), 0..4), option::of(text()), times, kept).prop_map(
         |(headers, id, (ttl_ms, ack_timeout_ms), (settled, cursor, earlier))| {
             let extensions =
@@ -294,7 +295,7 @@ fn subscribe() -> BoxedStrategy<Subscribe<'static>> {
     ];
     let overflow = (0..6_u8).prop_map(|number| Overflow::from_number(number).unwrap());
     let numbers = (any::<(u32, u32, u32, bool)>(), int(), (int(), int(), any::<u32>()));
-    (numbers, text(), text(), text(), overflow, start)
+    (numbers, text(), text(), text(), overflow, (start, option::of(int())))
         .prop_map(
             |(
                 ((sub, capacity, window, again), window_bytes, redelivery),
@@ -302,7 +303,7 @@ fn subscribe() -> BoxedStrategy<Subscribe<'static>> {
                 group,
                 durable,
                 overflow,
-                start,
+                (start, epoch),
             )| {
                 Subscribe {
                     sub,
@@ -314,6 +315,7 @@ fn subscribe() -> BoxedStrategy<Subscribe<'static>> {
                     window,
                     window_bytes,
                     again,
+                    epoch,
                     start,
                     redelivery: match durable {
                         "" => Redelivery::default(),
@@ -348,14 +350,16 @@ fn row() -> BoxedStrategy<Row<'static>> {
 fn answer() -> BoxedStrategy<AnswerFrame<'static>> {
     let status = select(&[RowStatus::Acked, RowStatus::Failed, RowStatus::NoHandler][..]);
     let data = option::of((content_type(), bytes()));
-    (int(), int(), any::<bool>(), status, option::of((text(), text())), data)
-        .prop_map(|(number, delivery, more, status, error, data)| AnswerFrame {
+    let retry = option::of(int());
+    (int(), int(), any::<bool>(), status, option::of((text(), text())), data, retry)
+        .prop_map(|(number, delivery, more, status, error, data, retry_delay_ms)| AnswerFrame {
             number,
             delivery,
             more,
             status,
             error,
             data,
+            retry_delay_ms,
         })
         .boxed()
 }

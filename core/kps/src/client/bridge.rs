@@ -248,11 +248,14 @@ impl Bridge {
             }
             // Who waits for answers waits in this process: only the rest outlives it.
             let Some(disk) = &inner.disk else {
-                return session.publish(now, to, content_type, payload, &options);
+                let number = session.publish(now, to, content_type, payload, &options)?;
+                inner.check_dropped(session);
+                return Ok(number);
             };
             disk.check()?;
             let number = session.publish(now, to, content_type, payload, &options)?;
             disk.keep(number, to, content_type, payload, &options, session);
+            inner.check_dropped(session);
             Ok(number)
         })?;
         inner.queued(HEADER + payload.len(), hint);

@@ -118,6 +118,18 @@ impl Disk {
         }
     }
 
+    /// This publish need not be kept, whatever becomes of those before it.
+    pub(super) fn forget(&self, number: u64) {
+        let mut places = self.places.lock();
+        let Ok(found) = places.kept.binary_search_by_key(&number, |(kept, _)| *kept) else {
+            return;
+        };
+        if let Some(file) = self.file.lock().as_ref().filter(|_| !places.is_sealed) {
+            file.done(places.kept[found].1);
+            places.kept.remove(found);
+        }
+    }
+
     /// The session ends and gives up what it has: that is left to the next process.
     pub(super) fn seal(&self) {
         self.places.lock().is_sealed = true;

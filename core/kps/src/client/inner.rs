@@ -116,6 +116,7 @@ impl Inner {
             outbox: OutboxBounds {
                 soft_bytes: options.outbox_soft,
                 hard_bytes: options.outbox_hard,
+                overflow: options.outbox_overflow,
                 ..OutboxBounds::default()
             },
             outbox_on_disk: options.outbox.is_some(),
@@ -177,6 +178,7 @@ impl Inner {
         let result = with(&mut session);
         if let Some(disk) = &self.disk {
             disk.release(session.released());
+            session.take_given_up().into_iter().for_each(|number| disk.forget(number));
         }
         result
     }
@@ -320,6 +322,14 @@ impl Inner {
     pub(super) fn check_deadline(&self, session: &Session) {
         if session.deadline().is_some_and(|at| at.as_micros() < self.armed.load(Ordering::Relaxed))
         {
+            self.bell.ring();
+        }
+    }
+
+    /// Has the driver tell of messages that a full outbox dropped.
+    #[inline]
+    pub(super) fn check_dropped(&self, session: &Session) {
+        if session.has_dropped() {
             self.bell.ring();
         }
     }

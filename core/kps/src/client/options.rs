@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use kps_proto::options::OutboxOverflow;
+
 use crate::net::{TlsOptions, Transport};
 
 /// How to connect, with the defaults of every language.
@@ -33,8 +35,11 @@ pub struct ConnectOptions {
     pub outbox: Option<PathBuf>,
     /// Bytes in the outbox above which receipts wait. 8 MiB.
     pub outbox_soft: usize,
-    /// Bytes in the outbox above which `publish` fails with `outbox_full`. 64 MiB.
+    /// Bytes in the outbox above which it is full. 64 MiB.
     pub outbox_hard: usize,
+    /// What `publish` does when the outbox is full: it fails with `outbox_full`, or the oldest messages
+    /// that are not on their way make room, each named by `publish_failed`.
+    pub outbox_overflow: OutboxOverflow,
     /// TLS for `wss://`.
     pub tls: TlsOptions,
     /// Used instead of the one that the URL's scheme names.
@@ -57,6 +62,7 @@ impl Default for ConnectOptions {
             outbox: None,
             outbox_soft: 8 << 20,
             outbox_hard: 64 << 20,
+            outbox_overflow: OutboxOverflow::default(),
             tls: TlsOptions::default(),
             transport: None,
         }

@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_core::Stream;
@@ -269,6 +270,21 @@ impl Delivered {
     pub fn fail(&self, kind: impl Into<String>, text: impl Into<String>) -> Result<()> {
         let error = HandlerError { kind: kind.into(), text: text.into() };
         self.reply.as_ref().map_or(Ok(()), |reply| reply.answer(Answer::Failed(error)))
+    }
+
+    /// As [`fail`](Self::fail); a message of a durable comes again after `delay`, at most a day, instead
+    /// of after its subscription's `retry_delay`.
+    ///
+    /// # Errors
+    /// `invalid_argument` for a longer delay (it can still be answered).
+    pub fn fail_for(
+        &self,
+        delay: Duration,
+        kind: impl Into<String>,
+        text: impl Into<String>,
+    ) -> Result<()> {
+        let error = HandlerError { kind: kind.into(), text: text.into() };
+        self.reply.as_ref().map_or(Ok(()), |reply| reply.answer(Answer::Retry(error, delay)))
     }
 
     /// The message alone.

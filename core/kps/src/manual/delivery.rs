@@ -18,6 +18,13 @@
 //! `accepted`. If the server dies before, the message is sent again under its old id, marked
 //! `maybe_duplicate`, and a server that has it already accepts it and delivers it to nobody.
 //!
+//! A full outbox refuses: `publish` fails with `outbox_full`, and nothing is queued. With
+//! [`ConnectOptions::outbox_overflow`] set to `drop_oldest` the oldest messages make room instead, of those that
+//! are not on their way to the server; an outbox file forgets them as well, also those of an earlier process. Each is
+//! named by `publish_failed` with `outbox_full`, ends its receipt and its ack with that error, and is counted as dropped. Its
+//! sentence says so if it had been sent before the connection was lost, for then it may have been received.
+//! What is larger than the server takes is not sent to it, and fails once, with `payload_too_large`.
+//!
 //! # What a subscription gets
 //!
 //! A **plain** subscription gets each message at most once, in order per publisher and topic. What it
@@ -31,6 +38,8 @@
 //!
 //! A **durable** subscription gets each stored message at least once. It is done with a message when
 //! its handler returned (or its reader asked for the next one); what is not acked is handed out again.
+//! A handler that failed may say when it wants its message again (`fail` with a delay, or raise `Retry`); else it comes
+//! after the subscription's `retry_delay`, doubled with each failure.
 //! `attempt` counts; `maybe_duplicate` on a first attempt says that the server restarted and cannot know
 //! whether it handed the message out before.
 //!
@@ -60,10 +69,25 @@
 //! | | who is told |
 //! | --- | --- |
 //! | time to live | counted as `expired` in the subscription's ledger; a `Gap` in its stream |
+//! | a full outbox | its publisher: `outbox_full`, at once or by `publish_failed` |
 //! | a full queue | its overflow policy; a `Gap` with the reason `overflow` |
 //! | the history's limits | a `Gap` with the reason `history_expired`, to whoever wanted to read that far back |
 //! | too many failures | the message goes to `kps.dead.<durable>` with the reason |
+//! | a lost disk, or an older copy of it | a `Gap` with the reason `new_epoch`, to whoever subscribed in a run of the server that the disk does not know |
 //! | a failed disk | the publisher: `store_failed`; topics with history take nothing until the restart |
+//!
+//! An older copy of the data folder that is put in place of a newer one cannot be told from the newer one by
+//! those who were last there in the run that the copy was made in, or before: what that run stored after
+//! the copy is missing for them without a `Gap`. Everybody else hears `new_epoch`; what a plain
+//! subscription had before may come again behind that, and what a durable one had acked is handed out again.
+//!
+//! # Clocks
+//!
+//! Nobody compares clocks: a time to live travels as what is left of it, and `time` is the server's. The server
+//! reads its clock when it starts and counts on from there, so setting the clock does nothing to a server
+//! that runs, except that the history's limits by age go by it. After a restart times to live that are in
+//! history go by the new time, and so do ages; positions, order and duplicates do not: the window for
+//! duplicates goes on where it was when something was last stored.
 //!
 //! ```
 //! use kps::{Client, ConnectOptions, Json, Received, Server, ServerOptions};
@@ -88,5 +112,6 @@
 //! ```
 //!
 //! [`ConnectOptions::outbox`]: crate::ConnectOptions::outbox
+//! [`ConnectOptions::outbox_overflow`]: crate::ConnectOptions::outbox_overflow
 //! [`ServerOptions::data`]: crate::ServerOptions::data
 //! [`ServerOptions::duplicate_window`]: crate::ServerOptions::duplicate_window

@@ -65,7 +65,8 @@ impl Keeper {
             StoreOptions {
                 rules: rules.to_vec(),
                 duplicate_window: options.duplicate_window,
-                resume_window: options.timings.resume_window,
+                // What a publisher sends again is known for as long as what has an id of its own.
+                resume_window: options.timings.resume_window.max(options.duplicate_window),
                 epoch,
                 ..StoreOptions::new(options.data.clone())
             },

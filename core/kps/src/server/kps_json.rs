@@ -321,6 +321,7 @@ impl<'a> Turn<'_, 'a> {
             status: if success { RowStatus::Acked } else { RowStatus::Failed },
             error: (!success).then_some(("", error)),
             data: None,
+            retry_delay_ms: None,
         }));
     }
 

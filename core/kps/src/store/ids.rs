@@ -57,6 +57,30 @@ pub(super) fn prune(
     Ok((removed, oldest))
 }
 
+/// Gives every id the time that `now` makes of its own.
+pub(super) fn restamp(
+    connection: &Connection,
+    sum: &mut Sum,
+    now: impl Fn(u64) -> u64,
+) -> Result<()> {
+    let mut statement = connection.prepare("SELECT * FROM ids")?;
+    let rows = statement.query_map([], |row| {
+        let (namespace, id): (String, String) = (row.get(2)?, row.get(3)?);
+        Ok((int(row, 0)?, int(row, 1)?, namespace, id, row.get(4)?))
+    })?;
+    let all = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let sql = "UPDATE ids SET time_ms = ?, checksum = ? WHERE position = ?";
+    let mut update = connection.prepare(sql)?;
+    for (position, time, namespace, id, old) in all {
+        let time = now(time);
+        let new = checksum(position, time, &namespace, &id);
+        update.execute((signed(time), new, signed(position)))?;
+        sum.remove(old);
+        sum.add(new);
+    }
+    Ok(())
+}
+
 /// Every id as (namespace, id, when), oldest first; their checksums make `sum`.
 pub(super) fn load(connection: &Connection, sum: Sum) -> Result<Vec<(String, String, u64)>> {
     let mut statement = connection.prepare("SELECT * FROM ids ORDER BY position")?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kps_proto::history::Recovered;
+use kps_proto::history::{KeptSession, Recovered};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::{
@@ -49,15 +49,19 @@ pub(super) fn begin(
     // A store that was closed for long is continued where it stopped: time counts from the last
     // commit, for the broker's clients could do nothing in the meantime.
     let written = catalogue.state.written_ms;
-    let reference = if written == 0 { start.now } else { written.min(start.now) };
-    let sessions =
-        recover_sessions(&transaction, &mut catalogue.state, reference, start.resume_window)?;
-    let ids = recover_ids(&transaction, &mut catalogue.state, reference, start.duplicate_window)?;
+    let last = if written == 0 { start.now } else { written };
+    let sessions = recover_sessions(&transaction, &mut catalogue.state, last, start.resume_window)?;
+    let ids = recover_ids(&transaction, &mut catalogue.state, last, start.duplicate_window)?;
+    // As old now as they were then, by a clock that may have been set.
+    let now = |time: u64| start.now.saturating_sub(last.saturating_sub(time));
+    ids::restamp(&transaction, &mut catalogue.state.ids, now)?;
+    sessions::restamp(&transaction, &mut catalogue.state.sessions, &sessions, now)?;
+    let sessions = sessions.into_iter().map(|(session, _)| session).collect();
     let progress = durables::load(&transaction, catalogue.state.durables)?;
 
     let window = millis(start.duplicate_window);
     let mut book = Book::load(&transaction, &catalogue, start.rules, window)?;
-    book.finish(&transaction, reference)?;
+    book.finish(&transaction, start.now)?;
     book.publish(&mut catalogue);
     transaction.commit()?;
     let epochs = catalogue.epochs().with_ends(position);
@@ -89,12 +93,12 @@ fn recover_sessions(
     state: &mut State,
     reference: u64,
     window: Duration,
-) -> Result<Vec<kps_proto::history::KeptSession>> {
+) -> Result<Vec<(KeptSession, u64)>> {
     let all = sessions::load(connection, state.sessions)?;
     let mut kept = Vec::new();
     for (session, written) in all {
         if written.saturating_add(millis(window)) >= reference {
-            kept.push(session);
+            kept.push((session, written));
         } else {
             sessions::end(connection, &mut state.sessions, &session.origin)?;
         }

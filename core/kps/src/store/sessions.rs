@@ -34,6 +34,20 @@ pub(super) fn end(connection: &Connection, sum: &mut Sum, origin: &str) -> Resul
     Ok(())
 }
 
+/// Gives each of `sessions` the time that `now` makes of its own.
+pub(super) fn restamp(
+    connection: &Connection,
+    sum: &mut Sum,
+    sessions: &[(KeptSession, u64)],
+    now: impl Fn(u64) -> u64,
+) -> Result<()> {
+    for (session, written) in sessions {
+        end(connection, sum, &session.origin)?;
+        save(connection, sum, session, now(*written))?;
+    }
+    Ok(())
+}
+
 /// Every session, with the time of the transaction that wrote it; their checksums make `sum`.
 pub(super) fn load(connection: &Connection, sum: Sum) -> Result<Vec<(KeptSession, u64)>> {
     let mut statement = connection.prepare("SELECT * FROM sessions ORDER BY origin")?;

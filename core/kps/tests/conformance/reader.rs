@@ -1,6 +1,11 @@
 //! Who owns a subscription in a case: it reads for `next`, or calls the scripted handler.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    time::Duration,
+};
 
 use kps::{Error, ErrorKind, Received, Subscription, client::Delivered, message::Payload};
 use serde_json::{Value, json};
@@ -123,6 +128,8 @@ pub(crate) struct Handler {
     pub(crate) name: String,
     script: Vec<Value>,
     calls: RefCell<usize>,
+    /// When the handler that just failed wants its message again.
+    retry: Cell<Option<Duration>>,
     gates: Rc<Gates>,
     logs: Rc<Logs>,
 }
@@ -132,7 +139,9 @@ impl Handler {
     pub(crate) fn new(script: &Value, name: &str, gates: &Rc<Gates>, logs: &Rc<Logs>) -> Rc<Self> {
         let script = script.as_array().cloned().unwrap_or_else(|| vec![script.clone()]);
         let (gates, logs) = (gates.clone(), logs.clone());
-        Rc::new(Handler { name: name.into(), script, calls: RefCell::default(), gates, logs })
+        let name = name.into();
+        let (calls, retry) = (RefCell::default(), Cell::default());
+        Rc::new(Handler { name, script, calls, retry, gates, logs })
     }
 
     pub(crate) async fn call(&self, client: &str, message: &Delivered) -> kps::Result<Payload> {
@@ -148,6 +157,10 @@ impl Handler {
         if let Some(gate) = behaviour["hold"].as_str() {
             self.gates.hold(gate).await;
         }
+        if let Some(delay) = behaviour["retry"].as_f64() {
+            self.retry.set(Some(Duration::from_secs_f64(delay)));
+            return Err(Error::new(ErrorKind::HandlerFailed, "retry"));
+        }
         match behaviour["raise"].as_str() {
             Some(text) => Err(Error::new(ErrorKind::HandlerFailed, text.to_owned())),
             None => Ok(value::payload(&behaviour["return"])),
@@ -160,7 +173,10 @@ impl Handler {
             Err(error) => {
                 let told = json!([value::code(Some(&error)), value::message(&message)]);
                 owner.logs.put(&owner.client, "handler_error", told);
-                message.fail("ValueError", error.message())
+                match self.retry.take() {
+                    Some(delay) => message.fail_for(delay, "Retry", error.message()),
+                    None => message.fail("ValueError", error.message()),
+                }
             }
         };
         // The publisher may have given up.

@@ -17,7 +17,7 @@ use kps::{
     Server, ServerOptions, To,
     auth::{self, Token},
     message::{Extras, ReceiptLevel},
-    options::{Overflow, Redelivery, StartAt, SubscribeOptions},
+    options::{OutboxOverflow, Overflow, Redelivery, StartAt, SubscribeOptions},
     proto::history::HistoryRule,
 };
 use serde_json::{Value, json};
@@ -348,6 +348,11 @@ impl World {
         if let Some(hard) = given.get("outbox_hard") {
             options.outbox_hard = int(hard);
         }
+        if let Some(name) = given["outbox_overflow"].as_str() {
+            options.outbox_overflow = OutboxOverflow::from_name(name).ok_or_else(|| {
+                Error::new(ErrorKind::InvalidArgument, format!("no policy is called {name}"))
+            })?;
+        }
         let client = Client::connect(options).await?;
         let (logs, owner) = (self.logs.clone(), name.to_owned());
         let mut events = client.events();
@@ -536,7 +541,13 @@ impl World {
                     message.respond(payload(answer))?;
                 }
                 if let Some(text) = step["then"]["fail"].as_str() {
-                    message.fail("ValueError", text)?;
+                    match step["then"]["delay"].as_f64() {
+                        Some(delay) => {
+                            let delay = Duration::from_secs_f64(delay);
+                            message.fail_for(delay, "ValueError", text)?;
+                        }
+                        None => message.fail("ValueError", text)?,
+                    }
                 }
                 Ok(())
             }

@@ -15,6 +15,7 @@ use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
     message::{HandlerError, Payload, RowStatus},
+    options::MAX_RETRY_DELAY,
     wire::frame::{AnswerFrame, Reference},
 };
 
@@ -59,6 +60,15 @@ fn weight(status: RowStatus) -> u8 {
         RowStatus::Dropped => 2,
         _ => 3,
     }
+}
+
+/// How a delivery ended.
+struct Outcome {
+    status: RowStatus,
+    error: Option<HandlerError>,
+    data: Option<Payload>,
+    /// When a durable is to hand it out again.
+    retry: Option<Duration>,
 }
 
 impl Bus {
@@ -212,7 +222,9 @@ impl Bus {
             content_type,
             bytes: Bytes::copy_from_slice(bytes),
         });
-        self.fold(now, key, answer.delivery, status, error, data);
+        let retry =
+            answer.retry_delay_ms.map(|delay| Duration::from_millis(delay).min(MAX_RETRY_DELAY));
+        self.fold(now, key, answer.delivery, Outcome { status, error, data, retry });
         Ok(())
     }
 
@@ -224,18 +236,12 @@ impl Bus {
         delivery: u64,
         status: RowStatus,
     ) {
-        self.fold(now, client, delivery, status, None, None);
+        let outcome = Outcome { status, error: None, data: None, retry: None };
+        self.fold(now, client, delivery, outcome);
     }
 
-    fn fold(
-        &mut self,
-        now: Time,
-        client: SessionKey,
-        delivery: u64,
-        status: RowStatus,
-        error: Option<HandlerError>,
-        data: Option<Payload>,
-    ) {
+    fn fold(&mut self, now: Time, client: SessionKey, delivery: u64, outcome: Outcome) {
+        let Outcome { status, error, data, retry } = outcome;
         // Unknown: answered already, timed out, cancelled, or made up.
         let deliveries = &mut self.sessions[client].deliveries;
         let Some(awaited) = deliveries.remove(&delivery) else { return };
@@ -243,7 +249,7 @@ impl Bus {
         let (ack, row_number, sub) = match awaited {
             Awaited::Row { ack, row, sub } => (ack, row, sub),
             Awaited::Progress { durable, position, sub } => {
-                return self.settle_progress(now, (durable, position, sub), status, error);
+                return self.settle_progress(now, (durable, position, sub), status, error, retry);
             }
         };
         let number = self.subscriptions.get(sub).map_or(u32::MAX, |sub| sub.number);

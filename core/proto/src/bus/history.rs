@@ -78,7 +78,8 @@ pub(super) struct History {
     tail: VecDeque<Kept>,
     tail_bytes: usize,
     uncommitted_bytes: usize,
-    /// The last position given, and the last one committed.
+    /// The last position before this run, the last one given, and the last one committed.
+    start: u64,
     last: u64,
     committed: u64,
     /// What the epochs before this one wrote, oldest first: (epoch, last position).
@@ -120,6 +121,7 @@ impl History {
     pub(super) fn new(config: &HistoryConfig) -> History {
         let recovered = &config.recovered;
         let mut history = History {
+            start: recovered.position,
             last: recovered.position,
             committed: recovered.position,
             epochs: ends(&recovered.epochs),
@@ -186,6 +188,16 @@ impl History {
     pub(super) fn in_epoch(&self, epoch: u64, position: u64) -> Option<u64> {
         let (_, last) = self.epochs.iter().find(|(known, _)| *known == epoch)?;
         Some(position.min(*last))
+    }
+
+    /// Whether this is no run of this store's: it is another store, or an older copy of it.
+    pub(super) fn is_foreign(&self, epoch: u64) -> bool {
+        self.epochs.iter().all(|(known, _)| *known != epoch)
+    }
+
+    /// The position behind which this run began.
+    pub(super) fn start(&self) -> u64 {
+        self.start
     }
 
     /// Whether a message with this id is kept already. `again`: its publisher does not know whether
@@ -551,9 +563,12 @@ impl Bus {
         self.history.writes.extend(forgotten.map(Write::SessionEnded));
     }
 
-    /// Takes over what the store knew: ids inside their window.
+    /// Takes over what the store knew: ids inside their window when it was last written. The window
+    /// begins anew: while there was no broker nobody could send anything again, and the clock may have
+    /// been set since.
     pub(super) fn recover_ids(&mut self) {
-        for (namespace, id, time_ms) in std::mem::take(&mut self.config.history.recovered.ids) {
+        let time_ms = self.config.time_base_ms;
+        for (namespace, id, _) in std::mem::take(&mut self.config.history.recovered.ids) {
             let space = self.space_of(&namespace);
             self.history.ids.insert(space, &id, time_ms);
         }

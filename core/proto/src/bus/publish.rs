@@ -86,18 +86,15 @@ impl Bus {
         key: SessionKey,
         frame: &Publish<'_>,
     ) -> Result<()> {
+        if let Some(count) = settled(frame) {
+            return self.skip(now, key, frame, count);
+        }
         let session = &mut self.sessions[key];
         if frame.number <= session.arrived {
             return Ok(());
         }
         if frame.number != session.arrived + 1 {
-            return Err(Error::new(
-                ErrorKind::Protocol,
-                format!(
-                    "publish {} came after {}; publishes are numbered without holes",
-                    frame.number, session.arrived
-                ),
-            ));
+            return Err(hole(frame.number, session.arrived));
         }
         session.arrived = frame.number;
         let waiting = !session.parked.is_empty();
@@ -110,14 +107,6 @@ impl Bus {
                 "more was published than the window in WELCOME allows; wait for ACCEPTED",
             ));
         }
-        if frame.extensions.as_ref().is_some_and(|extensions| extensions.settled) {
-            if waiting {
-                self.sessions[key].parked.push_back(Parked::Number(frame.number));
-            } else {
-                self.dealt_with(now, key, frame.number, 0, frame.prompt);
-            }
-            return Ok(());
-        }
         if let Err(error) = self.check(now, port, key, frame, waiting) {
             self.refuse(key, frame.number, error);
             if waiting {
@@ -125,6 +114,32 @@ impl Bus {
             } else {
                 self.dealt_with(now, key, frame.number, 0, true);
             }
+        }
+        Ok(())
+    }
+
+    /// Numbers of which nothing else is to come: `count` of them, from the frame's on. Some may have
+    /// arrived before.
+    fn skip(&mut self, now: Time, key: SessionKey, frame: &Publish<'_>, count: u64) -> Result<()> {
+        let session = &mut self.sessions[key];
+        let last = frame.number.saturating_add(count - 1);
+        if last <= session.arrived {
+            return Ok(());
+        }
+        if frame.number > session.arrived + 1 {
+            return Err(hole(frame.number, session.arrived));
+        }
+        if last > LAST_NUMBER {
+            return Err(Error::new(ErrorKind::Protocol, "publish numbers are below 2^53"));
+        }
+        session.arrived = last;
+        if session.parked.is_empty() {
+            self.dealt_with(now, key, last, 0, frame.prompt);
+            return Ok(());
+        }
+        match session.parked.back_mut() {
+            Some(Parked::Number(number)) => *number = last,
+            _ => session.parked.push_back(Parked::Number(last)),
         }
         Ok(())
     }
@@ -533,6 +548,22 @@ impl Group {
         }
         best
     }
+}
+
+/// Publish numbers go up to this one, which every language can hold.
+const LAST_NUMBER: u64 = (1 << 53) - 1;
+
+/// How many numbers the publish takes, if that is all it does.
+fn settled(frame: &Publish<'_>) -> Option<u64> {
+    frame.extensions.as_ref().map(|extensions| extensions.settled).filter(|count| *count > 0)
+}
+
+#[cold]
+fn hole(number: u64, arrived: u64) -> Error {
+    Error::new(
+        ErrorKind::Protocol,
+        format!("publish {number} came after {arrived}; publishes are numbered without holes"),
+    )
 }
 
 /// The full `block` subscriptions among `targets`, with all of a full one's group, since room in

@@ -90,6 +90,7 @@ impl Bus {
         session.principal.check_subscribe(&pattern)?;
         self.check_history(&pattern, frame)?;
         let beginning = self.beginning(now, frame.start)?;
+        let beginning = self.look_for_loss(beginning, frame);
         let space = session.space;
         let durable = match frame.durable {
             "" => None,
@@ -155,6 +156,28 @@ impl Bus {
             );
         }
         Ok(())
+    }
+
+    /// A subscription that goes on without a cursor goes on in another store than it was in: what
+    /// it did not get of that one is gone.
+    fn look_for_loss(
+        &self,
+        beginning: Option<Beginning>,
+        frame: &Subscribe<'_>,
+    ) -> Option<Beginning> {
+        let is_foreign = |epoch| epoch != self.config.epoch && self.history.is_foreign(epoch);
+        if !frame.again || !frame.epoch.is_some_and(is_foreign) {
+            return beginning;
+        }
+        let lost = Some(GapReason::NewEpoch);
+        match beginning {
+            Some(beginning) => Some(Beginning { lost: beginning.lost.or(lost), ..beginning }),
+            // What came in this run before its clients were there again is its to have.
+            None if !frame.durable.is_empty() => {
+                Some(Beginning { from: ReadFrom::After(self.history.start()), lost })
+            }
+            None => None,
+        }
     }
 
     /// Whether every topic that matches has history.

@@ -96,6 +96,7 @@ impl World {
                 status,
                 error: None,
                 data: Some((ContentType::Json, b"42")),
+                retry_delay_ms: None,
             }),
         );
     }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::{event::SubId, log::Log};
+use super::{event::SubId, log::Log, publish::millis};
 use crate::{
     error::{Error, ErrorKind, Result},
     message::{Answer, HandlerError, RowStatus},
+    options::MAX_RETRY_DELAY,
     wire::{
         encode,
         frame::{AnswerFrame, Frame},
@@ -59,6 +60,14 @@ impl Answers {
         if let Answer::Acked(payload) = answer {
             super::publish::check_payload(payload.bytes.len(), max_payload)?;
         }
+        if let Answer::Retry(_, delay) = answer
+            && *delay > MAX_RETRY_DELAY
+        {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("a retry's delay is at most a day, not {} s", delay.as_secs()),
+            ));
+        }
         if self.open.remove(&delivery).is_none() {
             return Err(Error::new(
                 ErrorKind::NotFound,
@@ -95,14 +104,21 @@ impl Answers {
             Answer::Acked(payload) => {
                 (RowStatus::Acked, None, Some((payload.content_type, &payload.bytes[..])))
             }
-            Answer::Failed(HandlerError { kind, text }) => {
+            Answer::Failed(HandlerError { kind, text })
+            | Answer::Retry(HandlerError { kind, text }, _) => {
                 let error = (shorten(kind, ERROR_KIND), shorten(text, ERROR_TEXT));
                 (RowStatus::Failed, Some(error), None)
             }
             Answer::NoHandler => (RowStatus::NoHandler, None, None),
         };
         let hint = 64 + data.map_or(0, |(_, bytes)| bytes.len());
-        let frame = AnswerFrame { number, delivery: wire, more: false, status, error, data };
+        let retry_delay_ms = match answer {
+            Answer::Retry(_, delay) => Some(millis(*delay)),
+            _ => None,
+        };
+        let delivery = wire;
+        let frame =
+            AnswerFrame { number, delivery, more: false, status, error, data, retry_delay_ms };
         self.log.append(hint, |out| encode(&Frame::Answer(frame), out));
     }
 

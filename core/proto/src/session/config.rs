@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::event::Target;
+use crate::options::OutboxOverflow;
 
 /// What a session is made with.
 #[derive(Clone)]
@@ -66,16 +67,23 @@ impl fmt::Debug for SessionConfig {
 pub struct OutboxBounds {
     /// Above this, publishers that care are asked to wait.
     pub soft_bytes: usize,
-    /// Above this, `publish` fails.
+    /// Above this, it is full.
     pub hard_bytes: usize,
-    /// With this many messages, `publish` fails.
+    /// With this many messages, it is full.
     pub hard_messages: usize,
+    /// What becomes of a publish when it is full.
+    pub overflow: OutboxOverflow,
 }
 
 impl Default for OutboxBounds {
     /// 8 MiB, 32 MiB, eight publish windows.
     fn default() -> Self {
-        OutboxBounds { soft_bytes: 8 << 20, hard_bytes: 32 << 20, hard_messages: 8 << 16 }
+        OutboxBounds {
+            soft_bytes: 8 << 20,
+            hard_bytes: 32 << 20,
+            hard_messages: 8 << 16,
+            overflow: OutboxOverflow::default(),
+        }
     }
 }
 

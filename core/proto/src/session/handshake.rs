@@ -47,7 +47,7 @@ impl Session {
         }
         let hello = Frame::Hello(Hello {
             versions: (VERSION, VERSION),
-            features: features::HISTORY,
+            features: features::HISTORY | features::SKIPS,
             client_id: &self.id,
             origin: &self.offered_origin,
             namespace: &self.config.namespace,
@@ -76,6 +76,7 @@ impl Session {
             self.subscriptions.find(sub.0).is_some_and(|entry| entry.is_durable())
         });
         self.subscriptions.disconnect();
+        self.outbox.disconnect();
         let what = if was_ready { "disconnected" } else { "connect_failed" };
         self.timeline.note(now, what, error.to_string());
         self.confirm_closing(events);
@@ -149,8 +150,9 @@ impl Session {
             (_, true) => Kept::OnDisk,
         };
         self.refuse_receipts(events);
-        let (last, accepted) = (self.outbox.last(), self.outbox.accepted());
-        self.backlog = (last > accepted).then_some((last, last - accepted));
+        self.give_up(events);
+        let (last, waiting) = (self.outbox.last(), self.outbox.pending());
+        self.backlog = (waiting > 0).then_some((last, waiting));
         let detail = if welcome.resumed { "resumed" } else { "new session" };
         self.timeline.note(now, "connected", detail);
         let resumed = welcome.resumed;

@@ -90,7 +90,8 @@ pub struct SubscriptionLedger {
     pub counts: Counts,
 }
 
-/// What became of the publishes: `total` = accepted + failed + abandoned + pending.
+/// What became of the publishes: `total` = accepted + failed + dropped +
+/// abandoned + pending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PublishCounts {
     /// Calls of `publish` that succeeded.
@@ -99,6 +100,8 @@ pub struct PublishCounts {
     pub accepted: u64,
     /// Refused by the server.
     pub failed: u64,
+    /// Dropped as the oldest because the outbox was full.
+    pub dropped: u64,
     /// Left in the outbox when the session was closed.
     pub abandoned: u64,
     /// In the outbox.

@@ -2,7 +2,7 @@
 //!
 //! The frames form one stream of bytes, cut between frames into chunks; places in it are offsets
 //! from its beginning, so releasing and opening chunks moves no cursor. Beside its bytes a frame
-//! costs four bytes for its length.
+//! costs four bytes for its length. Frames that were dropped before they were sent leave holes in it.
 
 use std::collections::VecDeque;
 
@@ -23,9 +23,21 @@ pub(super) struct Log {
     lengths: VecDeque<u32>,
     front: u64,
     end: u64,
+    /// Where the next frame to send begins, and how many stand before it.
     sent_end: u64,
     sent: usize,
+    /// The same of the first that was never sent.
+    ever_end: u64,
     ever_sent: usize,
+    /// Where dropped frames were, in order; no frame begins where one does.
+    holes: VecDeque<Hole>,
+    hole_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Hole {
+    start: u64,
+    end: u64,
 }
 
 #[derive(Debug)]
@@ -42,7 +54,7 @@ impl Log {
 
     /// Bytes of the frames kept.
     pub(super) fn bytes(&self) -> usize {
-        (self.end - self.front) as usize
+        (self.end - self.front - self.hole_bytes) as usize
     }
 
     /// Frames at the front that were sent on this connection.
@@ -52,7 +64,9 @@ impl Log {
 
     /// Their bytes.
     pub(super) fn sent_bytes(&self) -> usize {
-        (self.sent_end - self.front) as usize
+        let holes = self.holes.iter().take_while(|hole| hole.end <= self.sent_end);
+        let holes: u64 = holes.map(|hole| hole.end - hole.start).sum();
+        (self.sent_end - self.front - holes) as usize
     }
 
     /// Frames at the front that were sent on any connection.
@@ -63,6 +77,7 @@ impl Log {
     /// The first `frames` were sent on an earlier connection, though this log does not know it.
     pub(super) fn mark_ever_sent(&mut self, frames: usize) {
         self.ever_sent = self.ever_sent.max(frames);
+        self.ever_end = self.begin_of(self.ever_sent);
     }
 
     /// Frames not yet sent on this connection.
@@ -105,6 +120,10 @@ impl Log {
     /// bytes they are.
     pub(super) fn fitting(&self, max: usize, frames: usize) -> (usize, usize) {
         let frames = frames.min(self.unsent());
+        let max = match self.holes.iter().find(|hole| hole.start > self.sent_end) {
+            Some(hole) => max.min((hole.start - self.sent_end) as usize),
+            None => max,
+        };
         let mut bytes = 0;
         let fitting = self.lengths.range(self.sent..self.sent + frames).take_while(|length| {
             let fits = bytes + **length as usize <= max;
@@ -130,8 +149,88 @@ impl Log {
 
     fn mark_sent(&mut self, frames: usize, bytes: usize) {
         self.sent += frames;
-        self.sent_end += bytes as u64;
-        self.ever_sent = self.ever_sent.max(self.sent);
+        self.sent_end = self.behind_hole(self.sent_end + bytes as u64);
+        if self.sent > self.ever_sent {
+            (self.ever_sent, self.ever_end) = (self.sent, self.sent_end);
+        }
+    }
+
+    /// Where the frame begins that follows on the one that ends at `place`.
+    #[inline]
+    fn behind_hole(&self, place: u64) -> u64 {
+        match self.holes.iter().find(|hole| hole.start == place) {
+            Some(hole) => hole.end,
+            None => place,
+        }
+    }
+
+    /// Drops the frame with so many before it: one that was not sent on this connection.
+    pub(super) fn drop_at(&mut self, at: usize) {
+        let start = if at == self.ever_sent { self.ever_end } else { self.begin_of(at) };
+        let Some(length) = self.lengths.remove(at) else { return };
+        let end = start + u64::from(length);
+        self.hole_bytes += u64::from(length);
+        let hole = self.add_hole(Hole { start, end });
+        if at < self.sent {
+            self.sent -= 1;
+        }
+        if at < self.ever_sent {
+            self.ever_sent -= 1;
+        }
+        for place in [&mut self.sent_end, &mut self.ever_end] {
+            if hole.start <= *place && *place < hole.end {
+                *place = hole.end;
+            }
+        }
+        self.leave_front(self.front);
+        self.free(hole);
+    }
+
+    /// Adds a hole to those that it touches; what it is then.
+    fn add_hole(&mut self, hole: Hole) -> Hole {
+        let at = self.holes.partition_point(|other| other.end < hole.start);
+        let touching = self.holes.range(at..).take_while(|other| other.start <= hole.end).count();
+        let mut whole = hole;
+        for other in self.holes.drain(at..at + touching) {
+            whole = Hole { start: whole.start.min(other.start), end: whole.end.max(other.end) };
+        }
+        self.holes.insert(at, whole);
+        whole
+    }
+
+    /// What is kept begins behind `front`.
+    fn leave_front(&mut self, front: u64) {
+        self.front = front;
+        if let Some(hole) = self.holes.front().filter(|hole| hole.start == front) {
+            self.front = hole.end;
+            self.hole_bytes -= hole.end - hole.start;
+            self.holes.pop_front();
+        }
+        self.sent_end = self.sent_end.max(self.front);
+        self.ever_end = self.ever_end.max(self.front);
+        while let Some(chunk) = self.chunks.front()
+            && chunk.end() <= self.front
+        {
+            let Some(Chunk { data, .. }) = self.chunks.pop_front() else { break };
+            self.spare(data);
+        }
+    }
+
+    /// Gives back chunks that lie in the hole.
+    fn free(&mut self, hole: Hole) {
+        let at = self.chunks.partition_point(|chunk| chunk.start < hole.start);
+        // Not the last one, which the next frame is appended to.
+        while at + 1 < self.chunks.len() && self.chunks[at].end() <= hole.end {
+            let Some(Chunk { data, .. }) = self.chunks.remove(at) else { break };
+            self.spare(data);
+        }
+    }
+
+    fn spare(&mut self, mut data: BytesMut) {
+        if self.spare.is_none() && data.capacity() <= CHUNK {
+            data.clear();
+            self.spare = Some(data);
+        }
     }
 
     /// Length of the next frame to send.
@@ -147,8 +246,20 @@ impl Log {
     /// The frame with this many before it.
     pub(super) fn frame(&self, at: usize) -> Option<&[u8]> {
         let length = *self.lengths.get(at)? as usize;
+        Some(self.slice(self.begin_of(at), length))
+    }
+
+    /// Where the frame begins that has so many before it.
+    fn begin_of(&self, at: usize) -> u64 {
         let before: u64 = self.lengths.range(..at).map(|length| u64::from(*length)).sum();
-        Some(self.slice(self.front + before, length))
+        let mut place = self.front + before;
+        for hole in &self.holes {
+            if hole.start > place {
+                break;
+            }
+            place += hole.end - hole.start;
+        }
+        place
     }
 
     fn slice(&self, from: u64, length: usize) -> &[u8] {
@@ -167,20 +278,15 @@ impl Log {
     /// Forgets the first `frames`.
     pub(super) fn release(&mut self, frames: usize) {
         let frames = frames.min(self.lengths.len());
-        let bytes: u64 = self.lengths.drain(..frames).map(u64::from).sum();
-        self.front += bytes;
-        self.sent = self.sent.saturating_sub(frames);
-        self.sent_end = self.sent_end.max(self.front);
-        self.ever_sent = self.ever_sent.saturating_sub(frames);
-        while let Some(chunk) = self.chunks.front()
-            && chunk.end() <= self.front
-        {
-            let Some(Chunk { mut data, .. }) = self.chunks.pop_front() else { break };
-            if self.spare.is_none() && data.capacity() <= CHUNK {
-                data.clear();
-                self.spare = Some(data);
-            }
+        let front = self.begin_of(frames);
+        let gone = self.holes.iter().take_while(|hole| hole.end <= front).count();
+        for hole in self.holes.drain(..gone) {
+            self.hole_bytes -= hole.end - hole.start;
         }
+        self.lengths.drain(..frames);
+        self.sent = self.sent.saturating_sub(frames);
+        self.ever_sent = self.ever_sent.saturating_sub(frames);
+        self.leave_front(front);
         if self.lengths.is_empty() && self.lengths.capacity() > IDLE_LENGTHS {
             self.lengths = VecDeque::new();
         }
@@ -193,8 +299,7 @@ impl Log {
 
     /// A new connection: nothing of what is kept was sent on it.
     pub(super) fn rewind(&mut self) {
-        self.sent = 0;
-        self.sent_end = self.front;
+        (self.sent, self.sent_end) = (0, self.front);
     }
 
     /// Empties the log and hands out what it held.
@@ -204,17 +309,17 @@ impl Log {
 
     /// The frames kept, oldest first.
     pub(super) fn frames(&self) -> impl Iterator<Item = &[u8]> {
-        let mut chunks = self.chunks.iter();
-        let mut rest: &[u8] = match chunks.next() {
-            Some(chunk) => &chunk.data[(self.front - chunk.start) as usize..],
-            None => &[],
-        };
+        let mut chunks = self.chunks.iter().peekable();
+        let mut holes = self.holes.iter().peekable();
+        let mut place = self.front;
         self.lengths.iter().map(move |length| {
-            if rest.is_empty() {
-                rest = chunks.next().map_or(&[], |chunk| &chunk.data);
+            if let Some(hole) = holes.next_if(|hole| hole.start == place) {
+                place = hole.end;
             }
-            let (frame, after) = rest.split_at(*length as usize);
-            rest = after;
+            while chunks.next_if(|chunk| chunk.end() <= place).is_some() {}
+            let Chunk { start, data } = chunks.peek().expect("every frame is in a chunk");
+            let frame = &data[(place - start) as usize..][..*length as usize];
+            place += u64::from(*length);
             frame
         })
     }
@@ -239,6 +344,8 @@ mod tests {
         Release(usize),
         Skip,
         Rewind,
+        Drop,
+        DropAt(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -248,6 +355,8 @@ mod tests {
             2 => (0usize..6).prop_map(Step::Release),
             1 => Just(Step::Skip),
             1 => Just(Step::Rewind),
+            2 => Just(Step::Drop),
+            2 => (0usize..4).prop_map(Step::DropAt),
         ]
     }
 
@@ -256,7 +365,7 @@ mod tests {
         fn it_behaves_as_a_list_of_frames_with_a_cursor(steps in prop::collection::vec(step(), 1..60)) {
             let mut log = Log::default();
             let mut model: VecDeque<Vec<u8>> = VecDeque::new();
-            let (mut sent, mut stamp) = (0usize, 0u8);
+            let (mut sent, mut ever, mut stamp, mut dropped) = (0usize, 0usize, 0u8, false);
             for step in steps {
                 match step {
                     Step::Append(length) => {
@@ -267,31 +376,52 @@ mod tests {
                     }
                     Step::Send(max, frames) => {
                         let (mut out, mut want) = (BytesMut::new(), Vec::new());
+                        log.send(max, frames, &mut out);
+                        let mut ended_early = false;
                         for frame in model.iter().skip(sent).take(frames) {
-                            if want.len() + frame.len() > max {
+                            ended_early = want.len() == out.len();
+                            if want.len() + frame.len() > max || ended_early {
                                 break;
                             }
                             want.extend_from_slice(frame);
                             sent += 1;
                         }
-                        log.send(max, frames, &mut out);
                         prop_assert!(out == want);
+                        // Where something was dropped, a send may end.
+                        let next = model.get(sent).map_or(usize::MAX, Vec::len);
+                        prop_assert!(!ended_early || next > max - out.len() || dropped);
+                        ever = ever.max(sent);
                     }
                     Step::Release(frames) => {
                         let frames = frames.min(model.len());
                         model.drain(..frames);
-                        sent = sent.saturating_sub(frames);
+                        (sent, ever) = (sent.saturating_sub(frames), ever.saturating_sub(frames));
                         log.release(frames);
                     }
                     Step::Skip => {
                         prop_assert_eq!(log.peek(), model.get(sent).map(|frame| &frame[..]));
                         sent += usize::from(sent < model.len());
+                        ever = ever.max(sent);
                         log.skip();
+                    }
+                    Step::Drop => {
+                        model.remove(ever);
+                        dropped = true;
+                        log.drop_at(ever);
+                        let chunks: usize = log.chunks.iter().map(|chunk| chunk.data.len()).sum();
+                        prop_assert!(chunks <= log.bytes() + 3 * (CHUNK + 90_000) + log.hole_bytes as usize);
                     }
                     Step::Rewind => {
                         sent = 0;
                         log.rewind();
                     }
+                    Step::DropAt(at) if at < model.len() && sent == 0 => {
+                        model.remove(at);
+                        ever -= usize::from(at < ever);
+                        dropped = true;
+                        log.drop_at(at);
+                    }
+                    Step::DropAt(_) => {}
                 }
                 prop_assert_eq!(log.sent(), sent);
                 prop_assert_eq!(log.len(), model.len());
@@ -301,6 +431,24 @@ mod tests {
                 prop_assert!(log.frames().eq(model.iter().map(|frame| &frame[..])));
             }
         }
+    }
+
+    #[test]
+    fn what_is_dropped_behind_what_was_sent_gives_its_memory_back() {
+        let mut log = Log::default();
+        let append = |log: &mut Log| log.append(1000, |data| data.extend_from_slice(&[7; 1000]));
+        (0..10).for_each(|_| append(&mut log));
+        log.send(usize::MAX, usize::MAX, &mut BytesMut::new());
+        for _ in 0..10_000 {
+            append(&mut log);
+            if log.len() > 100 {
+                log.drop_at(10);
+            }
+        }
+        assert_eq!((log.len(), log.bytes(), log.sent()), (100, 100_000, 10));
+        assert!(log.chunks.len() <= 5 && log.holes.len() == 1);
+        log.release(10);
+        assert_eq!((log.len(), log.bytes(), log.holes.len()), (90, 90_000, 0));
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod receipts;
 mod receive;
 mod refusals;
 mod reports;
+mod skipped;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -114,6 +115,8 @@ pub struct Session {
     on_disk: u64,
     /// Why nothing more gets there.
     disk_error: Option<Error>,
+    /// Publishes that are given up, which the host need not keep.
+    given_up: Vec<u64>,
     /// What waited when the connection was made: up to which publish, and how many.
     backlog: Option<(u64, u64)>,
     /// Somebody waits for this publish to be accepted: a `PING` after it hurries the server.
@@ -157,6 +160,7 @@ impl Session {
             credit_at: None,
             on_disk: 0,
             disk_error: None,
+            given_up: Vec::new(),
             backlog: None,
             hurry: None,
             pong: None,
@@ -199,16 +203,18 @@ impl Session {
     /// The counts since the start.
     pub fn ledger(&self) -> Ledger {
         let total = self.outbox.last();
-        let pending = total - self.outbox.accepted();
-        let failed = self.refusals.total();
+        let pending = self.outbox.pending();
+        let dropped = self.outbox.dropped();
+        let failed = self.refusals.total() + self.outbox.untold() - dropped;
         Ledger {
             totals: self.subscriptions.totals(),
             subscriptions: self.subscriptions.ledgers(),
             published: PublishCounts {
                 total,
                 // A server may refuse again what it forgot that it refused.
-                accepted: total.saturating_sub(failed + self.abandoned + pending),
+                accepted: total.saturating_sub(failed + dropped + self.abandoned + pending),
                 failed,
+                dropped,
                 abandoned: self.abandoned,
                 pending,
             },
@@ -284,6 +290,9 @@ impl Session {
     }
 
     /// Queues a message and returns its number: 1, 2, 3, …
+    ///
+    /// With [`OutboxOverflow::DropOldest`](crate::options::OutboxOverflow::DropOldest) a full outbox drops the oldest messages not on their way,
+    /// and [`Session::tick`], which is due at once then, tells of them.
     ///
     /// # Errors
     /// Nothing is queued on `OutboxFull`, `PayloadTooLarge`, `InvalidTopic`, `InvalidArgument`,
@@ -415,6 +424,18 @@ impl Session {
     /// host need not keep it any more.
     pub fn released(&self) -> u64 {
         self.outbox.released()
+    }
+
+    /// Whether [`Session::tick`] has messages to name that a full outbox dropped.
+    #[inline]
+    pub fn has_dropped(&self) -> bool {
+        self.outbox.untold() > 0
+    }
+
+    /// Publishes that were given up though others before them are still kept, each told once: the host
+    /// need not keep them.
+    pub fn take_given_up(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.given_up)
     }
 
     /// How full the outbox is.

@@ -19,17 +19,18 @@ use super::{
     log::Log,
     marked::Marked,
     publish::{self, Destination, PublishOptions},
+    skipped::{Range, Skipped},
     topics::Topics,
 };
 use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
     message::{ContentType, ReceiptLevel},
-    options::Limits,
+    options::{Limits, OutboxOverflow},
     topic::{self, Pattern},
     wire::{
         Frames, encode_publish,
-        frame::{self, Extensions, Frame, HistoryFrame, Name, Publish, Welcome},
+        frame::{self, Extensions, Frame, HistoryFrame, Name, Publish, Welcome, features},
     },
 };
 
@@ -38,7 +39,22 @@ const FRESH: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) struct Outbox {
+    /// Those not skipped, in order.
     log: Log,
+    /// Numbers of publishes that were given up before the server had them.
+    skipped: Skipped,
+    /// The server's session was told of everything up to this number on this connection; and on any.
+    told: u64,
+    ever_told: u64,
+    /// The server takes many skipped numbers at once.
+    can_skip: bool,
+    is_connected: bool,
+    /// Payload bytes of the largest message kept.
+    largest: usize,
+    /// Given up, and nobody was told yet.
+    given_up: Vec<GivenUp>,
+    /// How many were dropped because the outbox was full.
+    dropped: u64,
     pub(super) topics: Topics,
     bounds: OutboxBounds,
     limits: Window,
@@ -78,6 +94,14 @@ struct Generation {
     offset: u64,
 }
 
+/// A publish that will not be sent.
+#[derive(Debug)]
+pub(super) struct GivenUp {
+    pub(super) number: u64,
+    pub(super) id: String,
+    pub(super) error: Error,
+}
+
 #[derive(Debug)]
 struct Timed {
     number: u64,
@@ -89,6 +113,14 @@ impl Outbox {
         let limits = Limits::default();
         Outbox {
             log: Log::default(),
+            skipped: Skipped::default(),
+            told: 0,
+            ever_told: 0,
+            can_skip: false,
+            is_connected: false,
+            largest: 0,
+            given_up: Vec::new(),
+            dropped: 0,
             topics: Topics::new(seed),
             bounds,
             limits: Window { payload: limits.payload, messages: 0, bytes: 0 },
@@ -106,7 +138,42 @@ impl Outbox {
 
     /// The number of the last publish; 0 before the first.
     pub(super) fn last(&self) -> u64 {
-        self.released + self.log.len() as u64
+        self.released + self.log.len() as u64 + self.skipped.total()
+    }
+
+    /// Publishes that are neither accepted nor failed.
+    pub(super) fn pending(&self) -> u64 {
+        let skipped = self.skipped.total() - self.skipped.up_to(self.accepted);
+        self.last() - self.accepted - skipped
+    }
+
+    /// How many were dropped because the outbox was full.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// How many were given up, and nobody was told yet.
+    pub(super) fn untold(&self) -> u64 {
+        self.given_up.len() as u64
+    }
+
+    /// Those.
+    pub(super) fn take_given_up(&mut self) -> Vec<GivenUp> {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// Whether this publish was given up, and the server has not confirmed that it skipped it.
+    pub(super) fn is_skipped(&self, number: u64) -> bool {
+        self.skipped.contains(number)
+    }
+
+    /// Where the log has this publish.
+    fn place(&self, number: u64) -> Option<usize> {
+        let at = number.checked_sub(self.released + 1)?;
+        if self.skipped.contains(number) {
+            return None;
+        }
+        usize::try_from(at - self.skipped.up_to(number)).ok()
     }
 
     pub(super) fn accepted(&self) -> u64 {
@@ -120,7 +187,7 @@ impl Outbox {
 
     /// The number of the last publish sent on this connection or accepted.
     pub(super) fn sent(&self) -> u64 {
-        self.released + self.log.sent() as u64
+        self.told
     }
 
     /// Whether everything is accepted or refused.
@@ -189,7 +256,8 @@ impl Outbox {
             publish::check_extras(extras)?;
         }
         // What an earlier process took must not be lost for want of room.
-        if self.room() == Room::Hard && !options.maybe_duplicate {
+        let must_drop = self.room() == Room::Hard && !options.maybe_duplicate;
+        if must_drop && !self.may_drop() {
             return Err(self.full());
         }
         let (to, name_length) = match destination {
@@ -209,6 +277,9 @@ impl Outbox {
                 (frame::Destination::Server(address), address.len())
             }
         };
+        if must_drop {
+            self.drop_oldest();
+        }
         let number = self.last() + 1;
         let stored = matches!(destination, Destination::Topic(topic) if self.is_stored(topic));
         let ack = options.ack.as_ref();
@@ -226,6 +297,7 @@ impl Outbox {
         if publish.extensions.as_ref().is_some_and(|extensions| is_timed(extensions)) {
             self.timed.push_back(Timed { number, queued: now });
         }
+        self.largest = self.largest.max(payload.len());
         self.log.append(HEAD + name_length + payload.len(), |out| encode_publish(&publish, out));
         if stored {
             self.unstored.push_back(number);
@@ -245,6 +317,78 @@ impl Outbox {
         self.topics.introduce(topic)
     }
 
+    /// The oldest message that a newer one may take the place of: while there is a connection, one that
+    /// was not sent on it; else one that is not known to have been accepted.
+    fn oldest(&self) -> Option<usize> {
+        let kept = self.accepted - self.skipped.up_to(self.accepted) - self.released;
+        let accepted = usize::try_from(kept).unwrap_or(usize::MAX);
+        let at = if self.is_connected { self.log.ever_sent().max(accepted) } else { accepted };
+        (at < self.log.len()).then_some(at)
+    }
+
+    /// Whether there is room if older messages make it.
+    #[cold]
+    fn may_drop(&self) -> bool {
+        self.bounds.overflow == OutboxOverflow::DropOldest && self.oldest().is_some()
+    }
+
+    /// Makes room.
+    #[cold]
+    fn drop_oldest(&mut self) {
+        while self.room() == Room::Hard
+            && let Some(at) = self.oldest()
+        {
+            let Some(frame) = self.log.frame(at) else { return };
+            let publish = decode(frame);
+            let settled = publish.extensions.as_ref().is_some_and(|ext| ext.settled > 0);
+            let again = publish.maybe_duplicate || at < self.log.ever_sent();
+            let own = own_id(frame);
+            let before =
+                if self.is_connected { self.ever_told.max(self.accepted) } else { self.accepted };
+            let Some(number) = self.skipped.others(before).next() else { return };
+            self.log.drop_at(at);
+            self.skipped.insert(number);
+            self.give_up(number);
+            if settled {
+                // A lost session had it.
+                continue;
+            }
+            self.dropped += 1;
+            let id = own.unwrap_or_else(|| self.message_id(number));
+            let error =
+                Error::new(ErrorKind::OutboxFull, if again { DROPPED_AGAIN } else { DROPPED });
+            self.given_up.push(GivenUp { number, id, error });
+        }
+    }
+
+    /// Gives up what is larger than the server takes: it would not even read it.
+    #[cold]
+    fn give_up_large(&mut self) {
+        let old = self.log.take();
+        let mut ever_sent = 0;
+        let numbers: Vec<u64> = self.skipped.others(self.released).take(old.len()).collect();
+        self.largest = 0;
+        for (at, (number, frame)) in numbers.into_iter().zip(old.frames()).enumerate() {
+            let publish = decode(frame);
+            let length = publish.payload.len();
+            let is_open = number > self.accepted
+                && publish.extensions.as_ref().is_none_or(|ext| ext.settled == 0);
+            if let Err(error) = publish::check_payload(length, self.limits.payload)
+                && is_open
+            {
+                let id = own_id(frame).unwrap_or_else(|| self.message_id(number));
+                self.skipped.insert(number);
+                self.give_up(number);
+                self.given_up.push(GivenUp { number, id, error });
+                continue;
+            }
+            self.largest = self.largest.max(length);
+            self.log.append(frame.len(), |out| out.extend_from_slice(frame));
+            ever_sent += usize::from(at < old.ever_sent());
+        }
+        self.log.mark_ever_sent(ever_sent);
+    }
+
     #[cold]
     fn full(&self) -> Error {
         Error::new(
@@ -259,7 +403,10 @@ impl Outbox {
 
     /// Whether [`Outbox::transmit`] would send something.
     pub(super) fn has_output(&self) -> bool {
-        self.log.next_length().is_some_and(|length| self.window_takes(length))
+        match self.next_skip() {
+            Some(_) => self.may_skip(),
+            None => self.log.next_length().is_some_and(|length| self.window_takes(length)),
+        }
     }
 
     /// The window takes whatever fits, and one message of any size when nothing is under way.
@@ -275,15 +422,27 @@ impl Outbox {
     /// Appends messages as far as the window and `max` bytes after `start` allow; one of any size
     /// if it is the first.
     pub(super) fn transmit(&mut self, now: Time, start: usize, max: usize, out: &mut BytesMut) {
-        while let Some(length) = self.log.next_length() {
+        loop {
+            if let Some(skip) = self.next_skip() {
+                if !self.may_skip() || (out.len() - start >= max && out.len() > start) {
+                    return;
+                }
+                self.send_skip(skip, out);
+                continue;
+            }
+            let Some(length) = self.log.next_length() else { return };
             let left = max.saturating_sub(out.len() - start);
             if !self.window_takes(length) || (length > left && out.len() > start) {
                 return;
             }
             let mut frames = self.limits.messages.saturating_sub(self.log.sent()).max(1);
             frames = frames.min(self.backlog.left(self.sent()).unwrap_or(usize::MAX));
+            if let Some(skip) = self.skipped.above(self.told) {
+                let ahead = skip.first - self.told - 1;
+                frames = frames.min(usize::try_from(ahead).unwrap_or(usize::MAX));
+            }
             if let Some(stale) = self.next_stale(now) {
-                match stale.number - self.sent() - 1 {
+                match stale.number - self.told - 1 {
                     0 => {
                         self.send_with_time_left(now, out);
                         continue;
@@ -292,16 +451,23 @@ impl Outbox {
                 }
             }
             let window = self.limits.bytes.saturating_sub(self.log.sent_bytes());
+            let before = self.log.sent();
             match left.min(window) {
                 room if room >= length => self.log.send(room, frames, out),
                 _ => self.log.send(length, 1, out),
             }
+            self.tell((self.log.sent() - before) as u64);
         }
     }
 
     /// Whether the server is to say when it has dealt with all that was sent.
     pub(super) fn asks_for_news(&mut self) -> bool {
         self.backlog.asks(self.sent())
+    }
+
+    /// What [`Outbox::sent`] is when the next message is to be sent: numbers to skip are no burst.
+    fn next_sent(&self) -> u64 {
+        self.next_skip().map_or(self.told, |skip| skip.last)
     }
 
     /// When to call [`Outbox::tick`].
@@ -311,7 +477,44 @@ impl Outbox {
 
     /// Goes on with the backlog if it is time.
     pub(super) fn tick(&mut self, now: Time) {
-        self.backlog.tick(now, self.sent(), &self.log);
+        self.backlog.tick(now, self.next_sent(), &self.log);
+    }
+
+    /// So many numbers more were sent on this connection.
+    #[inline]
+    fn tell(&mut self, count: u64) {
+        self.told += count;
+        self.ever_told = self.ever_told.max(self.told);
+    }
+
+    /// The numbers to skip before the next message is sent.
+    #[inline]
+    fn next_skip(&self) -> Option<Range> {
+        self.skipped.above(self.told).filter(|range| range.first <= self.told + 1)
+    }
+
+    /// A server that takes skipped numbers one by one counts them as messages.
+    fn may_skip(&self) -> bool {
+        self.can_skip || self.told - self.accepted.min(self.told) < self.limits.messages as u64
+    }
+
+    #[cold]
+    fn send_skip(&mut self, skip: Range, out: &mut BytesMut) {
+        let number = self.told + 1;
+        let count = if self.can_skip { skip.last - self.told } else { 1 };
+        let publish = Publish {
+            number: number - self.generation().offset,
+            to: frame::Destination::Topic(Name::Inline(SETTLED)),
+            ack: false,
+            request: false,
+            prompt: false,
+            maybe_duplicate: false,
+            content_type: ContentType::Bytes,
+            extensions: Some(Box::new(Extensions { settled: count, ..Extensions::default() })),
+            payload: &[],
+        };
+        encode_publish(&publish, out);
+        self.tell(count);
     }
 
     fn next_stale(&self, now: Time) -> Option<&Timed> {
@@ -337,12 +540,13 @@ impl Outbox {
             encode_publish(&publish, out);
         }
         self.log.skip();
+        self.tell(1);
     }
 
     /// The server has everything up to this wire number. Returns how many were released.
     pub(super) fn accept(&mut self, now: Time, wire: u64) -> Result<u64> {
         let number = wire.saturating_add(self.generation().offset);
-        if number > self.released + self.log.ever_sent() as u64 {
+        if number > self.ever_told {
             return Err(Error::new(
                 ErrorKind::Protocol,
                 "the server accepted a message that was never sent",
@@ -381,8 +585,11 @@ impl Outbox {
         if until <= self.released {
             return;
         }
-        self.log.release(usize::try_from(until - self.released).unwrap_or(usize::MAX));
+        let frames = until - self.released - self.skipped.up_to(until);
+        self.log.release(usize::try_from(frames).unwrap_or(usize::MAX));
+        self.skipped.forget(until);
         self.released = until;
+        self.told = self.told.max(until);
         while self.timed.front().is_some_and(|timed| timed.number <= until) {
             self.timed.pop_front();
         }
@@ -391,7 +598,7 @@ impl Outbox {
     /// The number behind a wire number that the server mentions; `None` if it was never sent.
     pub(super) fn number(&self, wire: u64) -> Option<u64> {
         let number = wire.checked_add(self.generation().offset)?;
-        let known = wire > 0 && number <= self.released + self.log.ever_sent() as u64;
+        let known = wire > 0 && number <= self.ever_told;
         known.then_some(number)
     }
 
@@ -411,10 +618,12 @@ impl Outbox {
         let count = self.accept(now, welcome.published)?;
         self.connect(now, welcome);
         // What this session has and only waits to be stored need not be sent again.
-        for _ in self.released..welcome.published.saturating_add(self.generation().offset) {
+        let last = welcome.published.saturating_add(self.generation().offset).max(self.released);
+        for _ in self.skipped.up_to(last)..last - self.released {
             self.log.skip();
         }
-        self.backlog.begin(now, self.last(), self.sent(), &self.log);
+        self.told = last;
+        self.backlog.begin(now, self.last(), self.next_sent(), &self.log);
         Ok(count)
     }
 
@@ -426,24 +635,25 @@ impl Outbox {
         self.accepted = self.accepted.max(self.handled);
         self.release();
         let sent = self.log.ever_sent();
-        let ids: Vec<String> =
-            (1..=self.log.len() as u64).map(|at| self.message_id(self.released + at)).collect();
+        let numbers = self.skipped.others(self.released).take(self.log.len());
+        let numbers: Vec<u64> = numbers.collect();
+        let ids: Vec<String> = numbers.iter().map(|number| self.message_id(*number)).collect();
         let old = self.log.take();
         self.stored_topics.learn(&welcome.history);
         let mut unstored = VecDeque::new();
         for (at, frame) in old.frames().enumerate() {
             let mut publish = decode(frame);
-            publish.number = at as u64 + 1;
+            let number = numbers[at];
+            publish.number = number - self.released;
             publish.maybe_duplicate |= at < sent;
-            let number = self.released + publish.number;
             let dealt_with = number <= self.handled && !self.is_unstored(number);
             if !dealt_with && self.will_be_stored(&publish) {
                 unstored.push_back(number);
             }
             let extensions = publish.extensions.get_or_insert_default();
-            if dealt_with || extensions.settled {
+            if dealt_with || extensions.settled > 0 {
                 // A lost session dealt with it; only its number is still needed.
-                extensions.settled = true;
+                extensions.settled = 1;
                 publish.to = frame::Destination::Topic(Name::Inline(SETTLED));
                 publish.payload = &[];
             } else {
@@ -453,6 +663,7 @@ impl Outbox {
         }
         self.unstored = unstored;
         self.handled = self.released;
+        self.ever_told = self.released;
         if self.generations.len() == GENERATIONS {
             self.generations.pop_front();
         }
@@ -465,6 +676,11 @@ impl Outbox {
         count
     }
 
+    /// There is no connection any more.
+    pub(super) fn disconnect(&mut self) {
+        self.is_connected = false;
+    }
+
     /// The first session begins with what waited for it.
     pub(super) fn connect(&mut self, now: Time, welcome: &Welcome<'_>) {
         let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
@@ -473,7 +689,13 @@ impl Outbox {
             messages: size(welcome.publish_window).max(1),
             bytes: size(welcome.publish_window_bytes),
         };
+        self.is_connected = true;
+        self.can_skip = welcome.features & features::SKIPS != 0;
         self.log.rewind();
+        self.told = self.released;
+        if self.largest > self.limits.payload {
+            self.give_up_large();
+        }
         if self.log.len() == 0 {
             self.topics.clear();
         }
@@ -483,7 +705,7 @@ impl Outbox {
         if self.stored_topics.learn(&welcome.history) {
             self.sort_out();
         }
-        self.backlog.begin(now, self.last(), self.sent(), &self.log);
+        self.backlog.begin(now, self.last(), self.next_sent(), &self.log);
     }
 
     /// The server stores other topics than was thought.
@@ -491,7 +713,8 @@ impl Outbox {
     fn sort_out(&mut self) {
         let mut unstored = VecDeque::new();
         let log = std::mem::take(&mut self.log);
-        for (number, frame) in (self.released + 1..).zip(log.frames()) {
+        let numbers: Vec<u64> = self.skipped.others(self.released).take(log.len()).collect();
+        for (number, frame) in numbers.into_iter().zip(log.frames()) {
             let is_open = number > self.accepted || self.is_unstored(number);
             if is_open && self.will_be_stored(&decode(frame)) {
                 unstored.push_back(number);
@@ -505,7 +728,7 @@ impl Outbox {
     /// Whether the server stores it once it has it.
     fn will_be_stored(&mut self, publish: &Publish<'_>) -> bool {
         let frame::Destination::Topic(name) = publish.to else { return false };
-        if publish.extensions.as_ref().is_some_and(|extensions| extensions.settled) {
+        if publish.extensions.as_ref().is_some_and(|extensions| extensions.settled > 0) {
             return false;
         }
         let topic = match name {
@@ -547,14 +770,14 @@ impl Outbox {
 
     /// The id of a message, its own one if it is still kept.
     pub(super) fn id_of(&self, number: u64) -> String {
-        let at = number.checked_sub(self.released + 1).and_then(|at| usize::try_from(at).ok());
-        let own = at.and_then(|at| self.log.frame(at)).and_then(own_id);
+        let own = self.place(number).and_then(|at| self.log.frame(at)).and_then(own_id);
         own.unwrap_or_else(|| self.message_id(number))
     }
 
     /// The numbers and ids of all messages that are not accepted, oldest first.
     pub(super) fn ids(&self) -> Vec<(u64, String)> {
-        (self.released + 1..)
+        self.skipped
+            .others(self.released)
             .zip(self.log.frames())
             .filter(|(number, _)| *number > self.accepted)
             .map(|(number, frame)| {
@@ -614,6 +837,12 @@ const KNOWN_TOPICS: usize = 4096;
 
 /// Named by publishes of which only the number counts.
 const SETTLED: &str = "kps.settled";
+
+const DROPPED: &str =
+    "the outbox was full and this its oldest message: it was dropped for a newer one and not sent";
+
+const DROPPED_AGAIN: &str = "the outbox was full and this its oldest message: it was dropped for a newer one \
+     and is not sent again; it may have been received before the connection was lost";
 
 /// Room for a `PUB`'s head without its destination's name.
 const HEAD: usize = 64;

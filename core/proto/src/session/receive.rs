@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::{
-    CREDIT_DELAY, Event, Events, Phase, Room, Session, SubId, Subscriptions, refusals::Refusal,
+    CREDIT_DELAY, Event, Events, Phase, Room, Session, SubId, Subscriptions, outbox::GivenUp,
+    refusals::Refusal,
 };
 use crate::{
     clock::Time,
@@ -37,6 +38,8 @@ impl Session {
         events: &mut Events,
     ) -> Result<()> {
         self.now = now;
+        // Before their numbers are confirmed.
+        self.give_up(events);
         self.link.note_received(now);
         for frame in Frames::new(bytes) {
             let taken = frame.and_then(|frame| match frame {
@@ -57,15 +60,17 @@ impl Session {
 
     /// When to call [`Session::tick`], or [`Session::should_connect`].
     pub fn deadline(&self) -> Option<Time> {
+        let untold = (self.outbox.untold() > 0).then_some(self.now);
         let due =
             [self.link.deadline(), self.credit_at, self.acks.deadline(), self.outbox.deadline()];
-        due.into_iter().flatten().min()
+        due.into_iter().chain([untold]).flatten().min()
     }
 
     /// Does what is due at `now`. An error means: close the connection, then
     /// [`Session::disconnected`].
     pub fn tick(&mut self, now: Time, events: &mut Events) -> Result<()> {
         self.now = now;
+        self.give_up(events);
         self.acks.expire(now, events);
         if self.credit_at.is_some_and(|at| at <= now) {
             self.credit_at = None;
@@ -187,6 +192,7 @@ impl Session {
             Frame::Gap(gap) => self.gap(now, gap, events),
             Frame::Resumed { sub, replayed } => {
                 if let Some(entry) = self.subscriptions.find(*sub) {
+                    entry.epoch = Some(self.epoch);
                     let event = Event::Resumed { sub: SubId(*sub), replayed: *replayed };
                     events.push((entry.target, event));
                 }
@@ -257,6 +263,7 @@ impl Session {
         }
         let before = std::mem::replace(&mut entry.phase, Phase::Active);
         if before == Phase::Requested {
+            entry.epoch = Some(self.epoch);
             let pattern = entry.pattern.as_ref().map_or("", |pattern| pattern.as_str());
             self.timeline.note(now, "subscribed", pattern);
             events.push((entry.target, Event::Subscribed { sub: SubId(sub) }));
@@ -265,6 +272,8 @@ impl Session {
 
     fn gap(&mut self, now: Time, frame: &GapFrame<'_>, events: &mut Events) {
         let Some(entry) = self.subscriptions.find(frame.sub) else { return };
+        // Only now: should this be lost with the session, it is to be told again.
+        entry.epoch = Some(self.epoch);
         // The server cannot know whether it was this one that lost the session.
         let reason = match frame.reason {
             GapReason::SessionExpired if self.is_new_epoch => GapReason::NewEpoch,
@@ -292,6 +301,10 @@ impl Session {
             Reference::Publish(wire) => {
                 self.reports.note();
                 let Some(number) = self.outbox.number(wire) else { return };
+                if self.outbox.is_skipped(number) {
+                    // It was dropped before this was heard, and has failed.
+                    return;
+                }
                 let refusal = Refusal { id: self.outbox.id_of(number), error };
                 self.outbox.give_up(number);
                 if number > self.outbox.accepted() {
@@ -312,6 +325,23 @@ impl Session {
                 self.timeline.note(now, "error", error.to_string());
             }
         }
+    }
+
+    /// Tells of publishes that will not be sent.
+    pub(super) fn give_up(&mut self, events: &mut Events) {
+        if self.outbox.untold() == 0 {
+            return;
+        }
+        for GivenUp { number, id, error } in self.outbox.take_given_up() {
+            // The server may have refused it before.
+            let refusal = self.refusals.withdraw(number).unwrap_or(Refusal { id, error });
+            self.refusals.remember(number, &refusal.error);
+            self.publish_failed(number, refusal, events);
+            if self.config.outbox_on_disk {
+                self.given_up.push(number);
+            }
+        }
+        self.look_for_room(events);
     }
 
     fn publish_failed(&mut self, number: u64, refusal: Refusal, events: &mut Events) {

@@ -29,6 +29,11 @@ impl Refusals {
         self.waiting.entry(number).or_insert(refusal);
     }
 
+    /// Takes one back that does not count yet.
+    pub(super) fn withdraw(&mut self, number: u64) -> Option<Refusal> {
+        self.waiting.remove(&number)
+    }
+
     /// The first one that counts, now that everything up to `number` is confirmed.
     pub(super) fn next(&mut self, number: u64) -> Option<(u64, Refusal)> {
         let first = self.waiting.first_entry().filter(|entry| *entry.key() <= number)?;

@@ -53,6 +53,8 @@ pub(super) struct Subscription {
     stale: u64,
     /// Behind the last message received that had one.
     pub(super) cursor: Option<Cursor>,
+    /// The server's run in which its stream last began, as far as its host was told.
+    pub(super) epoch: Option<u64>,
 }
 
 /// How far the server and we agree on a subscription.
@@ -103,6 +105,7 @@ impl Subscriptions {
             stream: Stream::new(WINDOW_DIRECT, WINDOW_BYTES),
             stale: 0,
             cursor: None,
+            epoch: None,
         };
         Subscriptions {
             table: HashMap::from_iter([(SubId::DIRECT.0, direct)]),
@@ -143,6 +146,7 @@ impl Subscriptions {
             stream: Stream::new(window, WINDOW_BYTES),
             stale: 0,
             cursor: None,
+            epoch: None,
         };
         self.table.insert(self.last, subscription);
         Ok(SubId(self.last))
@@ -368,6 +372,7 @@ impl Subscription {
             window: self.stream.window,
             window_bytes: self.stream.window_bytes,
             again: self.phase == Phase::Again,
+            epoch: self.epoch.filter(|_| self.phase == Phase::Again),
             start: self.start(),
             redelivery: self.options.redelivery,
         })

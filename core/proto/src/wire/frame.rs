@@ -159,6 +159,8 @@ pub mod features {
     pub const STREAMED_ROWS: u64 = 1 << 1;
     /// `STORED` and cursors.
     pub const HISTORY: u64 = 1 << 2;
+    /// One settled `PUB` may take many numbers.
+    pub const SKIPS: u64 = 1 << 5;
 }
 
 /// `WELCOME`.
@@ -246,6 +248,8 @@ pub struct Subscribe<'a> {
     pub window_bytes: u64,
     /// A subscription of a lost session made again: the broker says `GAP` after `SUBSCRIBED`.
     pub again: bool,
+    /// With `again`: the broker's run in which its stream last began; `None`: not told.
+    pub epoch: Option<u64>,
     /// Where to start.
     pub start: Start<'a>,
     /// With `durable`: how messages that are not acked are handed out again.
@@ -283,8 +287,9 @@ pub struct Extensions<'a> {
     pub ttl_ms: Option<u64>,
     /// `PUB` with `ack`: how long rows are awaited.
     pub ack_timeout_ms: Option<u64>,
-    /// `PUB`: a lost session dealt with it; it only takes its number.
-    pub settled: bool,
+    /// `PUB`: a lost session dealt with it, or it was given up; it only takes its number, or with
+    /// [`features::SKIPS`] so many from its number on. 0: not settled.
+    pub settled: u64,
     /// `MSG` of a topic with history: the place behind it, opaque.
     pub cursor: Option<&'a [u8]>,
     /// `MSG` from history, accepted by an earlier run of the broker.
@@ -307,7 +312,7 @@ impl Extensions<'_> {
             && self.id.is_none()
             && self.ttl_ms.is_none()
             && self.ack_timeout_ms.is_none()
-            && !self.settled
+            && self.settled == 0
             && self.cursor.is_none()
             && self.earlier.is_none()
     }
@@ -401,6 +406,8 @@ pub struct AnswerFrame<'a> {
     pub error: Option<(&'a str, &'a str)>,
     /// What the handler returned.
     pub data: Option<(ContentType, &'a [u8])>,
+    /// Failed: when to hand a durable's message out again, in milliseconds.
+    pub retry_delay_ms: Option<u64>,
 }
 
 /// `GAP`.

@@ -223,3 +223,37 @@ fn ids_are_recovered_for_their_window() {
     let open = Open::new(Some(folder.path()), adjust);
     assert_eq!(open.recovered.ids, [("".into(), "three".into(), 1_012_000)]);
 }
+
+#[test]
+fn the_window_of_ids_does_not_pass_while_the_store_is_closed() {
+    let folder = Folder::new();
+    let clock = Arc::new(AtomicU64::new(1_000_000));
+    let adjust = |options: &mut StoreOptions| {
+        let clock = clock.clone();
+        options.now = Arc::new(move || clock.load(Ordering::Relaxed));
+        options.duplicate_window = Duration::from_secs(10);
+    };
+    let with_id = |open: &mut Open, id: &str| {
+        let mut record = open.record("a", id);
+        record.time_ms = clock.load(Ordering::Relaxed);
+        record.extras = Some(Box::new(Extras { id: Some(id.into()), ..Extras::default() }));
+        open.commit(vec![record_of(&record)]);
+    };
+    let mut open = Open::new(Some(folder.path()), adjust);
+    open.commit(vec![Write::Session(session("o", 1))]);
+    with_id(&mut open, "one");
+    drop(open);
+    // An hour later, be it that of a broker that was away or of a clock that was set.
+    clock.fetch_add(3_600_000, Ordering::Relaxed);
+    let mut open = Open::new(Some(folder.path()), adjust);
+    with_id(&mut open, "two");
+    drop(open);
+    let open = Open::new(Some(folder.path()), adjust);
+    let known: Vec<_> = open.recovered.ids.iter().map(|(_, id, _)| id.as_str()).collect();
+    assert_eq!(known, ["one", "two"]);
+    assert_eq!(open.recovered.sessions, [session("o", 1)], "nor that of sessions");
+    drop(open);
+    clock.fetch_sub(7_200_000, Ordering::Relaxed);
+    let open = Open::new(Some(folder.path()), adjust);
+    assert_eq!(open.recovered.ids.len(), 2, "nor when the clock is set back");
+}

@@ -18,6 +18,7 @@ impl Bus {
         (key, position, sub): (DurableKey, u64, SubKey),
         status: RowStatus,
         error: Option<HandlerError>,
+        retry: Option<Duration>,
     ) {
         if let Some(member) =
             self.subscriptions.get_mut(sub).and_then(|sub| sub.member.as_deref_mut())
@@ -40,7 +41,8 @@ impl Bus {
                 let failed =
                     self.durables[key].tries.get(&position).map_or(0, |tries| tries.failed);
                 let delay = self.durables[key].redelivery.retry_delay;
-                let delay = delay.saturating_mul(1 << failed.min(DOUBLINGS));
+                let delay =
+                    retry.unwrap_or_else(|| delay.saturating_mul(1 << failed.min(DOUBLINGS)));
                 self.fail_handed_out(now, key, position, delay, &error.unwrap_or_default());
             }
             _ => {

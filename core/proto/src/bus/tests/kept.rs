@@ -335,3 +335,152 @@ fn a_durable_whose_messages_all_fail_takes_so_many_and_no_more() {
     }
     assert_eq!(answers, 4096);
 }
+
+/// The gaps that a client is told, and how often it is told that something goes on.
+fn told(world: &mut World, peer: Peer) -> (Vec<GapReason>, usize) {
+    let outputs = world.pull(peer);
+    let gaps = outputs.iter().filter_map(|output| match output {
+        Output::Gap { gap, .. } => Some(gap.reason),
+        _ => None,
+    });
+    let resumed = outputs.iter().filter(|output| matches!(output, Output::Resumed { .. }));
+    (gaps.collect(), resumed.count())
+}
+
+#[test]
+fn who_had_no_cursor_yet_hears_of_a_lost_disk_as_well() {
+    let known = Recovered { epochs: vec![(7, 0)], ..Recovered::default() };
+    let mut world = World::new(keeping(known));
+    let a = world.connect("a");
+    for (sub, start, durable) in
+        [(1, Start::All, ""), (2, Start::Last, ""), (3, Start::All, "d"), (4, Start::New, "e")]
+    {
+        let was_in = |epoch| Subscribe {
+            pattern: "h.t",
+            start,
+            durable,
+            again: true,
+            epoch: Some(epoch),
+            ..subscribe_defaults()
+        };
+        world.handle(a, Frame::Subscribe(Subscribe { sub, ..was_in(7) }));
+        world.handle(a, Frame::Subscribe(Subscribe { sub: sub + 10, ..was_in(6) }));
+        let reads: Vec<_> = world.reads().into_iter().map(|(reader, _)| reader).collect();
+        for reader in reads {
+            world.bus.take_page(world.now, reader, Ok(Page::default()));
+        }
+        assert_eq!(told(&mut world, a), (vec![GapReason::NewEpoch], 1), "{start:?} {durable:?}");
+    }
+}
+
+#[test]
+fn a_new_durable_of_a_lost_disk_has_what_came_before_its_clients_were_back() {
+    let mut world = World::new(keeping(Recovered { position: 5, ..Recovered::default() }));
+    let (a, b) = (world.connect("a"), world.connect("b"));
+    world.publish(a, 1, "h.t", b"1");
+    world.bus.stored(world.now, 6);
+    let durable = Subscribe { sub: 1, pattern: "h.t", durable: "d", ..subscribe_defaults() };
+    world.handle(b, Frame::Subscribe(Subscribe { again: true, epoch: Some(9), ..durable }));
+    assert_eq!(world.reads()[0].1, ReadFrom::After(5));
+}
+
+#[test]
+fn an_ids_window_begins_anew_with_the_broker_whatever_its_clock_says() {
+    for time_base_ms in [10, 3_600_000_000] {
+        let ids = vec![(String::new(), "known".into(), 1_800_000_000)];
+        let config = keeping(Recovered { ids, ..Recovered::default() });
+        let mut world = World::new(BusConfig { time_base_ms, ..config });
+        let a = world.connect("a");
+        world.handle(a, Frame::Publish(again(1, "known")));
+        assert_eq!(world.records(), []);
+        world.advance(Duration::from_secs(121));
+        world.handle(a, Frame::Publish(again(2, "known")));
+        assert_eq!(world.records(), [(1, 2)]);
+    }
+}
+
+#[test]
+fn a_failure_may_say_when_its_message_is_to_come_again() {
+    let mut world = World::new(keeping(Recovered::default()));
+    let (a, b) = (world.connect("a"), world.connect("b"));
+    let redelivery = Redelivery { retry_delay: Duration::from_secs(1), ..Redelivery::default() };
+    let durable = Subscribe { sub: 1, pattern: "h.t", durable: "d", ..subscribe_defaults() };
+    world.subscribe_with(b, Subscribe { window: 1000, redelivery, ..durable });
+    world.publish(a, 1, "h.t", b"1");
+    world.records();
+    world.bus.stored(world.now, 1);
+    let handed_out = |world: &mut World| -> Vec<(u64, u32)> {
+        let outputs = world.pull(b).into_iter().filter_map(|output| match output {
+            Output::Deliver { published, delivery, .. } => Some((delivery?, published.attempt())),
+            _ => None,
+        });
+        outputs.collect()
+    };
+    let fail = |world: &mut World, number: u64, delivery: u64, retry_delay_ms: Option<u64>| {
+        let answer = AnswerFrame {
+            number,
+            delivery,
+            more: false,
+            status: RowStatus::Failed,
+            error: Some(("E", "e")),
+            data: None,
+            retry_delay_ms,
+        };
+        world.handle(b, Frame::Answer(answer));
+    };
+    assert_eq!(handed_out(&mut world), [(1, 1)]);
+    fail(&mut world, 1, 1, Some(0));
+    assert_eq!(handed_out(&mut world), [(2, 2)], "at once");
+    fail(&mut world, 2, 2, Some(5_000));
+    world.advance(Duration::from_millis(4_990));
+    assert_eq!(handed_out(&mut world), []);
+    world.advance(Duration::from_millis(20));
+    assert_eq!(handed_out(&mut world), [(3, 3)]);
+    // Without a word it is the subscription's delay, doubled with each failure.
+    fail(&mut world, 3, 3, None);
+    world.advance(Duration::from_millis(3_990));
+    assert_eq!(handed_out(&mut world), []);
+    world.advance(Duration::from_millis(20));
+    assert_eq!(handed_out(&mut world), [(4, 4)]);
+    // A peer may ask for longer than a day, and does not get it.
+    fail(&mut world, 4, 4, Some((1 << 53) - 1));
+    world.advance(Duration::from_secs(86_401));
+    let again = handed_out(&mut world);
+    assert_eq!(again.iter().map(|(_, attempt)| *attempt).collect::<Vec<_>>(), [5], "{again:?}");
+}
+
+#[test]
+fn one_frame_skips_many_numbers_also_behind_what_waits() {
+    let mut world = World::new(BusConfig::default());
+    let (a, full) = (world.connect("a"), world.connect("full"));
+    let skip = |number, count| {
+        let extensions = Extensions { settled: count, ..Extensions::default() };
+        Publish { extensions: Some(Box::new(extensions)), ..publish(number, "kps.settled", b"") }
+    };
+    world.handle(a, Frame::Publish(skip(1, 1_000)));
+    // Sent again, longer: the rest is new.
+    world.handle(a, Frame::Publish(skip(500, 600)));
+    let slow = Subscribe { sub: 1, pattern: "t", capacity: 1, ..subscribe_defaults() };
+    world.subscribe_with(full, slow);
+    world.publish(a, 1_100, "t", b"1");
+    world.publish(a, 1_101, "t", b"1");
+    assert!(world.bus.is_paused(a.port));
+    world.handle(a, Frame::Publish(skip(1_102, 10)));
+    world.handle(a, Frame::Publish(skip(1_112, 10)));
+    world.publish(a, 1_122, "t", b"1");
+    let accepted = |world: &mut World| -> Option<u64> {
+        let outputs = world.pull(a).into_iter().filter_map(|output| match output {
+            Output::Accepted { published, .. } => Some(published),
+            _ => None,
+        });
+        outputs.last()
+    };
+    assert_eq!(accepted(&mut world), Some(1_100));
+    world.pull(full);
+    world.credit(full, 1, 1);
+    assert_eq!(accepted(&mut world), Some(1_121));
+    let hole = world.bus.handle(world.now, a.port, &Frame::Publish(skip(1_124, 1)));
+    assert_eq!(hole.unwrap_err().kind(), ErrorKind::Protocol);
+    let endless = world.bus.handle(world.now, a.port, &Frame::Publish(skip(1_123, 1 << 53)));
+    assert_eq!(endless.unwrap_err().kind(), ErrorKind::Protocol);
+}

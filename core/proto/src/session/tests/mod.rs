@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::*;
 use crate::{
     message::{Extras, GapReason, Payload},
+    options::OutboxOverflow,
     wire::{
         Frames,
         frame::{
@@ -188,8 +189,9 @@ fn describe(frame: &Frame<'_>) -> String {
                 other => format!("{other:?}"),
             };
             let mut text = format!("PUB {number} {to}");
-            if extensions.as_ref().is_some_and(|extensions| extensions.settled) {
-                return text + " settled";
+            if let Some(count) = extensions.as_ref().map(|ext| ext.settled).filter(|n| *n > 0) {
+                let many = if count > 1 { format!(" {count}") } else { String::new() };
+                return text + " settled" + &many;
             }
             if *maybe_duplicate {
                 text += " duplicate?";

@@ -100,7 +100,12 @@ fn a_burst_of_large_messages_is_short() {
 
 #[test]
 fn the_hard_bound_refuses_and_the_soft_bound_tells_when_there_is_room() {
-    let outbox = OutboxBounds { soft_bytes: 1000, hard_bytes: 2000, hard_messages: 1000 };
+    let outbox = OutboxBounds {
+        soft_bytes: 1000,
+        hard_bytes: 2000,
+        hard_messages: 1000,
+        ..OutboxBounds::default()
+    };
     let mut stage = Stage::with(SessionConfig { outbox, ..SessionConfig::default() });
     stage.connect(welcome());
     assert!(stage.session.watch_room(TARGET));
@@ -173,19 +178,168 @@ fn what_an_earlier_process_took_is_as_large_as_its_server_allowed() {
     assert_eq!(publish(&mut stage, &again), Ok(1));
     let new = publish(&mut stage, &PublishOptions::default());
     assert_eq!(new, Err(ErrorKind::PayloadTooLarge));
-    stage.connect(welcome());
+    stage.dial();
+    stage.hear(&Frame::Welcome(welcome())).unwrap();
     assert_eq!(publish(&mut stage, &again), Err(ErrorKind::PayloadTooLarge), "now it is known");
-    assert_eq!(stage.said(), ["PUB 1 a duplicate?"]);
+    // A server may end the connection of who sends it something much larger than it takes.
+    assert_eq!(stage.said(), ["PUB 1 kps.settled settled"]);
+    assert!(stage.heard().contains(&"0: failed 1 payload_too_large".to_owned()));
+    stage.accepted(1);
+    assert_eq!(stage.heard(), [""; 0], "once");
+    assert_eq!(stage.session.released(), 1);
+}
+
+/// Of three messages; the oldest that were not sent go.
+fn dropping() -> Stage {
+    let outbox = OutboxBounds {
+        hard_messages: 3,
+        overflow: OutboxOverflow::DropOldest,
+        ..OutboxBounds::default()
+    };
+    Stage::with(SessionConfig { outbox, outbox_on_disk: true, ..SessionConfig::default() })
+}
+
+fn skipping() -> Welcome<'static> {
+    Welcome { features: frame::features::SKIPS, aliases: 0, ..welcome() }
+}
+
+impl Stage {
+    fn publish_many(&mut self, count: usize) {
+        for _ in 0..count {
+            self.publish_plain("a");
+        }
+    }
+
+    /// What `tick` tells, which must be due if it is anything.
+    fn tick_now(&mut self) -> Vec<String> {
+        self.session.tick(self.now, &mut self.events).unwrap();
+        self.heard()
+    }
+}
+
+#[test]
+fn a_full_outbox_drops_the_oldest_and_names_each() {
+    let mut stage = dropping();
+    stage.publish_many(2);
+    let receipt = PublishOptions {
+        receipt: Some(ReceiptLevel::Accepted),
+        target: TARGET,
+        ..PublishOptions::default()
+    };
+    stage.publish("a", &receipt).unwrap();
+    stage.publish_many(3);
+    assert_eq!(stage.session.deadline(), Some(stage.now), "somebody is to be told");
+    assert_eq!(
+        stage.tick_now(),
+        ["0: failed 1 outbox_full", "0: failed 2 outbox_full", "7: failed 3 outbox_full"]
+    );
+    assert_eq!(stage.session.take_given_up(), [1, 2, 3]);
+    let counts = stage.session.ledger().published;
+    assert_eq!((counts.total, counts.dropped, counts.failed, counts.pending), (6, 3, 0, 3));
+    stage.connect(skipping());
+    assert_eq!(stage.said(), ["PUB 1 kps.settled settled 3", "PUB 4 a", "PUB 5 a", "PUB 6 a"]);
+    stage.accepted(6);
+    let counts = stage.session.ledger().published;
+    assert_eq!((counts.accepted, counts.dropped, counts.pending), (3, 3, 0));
+    assert_eq!(stage.session.released(), 6);
+}
+
+#[test]
+fn an_older_server_is_told_each_dropped_number_as_its_window_allows() {
+    let mut stage = dropping();
+    stage.publish_many(8);
+    stage.connect(Welcome { publish_window: 2, ..welcome() });
+    let settled = |number| format!("PUB {number} kps.settled settled");
+    assert_eq!(stage.said(), [settled(1), settled(2)]);
+    stage.accepted(2);
+    assert_eq!(stage.said(), [settled(3), settled(4)]);
+    stage.accepted(4);
+    assert_eq!(stage.said()[..2], [settled(5), "PUB 6 a".into()]);
+}
+
+#[test]
+fn what_was_sent_is_not_dropped_and_keeps_its_number() {
+    let mut stage = dropping();
+    stage.connect(skipping());
+    stage.publish_many(2);
+    assert_eq!(stage.said().len(), 2);
+    stage.publish_many(3);
+    assert_eq!(stage.tick_now(), ["0: failed 3 outbox_full", "0: failed 4 outbox_full"]);
+    stage.accepted(1);
+    assert_eq!(stage.said(), ["PUB 3 kps.settled settled 2", "PUB 5 a"]);
+    stage.publish_many(1);
+    assert_eq!(stage.said(), ["PUB 6 a"]);
+    let error = stage.publish("a", &PublishOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutboxFull, "all of it is on its way");
+    // The server has it up to 4.
+    stage.lose();
+    stage.connect(Welcome { features: frame::features::SKIPS, ..resumed(4) });
+    assert_eq!(stage.said(), ["PUB 5 a", "PUB 6 a"]);
+}
+
+#[test]
+fn a_lost_session_numbers_what_was_not_dropped_around_what_was() {
+    let mut stage = dropping();
+    stage.connect(skipping());
+    stage.publish_many(2);
+    stage.said();
+    stage.lose();
+    stage.heard();
+    stage.publish_many(2);
+    assert_eq!(stage.tick_now(), ["0: failed 1 outbox_full"]);
+    let origin = stage.session.origin().to_owned();
+    stage.connect(Welcome { epoch: 2, ..skipping() });
+    let id = |number| format!("id={origin}-{number}");
+    assert_eq!(
+        stage.said(),
+        [
+            "PUB 1 kps.settled settled".into(),
+            format!("PUB 2 a duplicate? {}", id(2)),
+            format!("PUB 3 a {}", id(3)),
+            format!("PUB 4 a {}", id(4))
+        ]
+    );
+    stage.accepted(4);
+    assert_eq!(stage.session.ledger().published.accepted, 3);
+}
+
+#[test]
+fn a_refusal_that_comes_after_its_message_was_dropped_says_nothing_new() {
+    let mut stage = dropping();
+    stage.connect(skipping());
+    stage.publish_many(3);
+    stage.said();
+    stage.lose();
+    stage.heard();
+    stage.publish_many(1);
+    assert_eq!(stage.tick_now(), ["0: failed 1 outbox_full"]);
+    stage.dial();
+    stage
+        .hear(&Frame::Welcome(Welcome { features: frame::features::SKIPS, ..resumed(1) }))
+        .unwrap();
     let error = ErrorFrame {
-        kind: ErrorKind::PayloadTooLarge,
+        kind: ErrorKind::InvalidTopic,
         reference: Reference::Publish(1),
         fatal: false,
-        message: "too large",
+        message: "refused",
     };
     stage.hear(&Frame::Error(error)).unwrap();
-    stage.accepted(1);
-    assert!(stage.heard().contains(&"0: failed 1 payload_too_large".to_owned()));
-    assert_eq!(stage.session.released(), 1);
+    stage.said();
+    stage.accepted(4);
+    assert!(!stage.heard().iter().any(|event| event.contains("failed")));
+    assert_eq!(stage.session.ledger().published.failed, 0);
+}
+
+#[test]
+fn an_ack_of_a_dropped_message_ends_with_the_reason() {
+    let mut stage = dropping();
+    let ack = AckRequest { timeout: Duration::from_secs(1), request: false, target: TARGET };
+    stage.publish("a", &PublishOptions { ack: Some(ack), ..PublishOptions::default() }).unwrap();
+    stage.publish_many(3);
+    let heard = stage.tick_now();
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    assert!(heard[0] == "0: failed 1 outbox_full" && heard[1].contains("outbox_full"), "{heard:?}");
+    assert_eq!(stage.session.open_acks(), 0);
 }
 
 #[test]

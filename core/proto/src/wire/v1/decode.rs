@@ -177,7 +177,8 @@ fn extension_block<'a>(body: &mut Reader<'a>) -> Result<Option<Box<Extensions<'a
             extension::ACK_TIMEOUT_MS => {
                 extensions.ack_timeout_ms = Some(Reader(value).int("ack timeout")?);
             }
-            extension::SETTLED => extensions.settled = true,
+            extension::SETTLED if value.is_empty() => extensions.settled = 1,
+            extension::SETTLED => extensions.settled = Reader(value).int("settled")?.max(1),
             extension::CURSOR => extensions.cursor = Some(value),
             extension::EARLIER => {
                 let mut value = Reader(value);
@@ -297,6 +298,7 @@ fn subscribe<'a>(body: &mut Reader<'a>) -> Result<Subscribe<'a>, Fault> {
     let mut frame = Subscribe {
         sub,
         again: flags & subscribe::AGAIN != 0,
+        epoch: None,
         overflow: body.known("overflow policy", Overflow::from_number)?,
         capacity: body.u32("capacity")?,
         window: body.u32("window")?,
@@ -321,6 +323,9 @@ fn subscribe<'a>(body: &mut Reader<'a>) -> Result<Subscribe<'a>, Fault> {
             max_attempts: body.u32("attempts")?,
         };
     }
+    if flags & subscribe::EPOCH != 0 {
+        frame.epoch = Some(body.int("epoch")?);
+    }
     Ok(frame)
 }
 
@@ -344,7 +349,12 @@ fn answer<'a>(body: &mut Reader<'a>) -> Result<AnswerFrame<'a>, Fault> {
         other => return Err(unknown("status of an answer", other as u8)),
     };
     let (error, data) = outcome(flags, body)?;
-    Ok(AnswerFrame { number, delivery, more: flags & outcome::MORE != 0, status, error, data })
+    let retry_delay_ms = match flags & outcome::RETRY_DELAY {
+        0 => None,
+        _ => Some(body.int("retry delay")?),
+    };
+    let more = flags & outcome::MORE != 0;
+    Ok(AnswerFrame { number, delivery, more, status, error, data, retry_delay_ms })
 }
 
 type Outcome<'a> = (Option<(&'a str, &'a str)>, Option<(ContentType, &'a [u8])>);

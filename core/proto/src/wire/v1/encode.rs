@@ -8,7 +8,7 @@ use super::{
     subscribe, types, welcome,
 };
 use crate::{
-    message::{ContentType, RowStatus},
+    message::ContentType,
     options::Redelivery,
     wire::{
         frame::{
@@ -178,9 +178,15 @@ fn extensions(extensions: &Extensions<'_>, sink: &mut impl Sink) {
             sink.int(value);
         }
     }
-    if extensions.settled {
+    if extensions.settled > 0 {
+        let count = extensions.settled.min(varint::MAX_INT);
         sink.varint(extension::SETTLED);
-        sink.varint(0);
+        if count == 1 {
+            sink.varint(0);
+        } else {
+            sink.varint(varint::len(count) as u64);
+            sink.int(count);
+        }
     }
     if let Some(cursor) = extensions.cursor {
         sink.varint(extension::CURSOR);
@@ -259,7 +265,8 @@ fn control(frame: &Frame<'_>, sink: &mut impl Sink) {
         Frame::Row(row) => {
             sink.int(row.number);
             sink.int(row.recipient.into());
-            outcome_flags(row.more, row.error.is_some(), row.data.is_some(), row.status, sink);
+            sink.byte(outcome_flags(row.more, row.error.is_some(), row.data.is_some(), false));
+            sink.byte(row.status as u8);
             sink.int(row.latency_us);
             outcome_parts(row.error, row.data, sink);
         }
@@ -267,8 +274,13 @@ fn control(frame: &Frame<'_>, sink: &mut impl Sink) {
             sink.int(answer.number);
             sink.int(answer.delivery);
             let (error, data) = (answer.error.is_some(), answer.data.is_some());
-            outcome_flags(answer.more, error, data, answer.status, sink);
+            let retry = answer.retry_delay_ms.is_some();
+            sink.byte(outcome_flags(answer.more, error, data, retry));
+            sink.byte(answer.status as u8);
             outcome_parts(answer.error, answer.data, sink);
+            if let Some(delay) = answer.retry_delay_ms {
+                sink.int(delay);
+            }
         }
         Frame::Cancel { number } => sink.int(*number),
         Frame::Gap(frame) => gap(frame, sink),
@@ -333,7 +345,7 @@ fn welcome(frame: &Welcome<'_>, sink: &mut impl Sink) {
 
 fn subscribe(frame: &Subscribe<'_>, sink: &mut impl Sink) {
     sink.int(frame.sub.into());
-    sink.byte(flag(frame.again, subscribe::AGAIN));
+    sink.byte(flag(frame.again, subscribe::AGAIN) | flag(frame.epoch.is_some(), subscribe::EPOCH));
     sink.byte(frame.overflow as u8);
     sink.int(frame.capacity.into());
     sink.int(frame.window.into());
@@ -361,11 +373,16 @@ fn subscribe(frame: &Subscribe<'_>, sink: &mut impl Sink) {
         }
         sink.int(max_attempts.into());
     }
+    if let Some(epoch) = frame.epoch {
+        sink.int(epoch);
+    }
 }
 
-fn outcome_flags(more: bool, error: bool, data: bool, status: RowStatus, sink: &mut impl Sink) {
-    sink.byte(flag(more, outcome::MORE) | flag(error, outcome::ERROR) | flag(data, outcome::DATA));
-    sink.byte(status as u8);
+fn outcome_flags(more: bool, error: bool, data: bool, retry: bool) -> u8 {
+    flag(more, outcome::MORE)
+        | flag(error, outcome::ERROR)
+        | flag(data, outcome::DATA)
+        | flag(retry, outcome::RETRY_DELAY)
 }
 
 fn outcome_parts(

@@ -125,6 +125,7 @@ mod welcome {
 /// Flags of `SUB` and numbers of its start.
 mod subscribe {
     pub(super) const AGAIN: u8 = 1;
+    pub(super) const EPOCH: u8 = 1 << 2;
     pub(super) const START_NEW: u8 = 0;
     pub(super) const START_LAST: u8 = 1;
     pub(super) const START_ALL: u8 = 2;
@@ -132,11 +133,12 @@ mod subscribe {
     pub(super) const START_TIME: u8 = 4;
 }
 
-/// Flags of `ROW` and `ANSWER`.
+/// Flags of `ROW` and `ANSWER`; the last one is `ANSWER`'s.
 mod outcome {
     pub(super) const MORE: u8 = 1;
     pub(super) const ERROR: u8 = 1 << 1;
     pub(super) const DATA: u8 = 1 << 2;
+    pub(super) const RETRY_DELAY: u8 = 1 << 3;
 }
 
 /// Flags of `GAP`.
