@@ -16,7 +16,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use super::{hub::Hub, options::ServerOptions};
-use crate::store::{Store, StoreEvent, StoreOptions};
+use crate::{
+    events::ServerEvent,
+    store::{Store, StoreEvent, StoreOptions},
+};
 
 /// Bytes and messages that a rule holds in memory, unless it says less.
 const MEMORY: u64 = 256 << 20;
@@ -113,11 +116,14 @@ impl Keeper {
                     let failed = news.failed.lock().take();
                     hub.turn(|bus, now| {
                         bus.stored(now, committed);
-                        if let Some(error) = failed {
+                        if let Some(error) = &failed {
                             tracing::error!(%error, "the store failed");
-                            bus.store_failed(now, error);
+                            bus.store_failed(now, error.clone());
                         }
                     });
+                    if let Some(error) = failed {
+                        hub.tell(ServerEvent::StoreFailed { error });
+                    }
                     news.told.notify_waiters();
                 }
                 answer = pages.recv() => {

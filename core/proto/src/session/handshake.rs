@@ -76,7 +76,7 @@ impl Session {
             self.subscriptions.find(sub.0).is_some_and(|entry| entry.is_durable())
         });
         self.subscriptions.disconnect();
-        let what = if was_ready { "disconnected" } else { "connect_failed" };
+        let what = if was_ready { "connection_closed" } else { "connect_failed" };
         self.timeline.note(now, what, error.to_string());
         self.confirm_closing(events);
         if next.is_err() {
@@ -122,8 +122,10 @@ impl Session {
         if welcome.resumed {
             self.answers.resume(welcome.answered)?;
             self.subscriptions.resume();
+            let ids = self.ids_until(welcome.published);
             let released = self.outbox.resume(now, welcome)?;
             self.settle(released, events);
+            self.tell_accepted(ids, events);
             // Ended after HELLO had listed them.
             let mut closing: Vec<u32> = self.closing.keys().copied().collect();
             closing.sort_unstable();
@@ -152,7 +154,7 @@ impl Session {
         let (last, accepted) = (self.outbox.last(), self.outbox.accepted());
         self.backlog = (last > accepted).then_some((last, last - accepted));
         let detail = if welcome.resumed { "resumed" } else { "new session" };
-        self.timeline.note(now, "connected", detail);
+        self.timeline.note(now, "connection_opened", detail);
         let resumed = welcome.resumed;
         let event = Event::State { state: State::Connected, error: None, resumed };
         events.push((self.config.target, event));
