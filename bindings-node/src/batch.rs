@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kps::{
     Error, Event, Item,
+    events::Value as Told,
     message::{AckRow, ContentType, Extras, Message, Payload},
     options::Cursor,
 };
@@ -348,10 +349,27 @@ fn told(event: &Event) -> Value {
         Event::Flushed { token, error: reason } => {
             json!({ "event": "flushed", "token": token, "error": error(reason) })
         }
-        Event::ClientConnected { id } => json!({ "event": "client_connected", "id": &**id }),
-        Event::ClientDisconnected { id } => json!({ "event": "client_disconnected", "id": &**id }),
+        Event::MessagePublished { id, .. } => json!({ "event": "message_published", "args": [id] }),
+        Event::Backpressure { on } => json!({ "event": "backpressure", "args": [on] }),
+        Event::Goaway { reason } => json!({ "event": "goaway", "args": [reason] }),
+        Event::Error { error } => json!({ "event": "error", "error": failure(error) }),
+        Event::Server { event, .. } => {
+            let args: Vec<Value> = event.arguments().into_iter().map(argument).collect();
+            json!({ "event": "server", "name": event.name(), "args": args })
+        }
         // Events of a newer core.
         _ => json!({ "event": "unknown" }),
+    }
+}
+
+/// An argument of a server's event. Only errors are objects.
+fn argument(value: Told<'_>) -> Value {
+    match value {
+        Told::None => Value::Null,
+        Told::Text(text) => json!(text),
+        Told::Number(number) => json!(number),
+        Told::Flag(flag) => json!(flag),
+        Told::Error(error) => failure(error),
     }
 }
 

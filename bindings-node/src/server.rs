@@ -22,6 +22,7 @@ use crate::{
     bridge::{Bridge, report_json},
     complete::Completions,
     error::{Result, invalid, thrown},
+    ledger,
     options::{millis, set},
 };
 
@@ -239,12 +240,26 @@ impl Bridge {
         self.server(server)?.remove_durable(&name).map_err(thrown)
     }
 
+    /// The server's last events, oldest first, as JSON.
+    #[napi]
+    pub fn server_timeline(&self, server: u32) -> Result<String> {
+        Ok(ledger::timeline(&self.server(server)?.timeline()).to_string())
+    }
+
+    /// Whether every accepted message is told.
+    #[napi]
+    pub fn tell_messages(&self, server: u32, on: bool) -> Result<()> {
+        self.server(server)?.tell_messages(on);
+        Ok(())
+    }
+
     /// Call `token` ends when the server is closed, with the report of its own client.
     #[napi]
     pub fn close_server(&self, server: u32, timeout: f64, token: u32) -> Result<()> {
         let running = self.server(server)?;
         self.shared.servers.borrow_mut().remove(&server);
         let own = running.bridge().map_err(thrown)?.clone();
+        running.announce_stop();
         let completions = self.shared.completions.clone();
         let timeout = millis(timeout);
         kps::runtime::spawn(async move {

@@ -20,6 +20,7 @@ use crate::{
     client::{Client, finish},
     errors::{self, OrRaise},
     host::Host,
+    ledger,
     shared::Shared,
     wait::Await,
 };
@@ -49,6 +50,7 @@ impl Broker {
         let server = Server::start(settings).or_raise(py)?;
         let shared = Shared::new(server.bridge().or_raise(py)?.clone());
         shared.set_home(&host);
+        shared.set_server(server.clone());
         host.attach(&shared);
         server.listen_to_events(host.mailbox()).or_raise(py)?;
         client.get().set_shared(Some(shared));
@@ -63,6 +65,16 @@ impl Broker {
     #[getter]
     fn url(&self) -> String {
         self.0.url()
+    }
+
+    /// The last events, oldest first.
+    fn timeline<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        ledger::timeline(py, &self.0.timeline())
+    }
+
+    /// Tells that it is about to stop.
+    fn announce_stop(&self) {
+        self.0.announce_stop();
     }
 
     fn count_clients(&self) -> usize {

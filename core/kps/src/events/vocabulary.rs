@@ -99,6 +99,11 @@ pub fn check_server(name: &str) -> Result<()> {
     check(name, &[SERVER, CLIENT])
 }
 
+/// Whether a server's handlers of this event hear what the server tells, not what its own client does.
+pub fn is_servers(name: &str) -> bool {
+    SERVER.iter().any(|word| word.name == name)
+}
+
 fn check(name: &str, lists: &[&[Word]]) -> Result<()> {
     let words = || lists.iter().copied().flatten();
     if words().any(|word| word.name == name) {
