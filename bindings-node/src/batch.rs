@@ -9,7 +9,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kps::{
     Error, Event, Item,
-    events::Value as Told,
     message::{AckRow, ContentType, Extras, Message, Payload},
     options::Cursor,
 };
@@ -354,22 +353,11 @@ fn told(event: &Event) -> Value {
         Event::Goaway { reason } => json!({ "event": "goaway", "args": [reason] }),
         Event::Error { error } => json!({ "event": "error", "error": failure(error) }),
         Event::Server { event, .. } => {
-            let args: Vec<Value> = event.arguments().into_iter().map(argument).collect();
+            let args: Vec<Value> = event.arguments().into_iter().map(Value::from).collect();
             json!({ "event": "server", "name": event.name(), "args": args })
         }
         // Events of a newer core.
         _ => json!({ "event": "unknown" }),
-    }
-}
-
-/// An argument of a server's event. Only errors are objects.
-fn argument(value: Told<'_>) -> Value {
-    match value {
-        Told::None => Value::Null,
-        Told::Text(text) => json!(text),
-        Told::Number(number) => json!(number),
-        Told::Flag(flag) => json!(flag),
-        Told::Error(error) => failure(error),
     }
 }
 

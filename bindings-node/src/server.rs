@@ -7,7 +7,7 @@ use std::{
 };
 
 use kps::{
-    Error, ErrorKind, Server, ServerOptions,
+    AuditOptions, Error, ErrorKind, Server, ServerOptions,
     auth::{ConnectRequest, OnConnect, Token, decide_later},
     net::identity::TlsIdentity,
     proto::{bus::Principal, history::HistoryRule, topic::Pattern},
@@ -50,6 +50,7 @@ struct Start {
     #[serde(default)]
     history: Vec<String>,
     data: Option<std::path::PathBuf>,
+    audit: Option<Audit>,
     duplicate_window: Option<f64>,
     forbid_block: Option<bool>,
     max_payload: Option<usize>,
@@ -60,6 +61,23 @@ struct Start {
     resume_window: Option<f64>,
     stall_timeout: Option<f64>,
     ack_timeout: Option<f64>,
+}
+
+/// Whether to keep an audit log, or what of it, in words.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audit {
+    On(bool),
+    Words(String),
+}
+
+impl Audit {
+    fn options(self) -> kps::Result<Option<AuditOptions>> {
+        match self {
+            Audit::On(on) => Ok(on.then(AuditOptions::default)),
+            Audit::Words(words) => AuditOptions::parse(&words).map(Some),
+        }
+    }
 }
 
 /// What a token's bearer, or whom `onConnect` lets in, may do. What is left out stays as it is.
@@ -100,6 +118,7 @@ impl Start {
         let rules = self.history.iter().map(|text| HistoryRule::parse(text));
         options.history = rules.collect::<kps::Result<_>>()?;
         options.data = self.data;
+        options.audit = self.audit.map(Audit::options).transpose()?.flatten();
         set(&mut options.duplicate_window, self.duplicate_window.map(millis));
         options.allowed_origins = self.allowed_origins;
         options.allowed_hosts = self.allowed_hosts;

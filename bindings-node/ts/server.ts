@@ -25,6 +25,7 @@ const SERVER = {
   onConnect: "function",
   history: "strings",
   data: "string",
+  audit: "words",
   duplicateWindow: "number",
   forbidBlock: "boolean",
   maxPayload: "number",

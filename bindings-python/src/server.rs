@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kps::{
-    ErrorKind, Server, ServerOptions,
+    AuditOptions, ErrorKind, Server, ServerOptions,
     auth::{ConnectRequest as CoreRequest, Decision, OnConnect, Token},
     net::identity::TlsIdentity,
     proto::{bus::Principal, history::HistoryRule, topic::Pattern},
@@ -117,6 +117,7 @@ fn read(settings: &mut ServerOptions, options: &Bound<'_, PyDict>) -> PyResult<(
             "server_addresses" => settings.server_addresses = texts(&value, name)?,
             "history" => settings.history = rules(&value)?,
             "data" => settings.data = Some(value.extract::<std::path::PathBuf>()?),
+            "audit" => settings.audit = audit(&value)?,
             "duplicate_window" => settings.duplicate_window = seconds(&value, name)?,
             "forbid_block" => settings.forbid_block = value.is_truthy()?,
             "max_payload" => limits.payload = size(&value, name)?,
@@ -150,6 +151,14 @@ fn texts(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<String>> {
         return Err(errors::wrong_type(name, "a list of str", value));
     }
     value.try_iter()?.map(|item| Ok(text(&item?, name)?.to_owned())).collect()
+}
+
+/// A bool, or what `AuditOptions` says in words.
+fn audit(value: &Bound<'_, PyAny>) -> PyResult<Option<AuditOptions>> {
+    match value.extract::<bool>() {
+        Ok(on) => Ok(on.then(AuditOptions::default)),
+        Err(_) => AuditOptions::parse(text(value, "audit")?).map(Some).or_raise(value.py()),
+    }
 }
 
 /// History rules as text.

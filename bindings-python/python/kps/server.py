@@ -28,7 +28,8 @@ class Server(Client):
     address needs `token`, `tokens`, `on_connect` or `insecure=True`.
 
     `history` names the topics whose messages are kept, with limits: `["orders.> age=7d bytes=10G"]`; in the folder
-    `data`, or else in memory.
+    `data`, or else in memory. `audit` keeps the server's events in that folder as well: `True`, or
+    `"messages age=7d count=100000"`; `kps audit` prints them.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Server(Client):
         on_connect: Callable[[_kps.ConnectRequest], Grant] | None = None,
         history: Sequence[str] = (),
         data: str | os.PathLike[str] | None = None,
+        audit: bool | str = False,
         duplicate_window: float | None = None,
         forbid_block: bool = False,
         max_payload: int | None = None,
@@ -72,6 +74,7 @@ class Server(Client):
             "server_addresses": server_addresses,
             "history": history,
             "data": data,
+            "audit": audit,
             "duplicate_window": duplicate_window,
             "forbid_block": forbid_block,
             "max_payload": max_payload,

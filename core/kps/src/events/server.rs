@@ -153,6 +153,21 @@ impl<'a> From<&'a Option<Arc<str>>> for Value<'a> {
     }
 }
 
+impl From<Value<'_>> for serde_json::Value {
+    /// Only errors become objects: `{"code", "message"}`.
+    fn from(value: Value<'_>) -> Self {
+        match value {
+            Value::None => serde_json::Value::Null,
+            Value::Text(text) => text.into(),
+            Value::Number(number) => number.into(),
+            Value::Flag(flag) => flag.into(),
+            Value::Error(error) => {
+                serde_json::json!({ "code": error.code(), "message": error.message() })
+            }
+        }
+    }
+}
+
 impl ServerEvent {
     /// Its name, as every language spells it.
     pub fn name(&self) -> &'static str {
@@ -227,6 +242,21 @@ impl ServerEvent {
             Value::Error(error) => format!("{name}={error}"),
         };
         self.fields().map(field).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Its arguments by name, as a JSON object.
+    pub fn json(&self) -> serde_json::Value {
+        let field = |(name, value): (&str, Value<'_>)| (name.to_owned(), value.into());
+        let fields: serde_json::Map<String, serde_json::Value> = self.fields().map(field).collect();
+        fields.into()
+    }
+
+    /// The client it is about, where there is one.
+    pub fn client_id(&self) -> Option<&str> {
+        self.fields().find_map(|(name, value)| match (name, value) {
+            ("client_id", Value::Text(id)) => Some(id),
+            _ => None,
+        })
     }
 
     /// Whether it is about one message: there may be any number of these, and only who asks for them

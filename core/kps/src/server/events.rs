@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -32,6 +32,8 @@ pub(super) struct Listeners {
     streams: broadcast::Sender<Arc<ServerEvent>>,
     timeline: Mutex<VecDeque<(Time, Arc<ServerEvent>)>>,
     started: Mutex<Option<Arc<ServerEvent>>>,
+    /// The host asked for messages as well.
+    messages: AtomicBool,
 }
 
 /// A host's mailbox, and under which client's number it listens.
@@ -50,6 +52,7 @@ impl Default for Listeners {
             streams: broadcast::Sender::new(WAITING),
             timeline: Mutex::default(),
             started: Mutex::default(),
+            messages: AtomicBool::new(false),
         }
     }
 }
@@ -76,11 +79,21 @@ impl Listeners {
         let event = Arc::new(event);
         if !event.is_message() {
             self.remember(&event);
+        } else if !self.hears_messages() {
+            return;
         }
         let listeners = self.mailboxes.lock().clone();
         listeners.iter().for_each(|listener| listener.tell(&event));
         // An error: nobody follows.
         let _ = self.streams.send(event);
+    }
+
+    pub(super) fn hear_messages(&self, on: bool) {
+        self.messages.store(on, Ordering::Relaxed);
+    }
+
+    pub(super) fn hears_messages(&self) -> bool {
+        self.messages.load(Ordering::Relaxed)
     }
 
     fn remember(&self, event: &Arc<ServerEvent>) {

@@ -103,7 +103,7 @@ impl Hub {
             time_base_ms: wall_ms,
             history,
         });
-        Ok(Arc::new(Hub {
+        let hub = Arc::new(Hub {
             keeper,
             tokens: Tokens::new(options.tokens.clone()),
             on_connect: Mutex::new(options.on_connect.clone()),
@@ -120,7 +120,9 @@ impl Hub {
             closing: AtomicBool::new(false),
             stop: Notify::new(),
             empty: Notify::new(),
-        }))
+        });
+        hub.observe_messages();
+        Ok(hub)
     }
 
     /// The bus' clock.
@@ -281,7 +283,23 @@ impl Hub {
 
     /// Something happened. Not to be called under a lock.
     pub(super) fn tell(&self, event: ServerEvent) {
+        if let (Some(keeper), Some(audit)) = (&self.keeper, &self.options.audit)
+            && audit.keeps(&event)
+        {
+            keeper.audit(&event);
+        }
         self.listeners.tell(event);
+    }
+
+    /// Whether the host hears of every message.
+    pub(super) fn tell_messages(&self, on: bool) {
+        self.listeners.hear_messages(on);
+        self.observe_messages();
+    }
+
+    fn observe_messages(&self) {
+        let audited = self.options.audit.is_some_and(|audit| audit.messages);
+        self.if_here(|bus| bus.observe_messages(audited || self.listeners.hears_messages()));
     }
 
     /// A connection was refused, or broke the rules.

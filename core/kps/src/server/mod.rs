@@ -49,7 +49,7 @@ use self::{
 };
 pub use self::{
     events::ServerEvents,
-    options::{DEFAULT_PORT, ServerOptions},
+    options::{AuditOptions, DEFAULT_PORT, ServerOptions},
 };
 use crate::{
     auth::OnConnect,
@@ -207,7 +207,7 @@ impl Server {
 
     /// Whether every accepted message is told from now on, as [`ServerEvent::MessagePublished`].
     pub fn tell_messages(&self, on: bool) {
-        self.0.hub.if_here(|bus| bus.observe_messages(on));
+        self.0.hub.tell_messages(on);
     }
 
     /// The last 256 events, oldest first, each with how long ago it was. Messages are not among them.

@@ -13,8 +13,8 @@ use std::{
 };
 
 use kps::{
-    Ack, Client, ConnectOptions, Error, ErrorKind, Event, HostMailbox, Receipt, Received, Result,
-    Server, ServerOptions, To,
+    Ack, AuditOptions, Client, ConnectOptions, Error, ErrorKind, Event, HostMailbox, Receipt,
+    Received, Result, Server, ServerOptions, To,
     auth::{self, Token},
     events::vocabulary,
     message::{Extras, ReceiptLevel},
@@ -732,6 +732,7 @@ fn server_options(listen: String, given: &Value, folder: &Path) -> Result<Server
                     rules.map(|rule| HistoryRule::parse(&text(rule))).collect::<Result<_>>()?;
             }
             "data" => options.data = Some(folder.into()),
+            "audit" => options.audit = Some(AuditOptions::parse(value.as_str().unwrap_or(""))?),
             "duplicate_window" => options.duplicate_window = seconds(value)?,
             "insecure" => options.insecure = value == true,
             "forbid_block" => options.forbid_block = value == true,
