@@ -131,4 +131,16 @@ mod tests {
         assert!(error.message().contains("connection_opened"), "{error}");
         assert!(check_server("node_started").is_ok() && check_server("gap").is_ok());
     }
+
+    #[test]
+    fn the_manual_has_every_event_with_its_arguments() {
+        let page = include_str!("../manual/events.rs");
+        for word in CLIENT.iter().chain(SERVER) {
+            let arguments: Vec<_> =
+                word.arguments.iter().map(|argument| format!("`{argument}`")).collect();
+            let arguments = if arguments.is_empty() { "—".into() } else { arguments.join(", ") };
+            let row = format!("| `{}` | {arguments} | {} |", word.name, word.about);
+            assert!(page.contains(&row), "{row}");
+        }
+    }
 }

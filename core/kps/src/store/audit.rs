@@ -223,12 +223,9 @@ pub(super) fn check(connection: &Connection) -> fault::Result<()> {
     loop {
         let page = select(connection, &query)?;
         let Some(last) = page.last() else { return Ok(()) };
-        let mut expected = if query.after == 0 { page[0].id } else { query.after + 1 };
-        for entry in &page {
-            if entry.id != expected {
-                return corrupt(format!("row {expected} of the audit log is missing"));
-            }
-            expected += 1;
+        let first = if query.after == 0 { page[0].id } else { query.after + 1 };
+        if let Some((missing, _)) = (first..).zip(&page).find(|(id, entry)| entry.id != *id) {
+            return corrupt(format!("row {missing} of the audit log is missing"));
         }
         query.after = last.id;
     }

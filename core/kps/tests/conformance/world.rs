@@ -288,12 +288,14 @@ impl World {
             while wakes.recv().await.is_some() {
                 mailbox.drain(64, &mut items);
                 // Of its own client's events, those that have no name of the server's.
-                let told = items.drain(..).filter(|item| match &item.event {
-                    Event::State { .. } => false,
-                    Event::MessagePublished { .. }
-                    | Event::Backpressure { .. }
-                    | Event::Error { .. } => false,
-                    _ => true,
+                let told = items.drain(..).filter(|item| {
+                    !matches!(
+                        &item.event,
+                        Event::State { .. }
+                            | Event::MessagePublished { .. }
+                            | Event::Backpressure { .. }
+                            | Event::Error { .. }
+                    )
                 });
                 told.for_each(|item| log_event(&logs, &owner, &item.event));
             }
