@@ -10,11 +10,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, TypeVar
+    from typing import Any, Literal, TypeVar, overload
 
     from typing_extensions import Self
-
-    from typing import Literal, overload
 
     from .types import GapReason, Grant, TimelineEntry, TokenGrant
 
@@ -142,7 +140,9 @@ class Server(Client):
             self, event: Literal["message_published"], handler: Callable[[str, str, str, int], Any]
         ) -> Callable[[], None]: ...
         @overload
-        def on(self, event: Literal["backpressure"], handler: Callable[[str, str, bool], Any]) -> Callable[[], None]: ...
+        def on(
+            self, event: Literal["backpressure"], handler: Callable[[str, str, bool], Any]
+        ) -> Callable[[], None]: ...
         @overload
         def on(
             self, event: Literal["messages_dropped"], handler: Callable[[str, str, int, GapReason], Any]
