@@ -1,6 +1,6 @@
 import * as check from "./check";
 import { Client } from "./client";
-import { CLIENT_EVENTS, SERVER_EVENTS, type ServerEvents } from "./client-events";
+import { CLIENT_EVENTS, type ClientEvents, SERVER_EVENTS, type ServerEvents } from "./client-events";
 import { environment } from "./environment";
 import { native } from "./errors";
 import { Events } from "./events";
@@ -78,8 +78,11 @@ export class Server extends Client {
   }
 
   /** Calls `handler` at every `event` of the server, or of its own client. Returns the function that ends that. */
-  override on<E extends keyof ServerEvents>(event: E, handler: (...args: ServerEvents[E]) => unknown): () => void {
-    return super.on(event as never, handler as never);
+  override on<E extends keyof ServerEvents>(event: E, handler: (...args: ServerEvents[E]) => unknown): () => void;
+  /** What makes a server a client to TypeScript; a name in both lists means what the server tells. */
+  override on<E extends keyof ClientEvents>(event: E, handler: (...args: ClientEvents[E]) => unknown): () => void;
+  override on(event: string, handler: (...args: any[]) => unknown): () => void {
+    return super.on(event as keyof ClientEvents, handler);
   }
 
   /** The server's last 256 events, oldest first. Messages are not among them. */
