@@ -348,8 +348,14 @@ fn told(event: &Event) -> Value {
         Event::Flushed { token, error: reason } => {
             json!({ "event": "flushed", "token": token, "error": error(reason) })
         }
-        Event::ClientConnected { id } => json!({ "event": "client_connected", "id": &**id }),
-        Event::ClientDisconnected { id } => json!({ "event": "client_disconnected", "id": &**id }),
+        Event::MessagePublished { id, .. } => json!({ "event": "message_published", "args": [id] }),
+        Event::Backpressure { on } => json!({ "event": "backpressure", "args": [on] }),
+        Event::Goaway { reason } => json!({ "event": "goaway", "args": [reason] }),
+        Event::Error { error } => json!({ "event": "error", "error": failure(error) }),
+        Event::Server { event, .. } => {
+            let args: Vec<Value> = event.arguments().into_iter().map(Value::from).collect();
+            json!({ "event": "server", "name": event.name(), "args": args })
+        }
         // Events of a newer core.
         _ => json!({ "event": "unknown" }),
     }

@@ -313,6 +313,14 @@ impl Bridge {
         Ok(found.map(|each| ledger::counts(&each.counts).to_string()))
     }
 
+    /// Whether every accepted publish of the client is told.
+    #[napi]
+    pub fn tell_published(&self, client: u32, on: bool) -> Result<()> {
+        let client = self.shared.client(client).map_err(thrown)?;
+        client.bridge.tell_published(on);
+        Ok(())
+    }
+
     /// The last things that happened, oldest first, as JSON. Times are milliseconds ago.
     #[napi]
     pub fn timeline(&self, client: u32) -> Result<String> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use kps::{
-    Error, ErrorKind, Server, ServerOptions,
+    AuditOptions, Error, ErrorKind, Server, ServerOptions,
     auth::{ConnectRequest, OnConnect, Token, decide_later},
     net::identity::TlsIdentity,
     proto::{bus::Principal, history::HistoryRule, topic::Pattern},
@@ -22,6 +22,7 @@ use crate::{
     bridge::{Bridge, report_json},
     complete::Completions,
     error::{Result, invalid, thrown},
+    ledger,
     options::{millis, set},
 };
 
@@ -49,6 +50,7 @@ struct Start {
     #[serde(default)]
     history: Vec<String>,
     data: Option<std::path::PathBuf>,
+    audit: Option<Audit>,
     duplicate_window: Option<f64>,
     forbid_block: Option<bool>,
     max_payload: Option<usize>,
@@ -59,6 +61,23 @@ struct Start {
     resume_window: Option<f64>,
     stall_timeout: Option<f64>,
     ack_timeout: Option<f64>,
+}
+
+/// Whether to keep an audit log, or what of it, in words.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audit {
+    On(bool),
+    Words(String),
+}
+
+impl Audit {
+    fn options(self) -> kps::Result<Option<AuditOptions>> {
+        match self {
+            Audit::On(on) => Ok(on.then(AuditOptions::default)),
+            Audit::Words(words) => AuditOptions::parse(&words).map(Some),
+        }
+    }
 }
 
 /// What a token's bearer, or whom `onConnect` lets in, may do. What is left out stays as it is.
@@ -99,6 +118,7 @@ impl Start {
         let rules = self.history.iter().map(|text| HistoryRule::parse(text));
         options.history = rules.collect::<kps::Result<_>>()?;
         options.data = self.data;
+        options.audit = self.audit.map(Audit::options).transpose()?.flatten();
         set(&mut options.duplicate_window, self.duplicate_window.map(millis));
         options.allowed_origins = self.allowed_origins;
         options.allowed_hosts = self.allowed_hosts;
@@ -239,12 +259,26 @@ impl Bridge {
         self.server(server)?.remove_durable(&name).map_err(thrown)
     }
 
+    /// The server's last events, oldest first, as JSON.
+    #[napi]
+    pub fn server_timeline(&self, server: u32) -> Result<String> {
+        Ok(ledger::timeline(&self.server(server)?.timeline()).to_string())
+    }
+
+    /// Whether every accepted message is told.
+    #[napi]
+    pub fn tell_messages(&self, server: u32, on: bool) -> Result<()> {
+        self.server(server)?.tell_messages(on);
+        Ok(())
+    }
+
     /// Call `token` ends when the server is closed, with the report of its own client.
     #[napi]
     pub fn close_server(&self, server: u32, timeout: f64, token: u32) -> Result<()> {
         let running = self.server(server)?;
         self.shared.servers.borrow_mut().remove(&server);
         let own = running.bridge().map_err(thrown)?.clone();
+        running.announce_stop();
         let completions = self.shared.completions.clone();
         let timeout = millis(timeout);
         kps::runtime::spawn(async move {

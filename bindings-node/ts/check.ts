@@ -20,7 +20,7 @@ export function number(name: string, value: unknown): asserts value is number {
   if (typeof value !== "number" || Number.isNaN(value)) refuse(name, "a number", value);
 }
 
-type Shape = Record<string, "string" | "number" | "boolean" | "function" | "strings" | "object" | "place">;
+type Shape = Record<string, "string" | "number" | "boolean" | "function" | "strings" | "object" | "place" | "words">;
 
 /**
  * Checks the options in `value` against `shape`; `null` and `undefined` mean "not given".
@@ -39,6 +39,8 @@ export function options(value: unknown, shape: Shape): void {
       if (typeof place !== "string" && (typeof place !== "number" || Number.isNaN(place))) {
         refuse(name, "a string, a number or a valid Date", given);
       }
+    } else if (wanted === "words") {
+      if (typeof given !== "boolean" && typeof given !== "string") refuse(name, "a boolean or a string", given);
     } else if (typeof given !== wanted || Number.isNaN(given)) {
       refuse(name, wanted === "object" ? "an object" : `a ${wanted}`, given);
     }

@@ -14,6 +14,7 @@ import { Mode, Outbound } from "./outbound";
 import { type Receipt, Receipts } from "./receipt";
 import type { Batch, Kind } from "./slab";
 import { Subscription } from "./subscription";
+import { timeline } from "./timeline";
 import type {
   ClientLedger,
   CloseReport,
@@ -52,11 +53,11 @@ export class Client implements AsyncDisposable {
     readonly _key: number,
     url: string,
     exact: boolean,
-    events: readonly string[] = CLIENT_EVENTS,
+    events: Events = new Events(CLIENT_EVENTS),
   ) {
     this.url = url;
     this._json = exact ? bigints() : plain;
-    this._events = new Events(events);
+    this._events = events;
     this._outbound = new Outbound(_key, this._json);
     const hasRoom = () => environment.bridge.watchRoom(_key);
     this.receipts = new Receipts(this._hold, (number) => this._messageId(number), hasRoom);
@@ -169,6 +170,13 @@ export class Client implements AsyncDisposable {
     check.string("event", event);
     check.fn("handler", handler);
     const remove = this._events.on(event, handler as (...args: never[]) => unknown);
+    if (event === "message_published") {
+      this._hearPublished(true);
+      return () => {
+        remove();
+        if (!this._events.has(event) && this.inbound.state !== "closed") this._hearPublished(false);
+      };
+    }
     // Who handles messages to its id subscribes to them: that keeps the process alive.
     if (event !== "message_to_id") return remove;
     this._hold.hold();
@@ -187,9 +195,7 @@ export class Client implements AsyncDisposable {
 
   /** What happened to the connection, oldest first. */
   timeline(): TimelineEntry[] {
-    const now = Date.now();
-    const told = JSON.parse(native(() => environment.bridge.timeline(this._key))) as (Omit<TimelineEntry, "time"> & { ago: number })[];
-    return told.map(({ ago, event, detail }) => ({ time: now - ago, event, detail }));
+    return timeline(native(() => environment.bridge.timeline(this._key)));
   }
 
   /** Resolves when everything published so far was accepted or refused. */
@@ -345,7 +351,13 @@ export class Client implements AsyncDisposable {
   /** A handler threw; `told`: its publisher knows. @internal */
   _handlerError(error: unknown, message: Message, told: boolean): void {
     if (this._events.has("handler_error")) this._events.emit("handler_error", error, message);
+    else if (this._events.has("error")) this._events.emit("error", error, null, null);
     else if (!told) process.emitWarning(`a handler of ${message.topic} threw: ${String((error as Error)?.stack ?? error)}`, "KpsWarning");
+  }
+
+  /** Whether every accepted message is told: that costs something. @internal */
+  protected _hearPublished(on: boolean): void {
+    native(() => environment.bridge.tellPublished(this._key, on));
   }
 
   private async closeOnce(timeoutMs: number): Promise<CloseReport> {

@@ -4,7 +4,11 @@ import { KpsError } from "./errors";
 export class Events {
   private readonly handlers = new Map<string, Set<(...args: never[]) => unknown>>();
 
-  constructor(private readonly names: readonly string[]) {}
+  /** `shadowed`: names under which a server tells something else than its own client. */
+  constructor(
+    private readonly names: readonly string[],
+    private readonly shadowed: readonly string[] = [],
+  ) {}
 
   /** Adds a handler; the returned function removes it. */
   on(event: string, handler: (...args: never[]) => unknown): () => void {
@@ -23,6 +27,11 @@ export class Events {
 
   all(event: string): Iterable<(...args: never[]) => unknown> {
     return this.handlers.get(event) ?? [];
+  }
+
+  /** `emit` of what a client does itself. */
+  tell(event: string, ...args: unknown[]): void {
+    if (!this.shadowed.includes(event)) this.emit(event, ...args);
   }
 
   /** Calls every handler; what one throws is an uncaught exception, and the others are called all the same. */

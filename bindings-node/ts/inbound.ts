@@ -143,7 +143,7 @@ export class Inbound {
     const subscription = this.lastSubscription;
     if (subscription === undefined) return;
     const message = new Message(batch, record, subscription);
-    if (this.events.has("message")) this.events.emit("message", message);
+    if (this.events.has("message_received")) this.events.emit("message_received", message);
     subscription._message(message);
   }
 
@@ -194,7 +194,7 @@ export class Inbound {
         // The client's own end is told as such.
         if (error!.code === "closed") return this.drop(sub)?._end();
         this.drop(sub)?._end(error);
-        return this.events.emit("subscription_closed", error, subscription);
+        return this.events.tell("subscription_closed", error, subscription);
       case "gap": {
         const { topic, count, first, last, reason } = told as unknown as Gap;
         const gap = new Gap(topic, count, first, last, reason as GapReason);
@@ -220,23 +220,28 @@ export class Inbound {
       case "flushed":
         if (error !== undefined) return this.flushes.reject(told.token as number, error);
         return this.flushes.resolve(told.token as number);
-      case "client_connected":
-      case "client_disconnected":
-        return this.events.emit(told.event, told.id);
+      case "message_published":
+      case "backpressure":
+      case "goaway":
+        return this.events.tell(told.event, ...(told.args as unknown[]));
+      case "error":
+        return this.events.emit("error", error, null, null);
+      case "server":
+        return this.events.emit(told.name as string, ...(told.args as unknown[]).map(argument));
     }
   }
 
   private changed(state: State, resumed: boolean, error: KpsError | undefined): void {
     const before = this.state;
     if (state === "closed") {
-      if (before === "connected") this.events.emit("disconnected", error ?? null);
+      if (before === "connected") this.events.tell("connection_closed", error ?? null);
       // Closed by its user is no error.
       return this.end(error?.code === "closed" ? undefined : error);
     }
     this.state = state;
     this.events.emit("state", state);
-    if (state === "connected") this.events.emit("connected", resumed);
-    else if (before === "connected") this.events.emit("disconnected", error ?? null);
+    if (state === "connected") this.events.tell("connection_opened", resumed);
+    else if (before === "connected") this.events.tell("connection_closed", error ?? null);
   }
 
   private drop(sub: number): Subscription | undefined {
@@ -245,6 +250,11 @@ export class Inbound {
     this.lastSub = -1;
     return subscription;
   }
+}
+
+/** An argument of a server's event: of all that come only errors are objects. */
+function argument(value: unknown): unknown {
+  return typeof value === "object" && value !== null ? failed(value as Failure) : value;
 }
 
 function recipients(batch: Batch, record: number): string[] {

@@ -5,7 +5,7 @@
  */
 export { Ack } from "./ack";
 export { Client } from "./client";
-export type { ClientEvents } from "./client-events";
+export type { ClientEvents, ServerEvents } from "./client-events";
 export { connect } from "./connect";
 export { type ErrorCode, KpsError } from "./errors";
 export { Retry } from "./retry";

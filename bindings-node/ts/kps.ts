@@ -81,7 +81,7 @@ export async function kpsConnect(options: KpsClientOptions): Promise<Client> {
     reconnectMax: RestartEvery,
   });
   if (OnId) client.on("message_to_id", ({ data, sender }) => OnId({ data, from: sender }));
-  if (OnDataWs) client.on("message", (message) => OnDataWs(kpsFrame(message)));
+  if (OnDataWs) client.on("message_received", (message) => OnDataWs(kpsFrame(message)));
   if (OnClose) client.OnClose(OnClose);
   return client;
 }

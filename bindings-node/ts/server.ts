@@ -1,15 +1,15 @@
 import * as check from "./check";
 import { Client } from "./client";
-import { CLIENT_EVENTS } from "./client-events";
+import { CLIENT_EVENTS, type ClientEvents, SERVER_EVENTS, type ServerEvents } from "./client-events";
 import { environment } from "./environment";
 import { native } from "./errors";
+import { Events } from "./events";
 import type { Message } from "./message";
 import { SERVER_MESSAGE, type ServerMessage } from "./server-message";
-import type { CloseReport, ConnectDecision, ConnectRequest, ServerOptions } from "./types";
+import { timeline } from "./timeline";
+import type { CloseReport, ConnectDecision, ConnectRequest, ServerOptions, TimelineEntry } from "./types";
 
 const LISTEN = "127.0.0.1:9313";
-
-const SERVER_EVENTS = ["client_connected", "client_disconnected", SERVER_MESSAGE];
 
 const SERVER = {
   listen: "string",
@@ -25,6 +25,7 @@ const SERVER = {
   onConnect: "function",
   history: "strings",
   data: "string",
+  audit: "words",
   duplicateWindow: "number",
   forbidBlock: "boolean",
   maxPayload: "number",
@@ -53,7 +54,8 @@ export class Server extends Client {
     exact: boolean,
   ) {
     const { bridge } = environment;
-    super(key, bridge.serverUrl(key), exact, [...CLIENT_EVENTS, ...SERVER_EVENTS]);
+    const names = new Set([...SERVER_EVENTS, ...CLIENT_EVENTS, SERVER_MESSAGE]);
+    super(key, bridge.serverUrl(key), exact, new Events([...names], SERVER_EVENTS));
     this.address = bridge.serverAddress(key);
     this._hold.hold();
   }
@@ -73,6 +75,19 @@ export class Server extends Client {
       questions.end();
       throw error;
     }
+  }
+
+  /** Calls `handler` at every `event` of the server, or of its own client. Returns the function that ends that. */
+  override on<E extends keyof ServerEvents>(event: E, handler: (...args: ServerEvents[E]) => unknown): () => void;
+  /** What makes a server a client to TypeScript; a name in both lists means what the server tells. */
+  override on<E extends keyof ClientEvents>(event: E, handler: (...args: ClientEvents[E]) => unknown): () => void;
+  override on(event: string, handler: (...args: any[]) => unknown): () => void {
+    return super.on(event as keyof ClientEvents, handler);
+  }
+
+  /** The server's last 256 events, oldest first. Messages are not among them. */
+  override timeline(): TimelineEntry[] {
+    return timeline(native(() => environment.bridge.serverTimeline(this._key)));
   }
 
   /** Clients connected, this process' own left out. */
@@ -139,6 +154,11 @@ export class Server extends Client {
   OnServerData(fn: (data: any) => unknown): void {
     check.fn("fn", fn);
     this.onServerMessage(({ data }) => fn(data));
+  }
+
+  /** @internal */
+  protected override _hearPublished(on: boolean): void {
+    native(() => environment.bridge.tellMessages(this._key, on));
   }
 
   /** @internal */

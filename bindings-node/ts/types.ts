@@ -278,6 +278,12 @@ export interface ServerOptions {
   history?: string[];
   /** The folder for what is kept; without it, in memory. */
   data?: string | null;
+  /**
+   * Keep the server's events in that folder as well: `true`, or `"messages age=7d count=100000"`.
+   * `kps audit` prints them.
+   * @default false
+   */
+  audit?: boolean | string;
   /** A message with the id of another one inside this window is not kept again; milliseconds. */
   duplicateWindow?: number | null;
   /**

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use kps::{
     AckRequest, Bridge, ConnectOptions, ErrorKind, PublishOptions, Target, To,
+    events::vocabulary,
     net::{Ca, TlsOptions},
     options::{OutboxOverflow, Overflow, SubscribeOptions},
     runtime,
@@ -18,6 +19,7 @@ use crate::{
     ack::Ack,
     arguments::{self, callable, count, given, invalid, seconds, start_at, text},
     direct,
+    dispatch::SERVER_MESSAGE,
     errors::{self, OrRaise},
     exit::Inside,
     host::Host,
@@ -28,25 +30,6 @@ use crate::{
     values::CloseReport,
     wait::{Await, Lazy, Slot},
 };
-
-/// What `on` knows; the last three happen at servers.
-const EVENTS: &[&str] = &[
-    "state",
-    "connected",
-    "disconnected",
-    "closed",
-    "message",
-    direct::MESSAGE_TO_ID,
-    "gap",
-    "resumed",
-    "subscription_closed",
-    "publish_failed",
-    "outbox_flushed",
-    "handler_error",
-    "client_connected",
-    "client_disconnected",
-    "server_message",
-];
 
 /// A participant with an id: it publishes and subscribes.
 #[pyclass(frozen, subclass, weakref, module = "kps._kps", name = "Client")]
@@ -380,11 +363,9 @@ impl Client {
     ) -> PyResult<direct::Off> {
         let event = text(event, "event")?;
         let handler = callable(handler, "handler")?;
-        if !EVENTS.contains(&event) {
-            let known = EVENTS.join(", ");
-            return Err(invalid(py, format!("no event is called {event:?}; there are {known}")));
-        }
-        direct::on(py, &self.shared(py)?, event, handler)
+        let shared = self.shared(py)?;
+        check_event(py, event, shared.server().is_some())?;
+        direct::on(py, &shared, event, handler)
     }
 
     /// Resolves when everything published so far was accepted or refused.
@@ -523,4 +504,14 @@ fn bytes(value: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
 
 fn bytes_from(value: &Bound<'_, PyAny>, name: &str, least: u64) -> PyResult<usize> {
     Ok(usize::try_from(count(value, name, least)?).unwrap_or(usize::MAX))
+}
+
+/// Whether `on` knows this event.
+#[pyfunction]
+pub(crate) fn check_event(py: Python<'_>, event: &str, server: bool) -> PyResult<()> {
+    match server {
+        true if event == SERVER_MESSAGE => Ok(()),
+        true => vocabulary::check_server(event).or_raise(py),
+        false => vocabulary::check_client(event).or_raise(py),
+    }
 }

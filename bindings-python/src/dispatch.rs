@@ -2,7 +2,11 @@
 
 use std::sync::{Arc, Weak};
 
-use kps::{ClientKey, ClientState, Error, ErrorKind, Event, Item, SubId, message::Answer};
+use kps::{
+    ClientKey, ClientState, Error, ErrorKind, Event, Item, SubId,
+    events::{Value, vocabulary},
+    message::Answer,
+};
 use pyo3::{IntoPyObjectExt, prelude::*, types::PyTuple};
 
 use crate::{
@@ -13,6 +17,9 @@ use crate::{
     subscription::{Entry, Sub, Subscription},
     values::{AckRow, Gap, Resumed},
 };
+
+/// The event behind `on_server_message`.
+pub(crate) const SERVER_MESSAGE: &str = "server_message";
 
 /// One batch on its way. Remembers the last subscription: messages come in runs.
 pub(crate) struct Dispatch<'py, 'a> {
@@ -44,7 +51,7 @@ impl<'py, 'a> Dispatch<'py, 'a> {
                 let reply =
                     delivery.map(|delivery| Arc::new(Reply::new(found.shared.clone(), delivery)));
                 if found.shared.hears_messages() {
-                    self.emit(&found.shared, false, "message", |py| {
+                    self.emit(&found.shared, false, "message_received", |py| {
                         (Message::new(message.clone(), reply.clone()),).into_pyobject(py)
                     });
                 }
@@ -201,16 +208,40 @@ impl<'py, 'a> Dispatch<'py, 'a> {
                 }
                 Ok(())
             }
-            Event::ClientConnected { id } => {
-                self.server_event(client, "client_connected", |py| (&*id,).into_pyobject(py));
+            Event::MessagePublished { id, .. } => {
+                if let Some(shared) = self.client(client) {
+                    self.emit(&shared, true, "message_published", |py| (id,).into_pyobject(py));
+                }
                 Ok(())
             }
-            Event::ClientDisconnected { id } => {
-                self.server_event(client, "client_disconnected", |py| (&*id,).into_pyobject(py));
+            Event::Backpressure { on } => {
+                if let Some(shared) = self.client(client) {
+                    self.emit(&shared, true, "backpressure", |py| (on,).into_pyobject(py));
+                }
+                Ok(())
+            }
+            Event::Goaway { reason } => {
+                if let Some(shared) = self.client(client) {
+                    self.emit(&shared, true, "goaway", |py| (reason,).into_pyobject(py));
+                }
+                Ok(())
+            }
+            Event::Error { error } => {
+                if let Some(shared) = self.client(client) {
+                    let error = errors::to_py(py, &error).into_value(py);
+                    shared.emit_error(py, self.host, true, error.bind(py).as_any());
+                }
+                Ok(())
+            }
+            Event::Server { event, place: _ } => {
+                self.server_event(client, event.name(), |py| {
+                    let values = event.arguments().into_iter().map(|value| argument(py, value));
+                    PyTuple::new(py, values.collect::<PyResult<Vec<_>>>()?)
+                });
                 Ok(())
             }
             Event::ServerMessage { from, payload } => {
-                self.server_event(client, "server_message", |py| {
+                self.server_event(client, SERVER_MESSAGE, |py| {
                     (Message::to_server(&from, payload),).into_pyobject(py)
                 });
                 Ok(())
@@ -230,10 +261,10 @@ impl<'py, 'a> Dispatch<'py, 'a> {
         match state {
             ClientState::Connecting => {}
             ClientState::Connected => {
-                self.emit(&shared, true, "connected", |py| (resumed,).into_pyobject(py));
+                self.emit(&shared, true, "connection_opened", |py| (resumed,).into_pyobject(py));
             }
             ClientState::Reconnecting => {
-                self.emit(&shared, true, "disconnected", with_error);
+                self.emit(&shared, true, "connection_closed", with_error);
             }
             ClientState::Closed => {
                 self.emit(&shared, true, "closed", with_error);
@@ -294,7 +325,7 @@ impl<'py, 'a> Dispatch<'py, 'a> {
     ) -> PyResult<()> {
         let Some(shared) = self.client(client) else { return Ok(()) };
         if shared.hears_messages() {
-            self.emit(&shared, false, "message", |py| {
+            self.emit(&shared, false, "message_received", |py| {
                 (Message::new(message, None),).into_pyobject(py)
             });
         }
@@ -315,7 +346,7 @@ impl<'py, 'a> Dispatch<'py, 'a> {
         arguments: impl FnOnce(Python<'py>) -> PyResult<Bound<'py, PyTuple>>,
     ) {
         if let Some(shared) = self.client(client) {
-            self.emit(&shared, true, event, arguments);
+            shared.emit(self.py, self.host, true, event, || arguments(self.py));
         }
     }
 
@@ -340,6 +371,7 @@ impl<'py, 'a> Dispatch<'py, 'a> {
         self.host.tables.lock().clients.get(&client).and_then(Weak::upgrade)
     }
 
+    /// What a client tells; a server's own one nothing that the server tells under the same name.
     fn emit(
         &self,
         shared: &Arc<Shared>,
@@ -348,6 +380,19 @@ impl<'py, 'a> Dispatch<'py, 'a> {
         arguments: impl FnOnce(Python<'py>) -> PyResult<Bound<'py, PyTuple>>,
     ) {
         let py = self.py;
-        shared.emit(py, self.host, here_only, event, || arguments(py));
+        if shared.server().is_none() || !vocabulary::is_servers(event) {
+            shared.emit(py, self.host, here_only, event, || arguments(py));
+        }
+    }
+}
+
+/// An argument of a server's event.
+fn argument(py: Python<'_>, value: Value<'_>) -> PyResult<Py<PyAny>> {
+    match value {
+        Value::None => Ok(py.None()),
+        Value::Text(text) => text.into_py_any(py),
+        Value::Number(number) => number.into_py_any(py),
+        Value::Flag(flag) => flag.into_py_any(py),
+        Value::Error(error) => errors::to_py(py, error).into_value(py).into_py_any(py),
     }
 }

@@ -45,7 +45,7 @@ mod _kps {
     #[pymodule_export]
     use crate::{
         ack::Ack,
-        client::Client,
+        client::{Client, check_event},
         command_line, error_codes,
         exit::at_exit,
         json::{dumps, loads},

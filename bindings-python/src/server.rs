@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kps::{
-    ErrorKind, Server, ServerOptions,
+    AuditOptions, ErrorKind, Server, ServerOptions,
     auth::{ConnectRequest as CoreRequest, Decision, OnConnect, Token},
     net::identity::TlsIdentity,
     proto::{bus::Principal, history::HistoryRule, topic::Pattern},
@@ -20,6 +20,7 @@ use crate::{
     client::{Client, finish},
     errors::{self, OrRaise},
     host::Host,
+    ledger,
     shared::Shared,
     wait::Await,
 };
@@ -49,6 +50,7 @@ impl Broker {
         let server = Server::start(settings).or_raise(py)?;
         let shared = Shared::new(server.bridge().or_raise(py)?.clone());
         shared.set_home(&host);
+        shared.set_server(server.clone());
         host.attach(&shared);
         server.listen_to_events(host.mailbox()).or_raise(py)?;
         client.get().set_shared(Some(shared));
@@ -63,6 +65,16 @@ impl Broker {
     #[getter]
     fn url(&self) -> String {
         self.0.url()
+    }
+
+    /// The last events, oldest first.
+    fn timeline<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        ledger::timeline(py, &self.0.timeline())
+    }
+
+    /// Tells that it is about to stop.
+    fn announce_stop(&self) {
+        self.0.announce_stop();
     }
 
     fn count_clients(&self) -> usize {
@@ -105,6 +117,7 @@ fn read(settings: &mut ServerOptions, options: &Bound<'_, PyDict>) -> PyResult<(
             "server_addresses" => settings.server_addresses = texts(&value, name)?,
             "history" => settings.history = rules(&value)?,
             "data" => settings.data = Some(value.extract::<std::path::PathBuf>()?),
+            "audit" => settings.audit = audit(&value)?,
             "duplicate_window" => settings.duplicate_window = seconds(&value, name)?,
             "forbid_block" => settings.forbid_block = value.is_truthy()?,
             "max_payload" => limits.payload = size(&value, name)?,
@@ -138,6 +151,14 @@ fn texts(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<String>> {
         return Err(errors::wrong_type(name, "a list of str", value));
     }
     value.try_iter()?.map(|item| Ok(text(&item?, name)?.to_owned())).collect()
+}
+
+/// A bool, or what `AuditOptions` says in words.
+fn audit(value: &Bound<'_, PyAny>) -> PyResult<Option<AuditOptions>> {
+    match value.extract::<bool>() {
+        Ok(on) => Ok(on.then(AuditOptions::default)),
+        Err(_) => AuditOptions::parse(text(value, "audit")?).map(Some).or_raise(value.py()),
+    }
 }
 
 /// History rules as text.

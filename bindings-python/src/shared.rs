@@ -2,11 +2,11 @@
 //! program's event handlers.
 
 use std::sync::{
-    Arc, Weak,
+    Arc, OnceLock, Weak,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use kps::{Bridge, FlushHint};
+use kps::{Bridge, FlushHint, Server};
 use parking_lot::Mutex;
 use pyo3::{intern, prelude::*, types::PyTuple};
 
@@ -22,8 +22,12 @@ pub(crate) struct Shared {
     /// Rings when there may be room in the outbox again.
     pub(crate) room: Signal,
     listeners: Mutex<Vec<Listener>>,
-    /// Somebody wants the event `message`: asked once per message.
+    /// Somebody wants the event `message_received`: asked once per message.
     hears_messages: AtomicBool,
+    /// Core tells of every accepted message.
+    tells_published: AtomicBool,
+    /// Set if this is a server's own client.
+    server: OnceLock<Server>,
     subs: Mutex<Vec<Weak<Sub>>>,
     home: Mutex<Weak<Host>>,
 }
@@ -42,6 +46,8 @@ impl Shared {
             room: Signal::default(),
             listeners: Mutex::default(),
             hears_messages: AtomicBool::new(false),
+            tells_published: AtomicBool::new(false),
+            server: OnceLock::new(),
             subs: Mutex::default(),
             home: Mutex::default(),
         })
@@ -93,19 +99,44 @@ impl Shared {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let (event, host) = (event.to_owned(), Arc::downgrade(host));
-        self.hears_messages.fetch_or(event == "message", Ordering::Relaxed);
         self.listeners.lock().push(Listener { number, event, handler, host });
+        self.tell_what_is_heard();
         number
+    }
+
+    /// The server whose own client this is.
+    pub(crate) fn server(&self) -> Option<&Server> {
+        self.server.get()
+    }
+
+    pub(crate) fn set_server(&self, server: Server) {
+        // It is set once, when the server starts.
+        let _ = self.server.set(server);
+    }
+
+    /// What costs something per message is told only while somebody listens.
+    fn tell_what_is_heard(&self) {
+        let (received, published) = {
+            let listeners = self.listeners.lock();
+            let hears = |event: &str| listeners.iter().any(|listener| listener.event == event);
+            (hears("message_received"), hears("message_published"))
+        };
+        self.hears_messages.store(received, Ordering::Relaxed);
+        if self.tells_published.swap(published, Ordering::Relaxed) != published {
+            match self.server() {
+                Some(server) => server.tell_messages(published),
+                None => self.link.tell_published(published),
+            }
+        }
     }
 
     pub(crate) fn forget(&self, number: u64) {
         let mut listeners = self.listeners.lock();
         let at = listeners.iter().position(|listener| listener.number == number);
         let removed = at.map(|at| listeners.remove(at));
-        let hears = listeners.iter().any(|listener| listener.event == "message");
-        self.hears_messages.store(hears, Ordering::Relaxed);
         drop(listeners);
         drop(removed);
+        self.tell_what_is_heard();
     }
 
     /// Drops the handlers of `here` and of loops that have ended: they may hold this client.
@@ -192,6 +223,20 @@ impl Shared {
         true
     }
 
+    /// The event `error`; at a server with nothing for the client and the address that it tells as well.
+    pub(crate) fn emit_error(
+        &self,
+        py: Python<'_>,
+        here: &Arc<Host>,
+        here_only: bool,
+        error: &Bound<'_, PyAny>,
+    ) -> bool {
+        self.emit(py, here, here_only, "error", || match self.server() {
+            Some(_) => (error, py.None(), py.None()).into_pyobject(py),
+            None => (error,).into_pyobject(py),
+        })
+    }
+
     /// A handler raised. `told`: a publisher hears of it in its ack.
     pub(crate) fn handler_failed(
         &self,
@@ -204,6 +249,7 @@ impl Shared {
         let heard = self.emit(py, here, false, "handler_error", || {
             (error.value(py), message.clone_ref(py)).into_pyobject(py)
         });
+        let heard = heard || self.emit_error(py, here, false, error.value(py).as_any());
         if !heard && !told {
             report(py, here, "a kps message handler raised", error);
         }

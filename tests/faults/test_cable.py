@@ -113,7 +113,7 @@ async def converse(
     listener = await connect(hears.url, id=f"listener {name}", wait=False, timeout=1.0)
     speaker = await connect(speaks.url, id=f"speaker {name}", wait=False, timeout=1.0)
     try:
-        listener.on("connected", connected)
+        listener.on("connection_opened", connected)
         listener.on("resumed", report)
         listener.on("gap", report)
         subscriptions[await listener.subscribe(plain, streams["plain"].hear)] = streams["plain"]

@@ -10,8 +10,14 @@ const { Link } = require("./link.js");
 
 const PATIENCE = 10_000;
 const EVENTS = [
-  "state", "connected", "disconnected", "closed", "gap", "resumed", "subscription_closed", "publish_failed",
-  "outbox_flushed", "handler_error",
+  "state", "connection_opened", "connection_closed", "closed", "goaway", "gap", "resumed", "subscription_closed",
+  "publish_failed", "backpressure", "outbox_flushed", "handler_error", "error",
+];
+// A program that starts a server hears of it before it can ask to be told.
+const SERVER_EVENTS = [
+  "node_stopping", "connection_opened", "connection_closed", "client_connected", "client_disconnected",
+  "subscription_opened", "subscription_closed", "backpressure", "messages_dropped", "dead_lettered",
+  "store_failed", "error",
 ];
 const DURATIONS = new Set([
   "timeout", "ttl", "reconnectMin", "reconnectMax", "heartbeat", "silence", "resumeWindow", "stallTimeout",
@@ -116,7 +122,8 @@ class World {
     });
     server.onServerMessage((message) => this.log(name, "server_message", message));
     server.onMessageToId((message) => this.log(name, "message_to_id", message));
-    for (const event of ["client_connected", "client_disconnected"]) {
+    this.log(name, "node_started", server.timeline().find(({ event }) => event === "node_started"));
+    for (const event of SERVER_EVENTS) {
       server.on(event, (...args) => this.log(name, event, ...args));
     }
     this.servers.set(name, server);
@@ -203,7 +210,7 @@ class World {
   }
 
   async on(step) {
-    this.clients.get(step.client).on(step.name, () => {});
+    this.clients.get(step.client).on(step.name, (...args) => this.log(step.client, step.name, ...args));
   }
 
   async state(step) {

@@ -134,6 +134,6 @@ test("closing_settles_everything_that_waits", async () => {
 });
 
 test("the_timeline_tells_what_happened", () => {
-  expect(client.timeline().map(({ event }) => event)).toContain("connected");
+  expect(client.timeline().map(({ event }) => event)).toContain("connection_opened");
   expect(Math.abs(client.timeline()[0].time - Date.now())).toBeLessThan(60_000);
 });

@@ -93,3 +93,14 @@ export async function asKps(): Promise<void> {
 export function failing(error: unknown): ErrorCode | undefined {
   return error instanceof KpsError ? error.code : undefined;
 }
+
+export function listening(client: Client, server: Server): void {
+  client.on("connection_opened", (resumed: boolean) => resumed);
+  client.on("backpressure", (on: boolean) => on);
+  server.on("connection_opened", (clientId, name, remote, protocol, resumed: boolean) => [clientId, name, remote, protocol, resumed]);
+  server.on("messages_dropped", (clientId: string, topic: string, count: number) => [clientId, topic, count]);
+  server.on("gap", (gap) => gap.reason);
+  const entries: string[] = server.timeline().map(({ event }) => event);
+  const asClient: Client = server;
+  void [entries, asClient];
+}

@@ -15,8 +15,13 @@ from link import Link
 
 PATIENCE = 10.0
 EVENTS = [
-    "state", "connected", "disconnected", "closed", "gap", "resumed", "subscription_closed",
-    "publish_failed", "outbox_flushed", "handler_error",
+    "state", "connection_opened", "connection_closed", "closed", "goaway", "gap", "resumed", "subscription_closed",
+    "publish_failed", "backpressure", "outbox_flushed", "handler_error", "error",
+]  # fmt: skip
+SERVER_EVENTS = [
+    "node_started", "node_stopping", "connection_opened", "connection_closed", "client_connected",
+    "client_disconnected", "subscription_opened", "subscription_closed", "backpressure", "messages_dropped",
+    "dead_lettered", "store_failed", "error",
 ]  # fmt: skip
 Step = dict[str, Any]
 
@@ -100,7 +105,7 @@ class World:
             server.on_connect(lambda request: decide(script, request))
         server.on_server_message(lambda message: self.log(name, "server_message", message))
         server.on_message_to_id(lambda message: self.log(name, "message_to_id", message))
-        for event in ("client_connected", "client_disconnected"):
+        for event in SERVER_EVENTS:
             server.on(event, lambda *args, event=event: self.log(name, event, *args))
         await server.start()
         self.servers[name] = self.clients[name] = server
@@ -169,7 +174,8 @@ class World:
             assert step.get("skip"), f"{step['name']}: {args!r}"
 
     async def on(self, step: Step) -> None:
-        self.clients[step["client"]].on(step["name"], print)
+        client, name = step["client"], step["name"]
+        self.clients[client].on(name, lambda *args: self.log(client, name, *args))
 
     async def state(self, step: Step) -> None:
         await until(lambda: self.clients[step["client"]].state, step["is"])

@@ -95,6 +95,11 @@ async def ending(client: kps.Client) -> None:
 
     remove = client.on("publish_failed", failed)
     remove()
+
+    def pressed(on: bool) -> None:
+        print(on)
+
+    client.on("backpressure", pressed)
     print(client.ledger()["published"], client.timeline()[0]["event"])
     await client.flush()
     report = await client.close(timeout=1)
@@ -122,6 +127,16 @@ async def serving() -> None:
             print(message.data)
 
         print(admit, hear, relayed)
+
+        def opened(client_id: str, name: str | None, remote: str, protocol: str, resumed: bool) -> None:
+            print(client_id, name, remote, protocol, resumed)
+
+        def pressed(client_id: str, topic: str, on: bool) -> None:
+            print(client_id, topic, on)
+
+        server.on("connection_opened", opened)
+        server.on("backpressure", pressed)
+        print(server.timeline()[0]["detail"])
         server.publish("t", 1)
 
 

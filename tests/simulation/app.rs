@@ -218,7 +218,10 @@ impl App {
                 Event::Resumed { .. }
                 | Event::CancelDelivery { .. }
                 | Event::OutboxFlushed { .. }
-                | Event::Goaway { .. } => {}
+                | Event::Goaway { .. }
+                | Event::MessagePublished { .. }
+                | Event::Backpressure { .. }
+                | Event::Error { .. } => {}
             }
         }
         self.wait_for_message(now, dice);

@@ -106,7 +106,7 @@ class Client(_kps.Client):
         if OnId is not None:
             client.on("message_to_id", classic.direct_handler(OnId, client))
         if OnDataWs is not None:
-            client.on("message", classic.frame_handler(OnDataWs, client))
+            client.on("message_received", classic.frame_handler(OnDataWs, client))
         if OnClose is not None:
             client.OnClose(OnClose)
         return client

@@ -10,11 +10,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, TypeVar
+    from typing import Any, Literal, TypeVar, overload
 
     from typing_extensions import Self
 
-    from .types import Grant, TokenGrant
+    from .types import GapReason, Grant, TimelineEntry, TokenGrant
 
     _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
@@ -26,7 +26,8 @@ class Server(Client):
     address needs `token`, `tokens`, `on_connect` or `insecure=True`.
 
     `history` names the topics whose messages are kept, with limits: `["orders.> age=7d bytes=10G"]`; in the folder
-    `data`, or else in memory.
+    `data`, or else in memory. `audit` keeps the server's events in that folder as well: `True`, or
+    `"messages age=7d count=100000"`; `kps audit` prints them.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Server(Client):
         on_connect: Callable[[_kps.ConnectRequest], Grant] | None = None,
         history: Sequence[str] = (),
         data: str | os.PathLike[str] | None = None,
+        audit: bool | str = False,
         duplicate_window: float | None = None,
         forbid_block: bool = False,
         max_payload: int | None = None,
@@ -70,6 +72,7 @@ class Server(Client):
             "server_addresses": server_addresses,
             "history": history,
             "data": data,
+            "audit": audit,
             "duplicate_window": duplicate_window,
             "forbid_block": forbid_block,
             "max_payload": max_payload,
@@ -112,19 +115,79 @@ class Server(Client):
         """Where clients on this machine reach it."""
         return f"ws://{self._listen}" if self._broker is None else self._broker.url
 
-    def on(self, event: str, handler: Callable[..., Any]) -> Callable[[], None]:
-        if self._broker is not None:
-            return super().on(event, handler)
-        entry = (event, handler)
-        self._waiting.append(entry)
-        return lambda: self._waiting.remove(entry) if entry in self._waiting else None
+    if TYPE_CHECKING:
+        # What a server tells has other arguments than what a client tells under the same name.
+        @overload  # type: ignore[override]
+        def on(self, event: Literal["node_started"], handler: Callable[[str], Any]) -> Callable[[], None]: ...
+        @overload
+        def on(self, event: Literal["node_stopping"], handler: Callable[[], Any]) -> Callable[[], None]: ...
+        @overload
+        def on(
+            self, event: Literal["connection_opened"], handler: Callable[[str, str | None, str, str, bool], Any]
+        ) -> Callable[[], None]: ...
+        @overload
+        def on(
+            self,
+            event: Literal["connection_closed", "subscription_opened", "subscription_closed"],
+            handler: Callable[[str, str], Any],
+        ) -> Callable[[], None]: ...
+        @overload
+        def on(
+            self, event: Literal["client_connected", "client_disconnected"], handler: Callable[[str], Any]
+        ) -> Callable[[], None]: ...
+        @overload
+        def on(
+            self, event: Literal["message_published"], handler: Callable[[str, str, str, int], Any]
+        ) -> Callable[[], None]: ...
+        @overload
+        def on(
+            self, event: Literal["backpressure"], handler: Callable[[str, str, bool], Any]
+        ) -> Callable[[], None]: ...
+        @overload
+        def on(
+            self, event: Literal["messages_dropped"], handler: Callable[[str, str, int, GapReason], Any]
+        ) -> Callable[[], None]: ...
+        @overload
+        def on(
+            self, event: Literal["dead_lettered"], handler: Callable[[str, str, str, str], Any]
+        ) -> Callable[[], None]: ...
+        @overload
+        def on(self, event: Literal["store_failed"], handler: Callable[[Exception], Any]) -> Callable[[], None]: ...
+        @overload
+        def on(
+            self, event: Literal["error"], handler: Callable[[BaseException, str | None, str | None], Any]
+        ) -> Callable[[], None]: ...
+        @overload
+        def on(self, event: Literal["events_dropped"], handler: Callable[[int], Any]) -> Callable[[], None]: ...
+        @overload
+        def on(self, event: str, handler: Callable[..., Any]) -> Callable[[], None]: ...
+        def on(self, event: str, handler: Callable[..., Any]) -> Callable[[], None]:
+            """Calls `handler` on every `event` of the server, or of its own client; the function returned ends that."""
+            raise NotImplementedError
+
+    else:
+
+        def on(self, event, handler):
+            if self._broker is not None:
+                return super().on(event, handler)
+            _kps.check_event(event, True)
+            _callable(handler)
+            entry = (event, handler)
+            self._waiting.append(entry)
+            return lambda: self._waiting.remove(entry) if entry in self._waiting else None
 
     async def close(self, timeout: float = 5.0) -> _kps.CloseReport:
         """Flushes what the server's own client published, tells clients to come back later, and stops listening."""
+        if self._broker is not None:
+            self._broker.announce_stop()
         report = await super().close(timeout)
         if self._broker is not None:
             await self._broker.close(timeout)
         return report
+
+    def timeline(self) -> list[TimelineEntry]:
+        """The server's last 256 events, oldest first. Messages are not among them."""
+        return [] if self._broker is None else self._broker.timeline()
 
     def count_clients(self) -> int:
         """Connected clients, the server's own left out."""

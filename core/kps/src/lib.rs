@@ -54,4 +54,4 @@ pub use events::{
     SubId, Target, To,
 };
 pub use kps_proto::{self as proto, Error, ErrorKind, Result, message, options};
-pub use server::{Server, ServerOptions};
+pub use server::{AuditOptions, Server, ServerOptions};

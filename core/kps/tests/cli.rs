@@ -179,6 +179,39 @@ fn serve_closes_in_order_when_it_is_told_to_end() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn an_audit_log_is_kept_and_printed() {
+    let folder = std::env::temp_dir().join(format!("kps-cli-audit-{}", std::process::id()));
+    let data = folder.to_str().unwrap();
+    let mut serve =
+        Serve::start(&["--data", data, "--audit", "messages age=1d", "--token", "secret"]);
+    assert!(
+        serve.run(&["pub", "a.b", "hello", "--token", "secret", "--id", "ann"]).status.success()
+    );
+    assert!(!serve.run(&["pub", "a.b", "hello", "--token", "guess"]).status.success());
+    assert!(Command::new("kill").arg(serve.child.id().to_string()).status().unwrap().success());
+    assert!(serve.child.wait().unwrap().success());
+
+    let all = kps(&["audit", "--data", data, "--json"]).output().unwrap();
+    let rows = text(&all.stdout).lines();
+    let rows: Vec<Value> = rows.map(|row| serde_json::from_str(row).unwrap()).collect();
+    let of = |event: &str| rows.iter().find(|row| row["event"] == event).unwrap()["detail"].clone();
+    assert_eq!(rows[0]["event"], "node_started");
+    assert_eq!(of("connection_opened")["client_id"], "ann");
+    assert_eq!(of("message_published")["topic"], "a.b");
+    assert_eq!(of("error")["error"]["code"], "unauthorized");
+    assert_eq!(of("connection_closed"), json!({ "client_id": "ann", "reason": "goodbye" }));
+    for hidden in ["hello", "secret", "guess"] {
+        assert!(!text(&all.stdout).contains(hidden), "{hidden} is nobody's business");
+    }
+    let some = ["audit", "--data", data, "--kind", "client_connected", "--from", "10m"];
+    let some = kps(&some).output().unwrap();
+    assert!(text(&some.stdout).ends_with("client_connected client_id=ann\n"), "{some:?}");
+    assert!(!kps(&["audit", "--data", data, "--kind", "nonsense"]).status().unwrap().success());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 #[test]
 fn serve_says_why_it_cannot() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -22,6 +22,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf, rc::Rc};
 
 use kps::{
     ErrorKind,
+    events::vocabulary,
     message::{GapReason, RowStatus},
     options::Overflow,
 };
@@ -116,4 +117,19 @@ fn enums_are_those_of_the_description() {
     assert_eq!(status, names(&enums["RowStatus"]));
     let reasons: Vec<_> = (0..6).map(|number| GapReason::from_number(number).as_str()).collect();
     assert_eq!(reasons, names(&enums["GapReason"]));
+}
+
+#[test]
+fn events_are_those_of_the_description() {
+    let events = &read(folder().join("api.json"))["events"];
+    for (side, words) in [("client", vocabulary::CLIENT), ("server", vocabulary::SERVER)] {
+        let described: Vec<_> = events[side]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|event| (event["name"].as_str().unwrap(), names(&event["args"])))
+            .collect();
+        let have: Vec<_> = words.iter().map(|word| (word.name, word.arguments.to_vec())).collect();
+        assert_eq!(have, described, "{side}");
+    }
 }

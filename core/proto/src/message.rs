@@ -300,7 +300,7 @@ impl ReceiptLevel {
 }
 
 /// Why messages are missing from a subscription's stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum GapReason {
     /// The queue was full and its policy dropped.
@@ -318,6 +318,16 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// Every reason, by its number.
+    pub const ALL: [GapReason; 6] = [
+        Self::Overflow,
+        Self::SlowConsumer,
+        Self::SessionExpired,
+        Self::NewEpoch,
+        Self::HistoryExpired,
+        Self::Expired,
+    ];
+
     /// From its number on the wire; unknown ones read as `Overflow`.
     pub const fn from_number(number: u8) -> Self {
         match number {

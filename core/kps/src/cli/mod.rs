@@ -1,6 +1,7 @@
 //! The `kps` command. The wheel and the npm package call [`run`] as well, so that all three are
 //! one program.
 
+mod audit;
 mod bench;
 mod config;
 mod doctor;
@@ -57,6 +58,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> i32 {
         Command::History(history) => history.run(),
         Command::Replay(replay) => replay.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Audit(audit) => audit.run(),
     };
     match done {
         Ok(()) if interrupt::was_interrupted() => 130,
@@ -87,6 +89,7 @@ enum Command {
     History(history::History),
     Replay(history::Replay),
     Verify(history::Verify),
+    Audit(audit::Audit),
 }
 
 /// `1.5`, `250ms`, `10s`, `2m`.

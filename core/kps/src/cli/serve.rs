@@ -6,7 +6,9 @@ use clap::Args;
 use kps_proto::{Error, ErrorKind, Result, history::HistoryRule};
 
 use super::{bytes, duration, interrupt};
-use crate::{Server, ServerOptions, auth::Token, net::identity::TlsIdentity, runtime};
+use crate::{
+    AuditOptions, Server, ServerOptions, auth::Token, net::identity::TlsIdentity, runtime,
+};
 
 /// How long closing waits for clients.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -51,8 +53,13 @@ pub(super) struct Serve {
     #[arg(long, value_parser = HistoryRule::parse, value_name = "RULE")]
     history: Vec<HistoryRule>,
     /// The folder for what is kept; without it, in memory
-    #[arg(long, value_name = "DIR", requires = "history")]
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Keep an audit log in the folder: changes of state, or 'messages' for these too; with limits,
+    /// like 'messages age=7d count=1000000'
+    #[arg(long, num_args = 0..=1, default_missing_value = "changes", value_parser = AuditOptions::parse,
+        requires = "data", value_name = "WHAT")]
+    audit: Option<AuditOptions>,
     /// A message with the id of another one inside this window is not kept again
     #[arg(long, value_parser = duration, default_value = "2m", value_name = "TIME")]
     duplicate_window: Duration,
@@ -133,6 +140,7 @@ impl Serve {
             server_addresses: self.server_address,
             history: self.history,
             data: self.data,
+            audit: self.audit,
             duplicate_window: self.duplicate_window,
             forbid_block: self.forbid_block,
             max_connections: self.max_connections,

@@ -240,26 +240,39 @@ impl Bridge {
         // Only what expires needs the time.
         let expires = options.ack.is_some() || options.extras.is_some();
         let now = if expires { runtime::now() } else { Time::ZERO };
+        let mut pressed = false;
         let number = inner.session(|session| {
             if options.ack.is_some() {
                 let number = session.publish(now, to, content_type, payload, &options)?;
                 inner.check_deadline(session);
+                pressed = session.owes_pressure();
                 return Ok(number);
             }
             // Who waits for answers waits in this process: only the rest outlives it.
             let Some(disk) = &inner.disk else {
                 let number = session.publish(now, to, content_type, payload, &options)?;
                 inner.check_dropped(session);
+                pressed = session.owes_pressure();
                 return Ok(number);
             };
             disk.check()?;
             let number = session.publish(now, to, content_type, payload, &options)?;
             disk.keep(number, to, content_type, payload, &options, session);
             inner.check_dropped(session);
+            pressed = session.owes_pressure();
             Ok(number)
         })?;
+        if pressed {
+            // Its driver tells it: whoever calls this may hold what a listener needs.
+            inner.bell.ring();
+        }
         inner.queued(HEADER + payload.len(), hint);
         Ok(number)
+    }
+
+    /// Whether every accepted publish is told as `Event::MessagePublished` from now on.
+    pub fn tell_published(&self, on: bool) {
+        self.inner().session(|session| session.tell_published(on));
     }
 
     /// Asks for `Event::Receipt` (or `PublishFailed`) in `target`. True, and no event, if the

@@ -115,9 +115,9 @@ fn is_news(event: &Event) -> bool {
             | Event::PublishFailed { .. }
             | Event::OutboxFlushed { .. }
             | Event::Goaway { .. }
-            | Event::ClientConnected { .. }
-            | Event::ClientDisconnected { .. }
-            | Event::ServerMessage { .. }
+            | Event::MessagePublished { .. }
+            | Event::Backpressure { .. }
+            | Event::Error { .. }
     )
 }
 

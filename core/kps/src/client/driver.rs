@@ -200,10 +200,11 @@ impl Driver {
         let (ticked, deadline) = inner.session(|session| {
             let due = session.deadline().is_some_and(|at| at <= now);
             let ticked = if due { session.tick(now, &mut self.events) } else { Ok(()) };
+            session.tell_pressure(&mut self.events);
             (due.then_some(ticked), session.deadline())
         });
+        inner.deliver(&mut self.events);
         if let Some(ticked) = ticked {
-            inner.deliver(&mut self.events);
             match ticked {
                 Ok(()) => inner.flush(now),
                 Err(error) => {

@@ -257,8 +257,8 @@ impl Client {
         self.bridge.close(timeout).await
     }
 
-    /// News of this client from now on: changes of its state, refused publishes, and at a server's
-    /// own client what the server tells.
+    /// News of this client from now on: changes of its state, refused publishes, back-pressure,
+    /// errors, and accepted publishes if [`Bridge::tell_published`] asked for them.
     pub fn events(&self) -> Events {
         let feed = Arc::<Feed>::default();
         self.desk().0.lock().listeners.push(Arc::downgrade(&feed));

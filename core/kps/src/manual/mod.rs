@@ -1,3 +1,4 @@
 //! The manual: what does not fit one item's documentation.
 
 pub mod delivery;
+pub mod events;

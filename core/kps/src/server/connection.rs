@@ -4,6 +4,7 @@
 use std::{
     cell::RefCell,
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -26,7 +27,10 @@ use super::{
     kps_json, native,
     socket::{Chunk, Socket},
 };
-use crate::net::websocket::{Decoder, Opcode, Received, Violation};
+use crate::{
+    events::ServerEvent,
+    net::websocket::{Decoder, Opcode, Received, Violation},
+};
 
 /// What one read takes at most, into a buffer that all connections of a thread share; after so much
 /// others have their turn. The smallest messages that are to be stored take a millisecond then.
@@ -64,6 +68,7 @@ pub(super) enum Dialect {
 
 pub(super) struct Connection {
     pub(super) port: PortId,
+    peer: Peer,
     socket: Socket,
     outgoing: Mutex<Outgoing>,
     /// Its own task.
@@ -80,10 +85,19 @@ pub(super) struct Connection {
     unanswered: AtomicU64,
 }
 
+/// Who is at the other end.
+pub(super) struct Peer {
+    pub(super) client_id: Arc<str>,
+    /// `None` inside the process.
+    pub(super) remote: Option<SocketAddr>,
+}
+
 struct Outgoing {
     dialect: Dialect,
     backlog: Backlog,
     end: Option<End>,
+    /// Why it ends, where that is more than `end` says.
+    why: Option<&'static str>,
 }
 
 /// How a connection ends.
@@ -115,11 +129,19 @@ impl From<Error> for Stop {
 }
 
 impl Connection {
-    pub(super) fn new(port: PortId, socket: Socket, dialect: Dialect, now: Time) -> Self {
+    pub(super) fn new(
+        port: PortId,
+        peer: Peer,
+        socket: Socket,
+        dialect: Dialect,
+        now: Time,
+    ) -> Self {
+        let outgoing = Outgoing { dialect, backlog: Backlog::default(), end: None, why: None };
         Connection {
             port,
+            peer,
             socket,
-            outgoing: Mutex::new(Outgoing { dialect, backlog: Backlog::default(), end: None }),
+            outgoing: Mutex::new(outgoing),
             task: Mutex::new(None),
             hungry: AtomicBool::new(true),
             paused: AtomicBool::new(false),
@@ -185,8 +207,9 @@ impl Connection {
     ) {
         self.write(now, egress, |outgoing, egress| {
             for output in outputs {
-                if let Output::Close(_) = output {
+                if let Output::Close(error) = &output {
                     outgoing.end = Some(End::Goodbye);
+                    outgoing.why.get_or_insert(error.code());
                 }
                 match &mut outgoing.dialect {
                     Dialect::Native(encoder) => encoder.encode(now, &output, egress),
@@ -266,6 +289,7 @@ impl Connection {
     pub(super) fn close_for_shutdown(&self, hub: &Hub) {
         // What was accepted is confirmed, and what waits goes as far as the socket takes it.
         while self.accepts() && hub.pump(self.port, self) {}
+        self.note_why("shutdown");
         self.say(hub, Some(End::Goodbye), |dialect, egress| {
             if let Dialect::Native(encoder) = dialect {
                 encoder.goaway(egress);
@@ -290,6 +314,7 @@ impl Connection {
         let timings = &hub.options.timings;
         if since(&self.heard) + sweep >= timings.silence && !self.is_paused() {
             tracing::debug!("a connection fell silent");
+            self.note_why("silent");
             self.abandon();
         } else if since(&self.said) >= timings.heartbeat {
             self.say(hub, None, |dialect, egress| match dialect {
@@ -444,7 +469,9 @@ impl Connection {
         match stop {
             Stop::Closed { code } => self.answer_close(hub, code),
             Stop::Violation(Violation { code, reason }) => {
+                self.note_why(ErrorKind::Protocol.code());
                 self.say(hub, Some(End::Goodbye), |_, egress| egress.close(code, reason));
+                self.tell_error(hub, &Error::new(ErrorKind::Protocol, reason));
             }
             Stop::Fatal(error) => self.fatal(hub, error),
         }
@@ -462,6 +489,7 @@ impl Connection {
 
     /// Says why, and ends.
     pub(super) fn fatal(&self, hub: &Hub, error: Error) {
+        self.note_why(error.code());
         self.say(hub, Some(End::Goodbye), |dialect, egress| {
             match dialect {
                 Dialect::Native(_) => native::put_fatal(&error, egress),
@@ -470,6 +498,30 @@ impl Connection {
             finish_message(dialect, egress);
             egress.close(close_code(&error), error.code());
         });
+        self.tell_error(hub, &error);
+    }
+
+    fn tell_error(&self, hub: &Hub, error: &Error) {
+        hub.tell_error(error, Some(self.peer.client_id.clone()), self.peer.remote);
+    }
+
+    /// The first reason counts.
+    fn note_why(&self, why: &'static str) {
+        self.outgoing.lock().why.get_or_insert(why);
+    }
+
+    /// What is told of its end; of one inside the process, nothing. `client_id`: what the bus called its
+    /// client last.
+    pub(super) fn closed(&self, client_id: Option<Arc<str>>, end: End) -> Option<ServerEvent> {
+        if self.is_local() {
+            return None;
+        }
+        let reason = self.outgoing.lock().why.unwrap_or(match end {
+            End::Lost => "lost",
+            End::Goodbye => "goodbye",
+        });
+        let client_id = client_id.unwrap_or_else(|| self.peer.client_id.clone());
+        Some(ServerEvent::ConnectionClosed { client_id, reason })
     }
 }
 

@@ -7,12 +7,13 @@ use std::{
 use bytes::Bytes;
 use kps_proto::{
     Error, ErrorKind, Result,
-    bus::{PortId, Principal},
+    bus::{Attached, Principal},
+    wire::v1::SUBPROTOCOL,
 };
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    connection::{Connection, Dialect, close, close_code},
+    connection::{Connection, Dialect, Peer, close, close_code},
     egress::{Backlog, Egress},
     http::{Introduction, Upgraded},
     hub::Hub,
@@ -21,6 +22,7 @@ use super::{
 };
 use crate::{
     auth::ConnectRequest,
+    events::ServerEvent,
     net::websocket::{Decoder, Opcode, Received, Role, Violation},
 };
 
@@ -79,11 +81,14 @@ impl Guest {
         match timeout_at(deadline, self.read()).await {
             Ok(Ok(early)) => early,
             Ok(Err(violation)) => {
+                let error = Error::new(ErrorKind::Protocol, violation.reason);
+                self.note_refusal(&error, "");
                 self.farewell(|egress| egress.close(violation.code, violation.reason)).await;
                 None
             }
             Err(_) => {
                 let reason = "the handshake took too long";
+                self.note_refusal(&Error::new(ErrorKind::Timeout, reason), "");
                 self.farewell(|egress| egress.close(close::POLICY, reason)).await;
                 None
             }
@@ -165,15 +170,43 @@ impl Guest {
 
     /// Gives the connection its place: from now on it is written to, and read by
     /// [`Connection::run`].
-    pub(super) fn become_link(&mut self, port: PortId, dialect: Dialect) -> Arc<Connection> {
+    pub(super) fn become_link(
+        &mut self,
+        attached: &Attached,
+        name: Option<String>,
+        dialect: Dialect,
+    ) -> Arc<Connection> {
         let socket = self.socket.take().expect("it gets its place only once");
-        let link = Arc::new(Connection::new(port, socket, dialect, self.hub.now()));
+        let (port, client_id) = (attached.port, attached.client_id.clone());
+        let peer = Peer { client_id: client_id.clone(), remote: self.remote };
+        let protocol = match dialect {
+            Dialect::Native(_) => SUBPROTOCOL,
+            Dialect::KpsJson(_) => "kps-json",
+        };
+        let link = Arc::new(Connection::new(port, peer, socket, dialect, self.hub.now()));
         self.hub.link(port, link.clone());
+        if let Some(remote) = self.remote {
+            self.hub.tell(ServerEvent::ConnectionOpened {
+                client_id,
+                name: name.map(Into::into),
+                remote: remote.to_string().into(),
+                protocol,
+                resumed: attached.resumed,
+            });
+        }
         link
     }
 
-    pub(super) async fn refuse_native<T>(mut self, error: &Error) -> Option<T> {
+    /// Somebody who wanted to be called `client_id` (empty: anything) may not come in.
+    pub(super) fn note_refusal(&self, error: &Error, client_id: &str) {
         tracing::info!(%error, "refused a client");
+        let client_id: String = client_id.chars().take(self.hub.options.limits.id).collect();
+        let client_id = (!client_id.is_empty()).then(|| client_id.into());
+        self.hub.tell_error(error, client_id, self.remote);
+    }
+
+    pub(super) async fn refuse_native<T>(mut self, error: &Error, client_id: &str) -> Option<T> {
+        self.note_refusal(error, client_id);
         self.farewell(|egress| {
             native::put_fatal(error, egress);
             egress.end(Opcode::Binary);

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tungstenite::handshake::derive_accept_key;
 
-use kps_proto::wire::v1::SUBPROTOCOL;
+use kps_proto::{Error, ErrorKind, wire::v1::SUBPROTOCOL};
 
 use super::gate::Gate;
 
@@ -67,7 +67,8 @@ pub(super) struct Upgraded<I> {
     pub(super) introduction: Introduction,
 }
 
-/// Serves one connection until it is upgraded; `None` if it was not, within `patience`.
+/// Serves one connection until it is upgraded. An error if it was not, within `patience`; with why, if
+/// that was because it may not.
 ///
 /// One request per connection: that keeps slow and idle ones bounded by a single timeout.
 pub(super) async fn serve<I>(
@@ -75,16 +76,20 @@ pub(super) async fn serve<I>(
     site: Arc<Site>,
     local: Option<SocketAddr>,
     patience: Duration,
-) -> Option<Upgraded<I>>
+) -> Result<Upgraded<I>, Option<Error>>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let accepted = Mutex::new(None);
+    let accepted = Mutex::new(Err(None));
     let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
-        let (reply, introduction) = respond(&site, &request, local);
-        if let Some(introduction) = introduction {
-            *accepted.lock() = Some((hyper::upgrade::on(&mut request), introduction));
-        }
+        let (reply, heard) = respond(&site, &request, local);
+        *accepted.lock() = match heard {
+            Heard::Introduction(introduction) => {
+                Ok((hyper::upgrade::on(&mut request), introduction))
+            }
+            Heard::Refused(error) => Err(Some(error)),
+            Heard::Nothing => Err(None),
+        };
         ready(Ok::<_, Infallible>(reply))
     });
     let serving = hyper::server::conn::http1::Builder::new()
@@ -101,33 +106,40 @@ where
         Err(_) => tracing::debug!("a request took too long"),
     }
     let (upgrade, introduction): (OnUpgrade, _) = accepted.into_inner()?;
-    let parts = upgrade.await.ok()?.downcast::<TokioIo<I>>().ok()?;
-    Some(Upgraded { io: parts.io.into_inner(), read: parts.read_buf, introduction })
+    let upgraded = upgrade.await.map_err(|_| None)?;
+    let parts = upgraded.downcast::<TokioIo<I>>().map_err(|_| None)?;
+    Ok(Upgraded { io: parts.io.into_inner(), read: parts.read_buf, introduction })
+}
+
+/// What came of a request, beside its answer.
+enum Heard {
+    /// The connection becomes a WebSocket.
+    Introduction(Introduction),
+    /// Its sender may not come in.
+    Refused(Error),
+    Nothing,
 }
 
 /// The answer to a request, and what it said about itself if the connection is to be upgraded.
-fn respond<B>(
-    site: &Site,
-    request: &Request<B>,
-    local: Option<SocketAddr>,
-) -> (Reply, Option<Introduction>) {
+fn respond<B>(site: &Site, request: &Request<B>, local: Option<SocketAddr>) -> (Reply, Heard) {
     let headers = request.headers();
     let (Ok(host), Ok(origin)) = (sole(headers, header::HOST), sole(headers, header::ORIGIN))
     else {
         let sentence = "Host and Origin may come once each, in visible ASCII";
-        return (plain(StatusCode::BAD_REQUEST, sentence), None);
+        let error = Error::new(ErrorKind::ForbiddenOrigin, sentence);
+        return (plain(StatusCode::BAD_REQUEST, sentence), Heard::Refused(error));
     };
     if let Err(error) = site.gate.check(host.or(request.uri().host()), origin, local) {
         tracing::info!(%error, "refused a request");
-        return (plain(StatusCode::FORBIDDEN, error.to_string()), None);
+        return (plain(StatusCode::FORBIDDEN, error.to_string()), Heard::Refused(error));
     }
     match request.uri().path() {
         PATH => match upgrade(request) {
-            Ok((reply, introduction)) => (reply, Some(introduction)),
-            Err(reply) => (*reply, None),
+            Ok((reply, introduction)) => (reply, Heard::Introduction(introduction)),
+            Err(reply) => (*reply, Heard::Nothing),
         },
         _ if !matches!(*request.method(), Method::GET | Method::HEAD) => {
-            (plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here"), None)
+            (plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here"), Heard::Nothing)
         }
         "/" => {
             let sentence = concat!(
@@ -135,11 +147,13 @@ fn respond<B>(
                 env!("CARGO_PKG_VERSION"),
                 " listens here: connect a WebSocket to /ws/bus.",
             );
-            (plain(StatusCode::OK, sentence), None)
+            (plain(StatusCode::OK, sentence), Heard::Nothing)
         }
-        "/healthz" => (plain(StatusCode::OK, "ok"), None),
-        "/metrics" => (metrics(site, headers), None),
-        _ => (plain(StatusCode::NOT_FOUND, "nothing is here; the bus is at /ws/bus"), None),
+        "/healthz" => (plain(StatusCode::OK, "ok"), Heard::Nothing),
+        "/metrics" => (metrics(site, headers), Heard::Nothing),
+        _ => {
+            (plain(StatusCode::NOT_FOUND, "nothing is here; the bus is at /ws/bus"), Heard::Nothing)
+        }
     }
 }
 
@@ -307,7 +321,7 @@ pub(super) fn fuzz(request: &[u8]) {
             let (mut client, server) = tokio::io::duplex(1 << 20);
             client.write_all(request).await.expect("there is room for it");
             client.shutdown().await.expect("a pipe closes");
-            if let Some(upgraded) = serve(server, site, None, Duration::from_secs(1)).await {
+            if let Ok(upgraded) = serve(server, site, None, Duration::from_secs(1)).await {
                 let introduction = upgraded.introduction;
                 let head = String::from_utf8_lossy(request).to_lowercase();
                 // Empty lines before a request are skipped (RFC 9112 §2.2).

@@ -2,6 +2,7 @@
 //! once, by whichever task caused it.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -10,7 +11,7 @@ use std::{
 };
 
 use kps_proto::{
-    Result,
+    Error, Result,
     bus::{Bus, BusConfig, Notice, Output, PortId},
     clock::Time,
     history::Write,
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::{
     auth::{OnConnect, Tokens},
+    events::ServerEvent,
     runtime,
 };
 
@@ -34,6 +36,9 @@ const PULL: usize = 256 << 10;
 
 /// How long the clock sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
+
+/// Characters of an error that are told to the host.
+const ERROR_TEXT: usize = 500;
 
 pub(super) struct Hub {
     pub(super) options: ServerOptions,
@@ -98,7 +103,7 @@ impl Hub {
             time_base_ms: wall_ms,
             history,
         });
-        Ok(Arc::new(Hub {
+        let hub = Arc::new(Hub {
             keeper,
             tokens: Tokens::new(options.tokens.clone()),
             on_connect: Mutex::new(options.on_connect.clone()),
@@ -115,7 +120,9 @@ impl Hub {
             closing: AtomicBool::new(false),
             stop: Notify::new(),
             empty: Notify::new(),
-        }))
+        });
+        hub.observe_messages();
+        Ok(hub)
     }
 
     /// The bus' clock.
@@ -240,16 +247,17 @@ impl Hub {
                 if self.state.lock().links.get(port).is_some_and(|link| link.is_local()) {
                     self.locals.lock().push(client_id);
                 } else {
-                    self.listeners.client_connected(client_id);
+                    self.tell(ServerEvent::ClientConnected { client_id });
                 }
             }
             Notice::Disconnected { client_id, .. } => {
-                let mut locals = self.locals.lock();
-                match locals.iter().position(|local| *local == client_id) {
-                    Some(place) => {
-                        locals.swap_remove(place);
-                    }
-                    None => self.listeners.client_disconnected(client_id),
+                let is_local = {
+                    let mut locals = self.locals.lock();
+                    let place = locals.iter().position(|local| *local == client_id);
+                    place.map(|place| locals.swap_remove(place)).is_some()
+                };
+                if !is_local {
+                    self.tell(ServerEvent::ClientDisconnected { client_id });
                 }
             }
             Notice::Read { reader, query } => {
@@ -265,7 +273,47 @@ impl Hub {
                     }
                 });
             }
+            other => {
+                if let Some(event) = ServerEvent::of(other) {
+                    self.tell(event);
+                }
+            }
         }
+    }
+
+    /// Something happened. Not to be called under a lock.
+    pub(super) fn tell(&self, event: ServerEvent) {
+        if let (Some(keeper), Some(audit)) = (&self.keeper, &self.options.audit)
+            && audit.keeps(&event)
+        {
+            keeper.audit(&event);
+        }
+        self.listeners.tell(event);
+    }
+
+    /// Whether the host hears of every message.
+    pub(super) fn tell_messages(&self, on: bool) {
+        self.listeners.hear_messages(on);
+        self.observe_messages();
+    }
+
+    fn observe_messages(&self) {
+        let audited = self.options.audit.is_some_and(|audit| audit.messages);
+        self.if_here(|bus| bus.observe_messages(audited || self.listeners.hears_messages()));
+    }
+
+    /// A connection was refused, or broke the rules.
+    pub(super) fn tell_error(
+        &self,
+        error: &Error,
+        client_id: Option<Arc<str>>,
+        remote: Option<SocketAddr>,
+    ) {
+        // What a peer said may be in it, at any length.
+        let text: String = error.message().chars().take(ERROR_TEXT).collect();
+        let error = Error::new(error.kind(), text);
+        let remote = remote.map(|remote| remote.to_string().into());
+        self.tell(ServerEvent::Error { error, client_id, remote });
     }
 
     /// The patterns of topics with history.

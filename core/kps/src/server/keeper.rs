@@ -1,22 +1,28 @@
 //! The store behind a bus with history: writes go in by batches, and what it has committed or read comes
 //! back as turns of the bus.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
 };
 
 use kps_proto::{
     Error, ErrorKind, Result,
     bus::{DEAD_LETTERS, HistoryConfig, Reader},
-    history::{HistoryRule, Page, Query, Write},
+    history::{HistoryRule, Page, Query, Recovered, Write},
     topic::Pattern,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use super::{hub::Hub, options::ServerOptions};
-use crate::store::{Store, StoreEvent, StoreOptions};
+use crate::{
+    events::ServerEvent,
+    store::{AuditLimits, AuditRow, Store, StoreEvent, StoreOptions},
+};
 
 /// Bytes and messages that a rule holds in memory, unless it says less.
 const MEMORY: u64 = 256 << 20;
@@ -49,7 +55,13 @@ impl Keeper {
         options: &ServerOptions,
         epoch: u64,
     ) -> Result<Option<(Keeper, HistoryConfig)>> {
-        if options.history.is_empty() {
+        if options.audit.is_some() && options.data.is_none() {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "an audit log is kept in a folder; say in which (--data DIR)",
+            ));
+        }
+        if options.history.is_empty() && options.audit.is_none() {
             return match options.data {
                 None => Ok(None),
                 Some(_) => Err(Error::new(
@@ -68,6 +80,10 @@ impl Keeper {
                 // What a publisher sends again is known for as long as what has an id of its own.
                 resume_window: options.timings.resume_window.max(options.duplicate_window),
                 epoch,
+                audit: options.audit.map_or_else(AuditLimits::default, |audit| AuditLimits {
+                    max_count: audit.max_count,
+                    max_age: audit.max_age,
+                }),
                 ..StoreOptions::new(options.data.clone())
             },
             move |event| tell.hear(event),
@@ -76,6 +92,11 @@ impl Keeper {
         let (answers, pages) = mpsc::unbounded_channel();
         let pages = Mutex::new(Some(pages));
         let keeper = Keeper { store, rules: rules.clone(), news, pages, answers };
+        if options.history.is_empty() {
+            // The bus is to know nothing of a store that only keeps the audit log.
+            let recovered = Recovered { epoch: recovered.epoch, ..Recovered::default() };
+            return Ok(Some((keeper, HistoryConfig { recovered, ..HistoryConfig::default() })));
+        }
         let history = HistoryConfig {
             rules,
             on_disk: options.data.is_some(),
@@ -91,6 +112,17 @@ impl Keeper {
 
     pub(super) fn write(&self, writes: Vec<Write>) {
         self.store.write(writes);
+    }
+
+    /// Keeps an event in the audit log.
+    pub(super) fn audit(&self, event: &ServerEvent) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.store.audit(AuditRow {
+            time_ms: u64::try_from(now.as_millis()).unwrap_or(0),
+            event: event.name().to_owned(),
+            client_id: event.client_id().map(str::to_owned),
+            detail: event.json().to_string(),
+        });
     }
 
     pub(super) fn read(&self, reader: Reader, query: Query) {
@@ -114,11 +146,14 @@ impl Keeper {
                     let failed = news.failed.lock().take();
                     hub.turn(|bus, now| {
                         bus.stored(now, committed);
-                        if let Some(error) = failed {
+                        if let Some(error) = &failed {
                             tracing::error!(%error, "the store failed");
-                            bus.store_failed(now, error);
+                            bus.store_failed(now, error.clone());
                         }
                     });
+                    if let Some(error) = failed {
+                        hub.tell(ServerEvent::StoreFailed { error });
+                    }
                     news.told.notify_waiters();
                 }
                 answer = pages.recv() => {
@@ -165,6 +200,9 @@ impl News {
 /// The rules of `options`, bounded if they are kept in memory, and one for dead letters.
 fn rules(options: &ServerOptions) -> Result<Arc<[HistoryRule]>> {
     let mut rules = options.history.clone();
+    if rules.is_empty() {
+        return Ok(Arc::default());
+    }
     rules.push(HistoryRule::new(Pattern::parse(&format!("{DEAD_LETTERS}>"))?));
     if options.data.is_none() {
         for rule in &mut rules {

@@ -32,14 +32,14 @@ use crate::net::websocket::Opcode;
 pub(super) async fn greet(mut guest: Guest) -> Option<(Arc<Connection>, Guest)> {
     // Its token came with the upgrade, if at all, so a stranger is not kept waiting for `ping`.
     if let Err(error) = guest.hub.tokens.principal(&guest.introduction.token) {
-        return refuse(guest, &error).await;
+        return refuse(guest, &error, "").await;
     }
     loop {
         let text = match guest.next().await? {
             Early::Text(text) => text,
             Early::Binary(_) => {
                 let sentence = "KPS JSON is text; offer the subprotocol kps.v1 for binary";
-                return refuse(guest, &Error::new(ErrorKind::Protocol, sentence)).await;
+                return refuse(guest, &Error::new(ErrorKind::Protocol, sentence), "").await;
             }
         };
         let mut actions = actions(&text);
@@ -67,9 +67,9 @@ pub(super) async fn greet(mut guest: Guest) -> Option<(Arc<Connection>, Guest)> 
 async fn register(mut guest: Guest, id: &str) -> Option<(Arc<Connection>, Guest)> {
     let principal = match guest.authorize(&guest.introduction.token, "", id).await {
         Ok(principal) => principal,
-        Err(error) => return refuse(guest, &error).await,
+        Err(error) => return refuse(guest, &error, id).await,
     };
-    let hub = guest.hub.clone();
+    let (hub, name) = (guest.hub.clone(), principal.name.clone());
     let attached = hub.with_bus(|bus, now| {
         bus.attach(
             now,
@@ -86,16 +86,16 @@ async fn register(mut guest: Guest, id: &str) -> Option<(Arc<Connection>, Guest)
     });
     let attached = match attached {
         Ok(attached) => attached,
-        Err(error) => return refuse(guest, &error).await,
+        Err(error) => return refuse(guest, &error, id).await,
     };
     let dialogue = Dialogue::new(attached.client_id.clone());
-    let link = guest.become_link(attached.port, Dialect::KpsJson(Box::new(dialogue)));
+    let link = guest.become_link(&attached, name, Dialect::KpsJson(Box::new(dialogue)));
     link.say(&hub, None, |_, egress| put(&Reply::Pong { id: &attached.client_id }, egress));
     Some((link, guest))
 }
 
-async fn refuse<T>(mut guest: Guest, error: &Error) -> Option<T> {
-    tracing::info!(%error, "refused a client");
+async fn refuse<T>(mut guest: Guest, error: &Error, client_id: &str) -> Option<T> {
+    guest.note_refusal(error, client_id);
     guest
         .farewell(|egress| {
             put_error(error, egress);

@@ -32,13 +32,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use kps_proto::{Error, ErrorKind, Result, bus::Ledger};
+use kps_proto::{Error, ErrorKind, Result, bus::Ledger, session::Moment};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
 };
 
-pub use self::options::{DEFAULT_PORT, ServerOptions};
 use self::{
     connection::End,
     gate::Gate,
@@ -48,10 +47,14 @@ use self::{
     keeper::Keeper,
     socket::Socket,
 };
+pub use self::{
+    events::ServerEvents,
+    options::{AuditOptions, DEFAULT_PORT, ServerOptions},
+};
 use crate::{
     auth::OnConnect,
     client::{Bridge, Client, ConnectOptions},
-    events::MailboxRef,
+    events::{MailboxRef, ServerEvent},
     net::{
         BoxFuture, listener,
         mem::{self, MemTransport},
@@ -79,6 +82,7 @@ struct Running {
     secure: bool,
     own: OnceLock<Bridge>,
     _name: Option<mem::Registered>,
+    stopping: AtomicBool,
     closed: AtomicBool,
 }
 
@@ -114,16 +118,19 @@ impl Server {
         let keeping = hub.clone();
         runtime::spawn(async move { Keeper::run(&keeping).await });
         let running = Arc::new(Running {
-            hub,
+            hub: hub.clone(),
             address,
             secure,
             own: OnceLock::new(),
             _name: name,
+            stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         });
         let exit: Weak<Running> = Arc::downgrade(&running);
         runtime::close_at_exit(exit);
-        Ok(Server(running))
+        let server = Server(running);
+        hub.tell(ServerEvent::NodeStarted { address: server.address().into() });
+        Ok(server)
     }
 
     /// `host:port` as bound, or `mem://name`.
@@ -177,12 +184,49 @@ impl Server {
         })
     }
 
-    /// From now on `mailbox` gets the server's events ([`Event::ClientConnected`],
-    /// [`Event::ClientDisconnected`], [`Event::ServerMessage`]) under the number of the server's
-    /// own client.
+    /// What happens at this server from now on; see [`ServerEvent`].
     ///
-    /// [`Event::ClientConnected`]: crate::Event::ClientConnected
-    /// [`Event::ClientDisconnected`]: crate::Event::ClientDisconnected
+    /// ```
+    /// # async fn run() -> kps::Result<()> {
+    /// use kps::events::ServerEvent;
+    /// let server = kps::Server::start(kps::ServerOptions::listen("127.0.0.1:0"))?;
+    /// let mut events = server.events();
+    /// let options = kps::ConnectOptions { id: Some("ann".into()), ..kps::ConnectOptions::new(server.url()) };
+    /// let client = kps::Client::connect(options).await?;
+    ///
+    /// let event = events.next().await.expect("the server runs");
+    /// assert_eq!(event.name(), "connection_opened");
+    /// let ServerEvent::ConnectionOpened { client_id, .. } = &*event else { panic!("{event:?}") };
+    /// assert_eq!(&**client_id, "ann");
+    /// # Ok(()) }
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn events(&self) -> ServerEvents {
+        self.0.hub.listeners.follow()
+    }
+
+    /// Whether every accepted message is told from now on, as [`ServerEvent::MessagePublished`].
+    pub fn tell_messages(&self, on: bool) {
+        self.0.hub.tell_messages(on);
+    }
+
+    /// The last 256 events, oldest first, each with how long ago it was. Messages are not among them.
+    pub fn timeline(&self) -> Vec<(Duration, Moment)> {
+        self.0.hub.listeners.timeline()
+    }
+
+    /// Tells that the server is about to stop; [`close`](Self::close) does it if nobody has before.
+    pub fn announce_stop(&self) {
+        if !self.0.stopping.swap(true, Ordering::Relaxed) {
+            self.0.hub.tell(ServerEvent::NodeStopping);
+        }
+    }
+
+    /// From now on `mailbox` gets the server's events ([`Event::Server`], [`Event::ServerMessage`])
+    /// under the number of the server's own client; first of all that it has started. At most 4,096 of
+    /// them wait there; what comes then is counted ([`ServerEvent::EventsDropped`]).
+    ///
+    /// [`Event::Server`]: crate::Event::Server
     /// [`Event::ServerMessage`]: crate::Event::ServerMessage
     pub fn listen_to_events(&self, mailbox: &MailboxRef) -> Result<()> {
         let key = self.bridge()?.key();
@@ -248,6 +292,7 @@ impl Running {
             return;
         }
         let deadline = tokio::time::Instant::now() + timeout;
+        Server(self.clone()).announce_stop();
         if let Some(own) = self.own.get() {
             own.close(timeout / 2).await;
         }
@@ -310,7 +355,7 @@ async fn listen(hub: Arc<Hub>, listener: TcpListener) {
                     }
                 });
             }
-            None => turn_away(&stream),
+            None => turn_away(&hub, &stream, remote),
         }
     }
 }
@@ -325,12 +370,15 @@ async fn welcome(
     let local = stream.local_addr().ok();
     let patience = hub.options.handshake_timeout;
     let Some(tls) = &hub.options.tls else {
-        return upgrade(stream, site, local, patience).await;
+        return upgrade(hub, stream, site, local, remote).await;
     };
     match tokio::time::timeout(patience, tls.acceptor().accept(stream)).await {
-        Ok(Ok(stream)) => upgrade(stream, site, local, patience).await,
+        Ok(Ok(stream)) => upgrade(hub, stream, site, local, remote).await,
         Ok(Err(error)) => {
             tracing::info!(%error, %remote, "a TLS handshake failed");
+            let error =
+                Error::new(ErrorKind::Protocol, format!("the TLS handshake failed: {error}"));
+            hub.tell_error(&error, None, Some(remote));
             None
         }
         Err(_) => None,
@@ -338,17 +386,27 @@ async fn welcome(
 }
 
 async fn upgrade<I>(
+    hub: &Hub,
     stream: I,
     site: Arc<Site>,
     local: Option<SocketAddr>,
-    patience: Duration,
+    remote: SocketAddr,
 ) -> Option<Upgraded<Socket>>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     Socket: From<I>,
 {
-    let Upgraded { io, read, introduction } = http::serve(stream, site, local, patience).await?;
-    Some(Upgraded { io: io.into(), read, introduction })
+    match http::serve(stream, site, local, hub.options.handshake_timeout).await {
+        Ok(Upgraded { io, read, introduction }) => {
+            Some(Upgraded { io: io.into(), read, introduction })
+        }
+        Err(refused) => {
+            if let Some(error) = refused {
+                hub.tell_error(&error, None, Some(remote));
+            }
+            None
+        }
+    }
 }
 
 async fn serve(hub: &Arc<Hub>, upgraded: Upgraded<Socket>, remote: Option<SocketAddr>) {
@@ -364,13 +422,19 @@ async fn serve(hub: &Arc<Hub>, upgraded: Upgraded<Socket>, remote: Option<Socket
     if let Some((link, guest)) = greeted {
         let decoder = guest.settle(&link);
         let end = link.run(hub, decoder).await;
+        let client_id = hub.with_bus(|bus, _| bus.client_id(link.port).cloned());
         hub.unlink(link.port, end == End::Lost);
+        if let Some(event) = link.closed(client_id, end) {
+            hub.tell(event);
+        }
     }
 }
 
 /// One connection too many.
-fn turn_away(stream: &TcpStream) {
+fn turn_away(hub: &Hub, stream: &TcpStream, remote: SocketAddr) {
     tracing::warn!("the limit of connections is reached; turned one away");
+    let sentence = "the limit of connections is reached; raise --max-connections";
+    hub.tell_error(&Error::new(ErrorKind::LimitExceeded, sentence), None, Some(remote));
     let answer = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
         Content-Type: text/plain\r\nContent-Length: 32\r\n\r\nthis server has no room for more";
     // If even this does not fit, closing says it.

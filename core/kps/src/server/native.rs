@@ -44,17 +44,17 @@ pub(super) async fn greet(mut guest: Guest) -> Option<(Arc<Connection>, Guest)> 
     let Early::Binary(first) = guest.next().await? else {
         let error =
             Error::new(ErrorKind::Protocol, "kps.v1 is binary; offer no subprotocol for KPS JSON");
-        return guest.refuse_native(&error).await;
+        return guest.refuse_native(&error, "").await;
     };
     let (hello, rest) = match first_frame(&first) {
         Ok(first) => first,
-        Err(error) => return guest.refuse_native(&error).await,
+        Err(error) => return guest.refuse_native(&error, "").await,
     };
     let principal = match authorize(&guest, &hello).await {
         Ok(principal) => principal,
-        Err(error) => return guest.refuse_native(&error).await,
+        Err(error) => return guest.refuse_native(&error, hello.client_id).await,
     };
-    let hub = guest.hub.clone();
+    let (hub, name) = (guest.hub.clone(), principal.name.clone());
     let attached = hub.with_bus(|bus, now| {
         bus.attach(
             now,
@@ -71,10 +71,10 @@ pub(super) async fn greet(mut guest: Guest) -> Option<(Arc<Connection>, Guest)> 
     });
     let attached = match attached {
         Ok(attached) => attached,
-        Err(error) => return guest.refuse_native(&error).await,
+        Err(error) => return guest.refuse_native(&error, hello.client_id).await,
     };
     let encoder = Encoder::new(hub.options.limits.aliases);
-    let link = guest.become_link(attached.port, Dialect::Native(encoder));
+    let link = guest.become_link(&attached, name, Dialect::Native(encoder));
     link.say(&hub, None, |_, egress| {
         put(&Frame::Welcome(welcome(&hub, &attached, hello.features)), egress);
     });

@@ -10,11 +10,76 @@ use kps_proto::{
 
 use crate::{
     auth::{OnConnect, Token},
+    events::ServerEvent,
     net::identity::TlsIdentity,
 };
 
 /// The port of kps and of KPS before it.
 pub const DEFAULT_PORT: u16 = 9313;
+
+/// What of a server's events is kept, and how much of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditOptions {
+    /// Also every message: its id, topic, sender and size, never its payload or headers.
+    pub messages: bool,
+    /// Rows; the oldest are removed. 1,000,000.
+    pub max_count: u64,
+    /// Older rows are removed. 30 days.
+    pub max_age: Duration,
+}
+
+impl Default for AuditOptions {
+    fn default() -> Self {
+        let max_age = Duration::from_secs(30 * 86_400);
+        AuditOptions { messages: false, max_count: 1_000_000, max_age }
+    }
+}
+
+impl AuditOptions {
+    /// Words with blanks between: `changes` or `messages`, and limits like `age=30d` and
+    /// `count=1000000`; an age ends in `s`, `m`, `h` or `d`. Nothing at all is the default.
+    ///
+    /// # Errors
+    /// `invalid_argument`.
+    pub fn parse(text: &str) -> Result<AuditOptions> {
+        let mut options = AuditOptions::default();
+        for word in text.split_whitespace() {
+            match (word, word.split_once('=')) {
+                ("changes", _) => options.messages = false,
+                ("messages", _) => options.messages = true,
+                (_, Some(("count", value))) if value.parse::<u64>().is_ok_and(|n| n > 0) => {
+                    options.max_count = value.parse().unwrap_or(u64::MAX);
+                }
+                (_, Some(("age", value))) if age(value).is_some() => {
+                    options.max_age = age(value).unwrap_or_default();
+                }
+                _ => {
+                    return Err(Error::new(
+                        ErrorKind::InvalidArgument,
+                        format!(
+                            "audit: {word:?} is not understood; say changes or messages, and limits \
+                             like age=30d or count=1000000"
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(options)
+    }
+
+    /// Whether the log keeps it.
+    pub(super) fn keeps(&self, event: &ServerEvent) -> bool {
+        self.messages || !event.is_message()
+    }
+}
+
+fn age(text: &str) -> Option<Duration> {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+    units.into_iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(seconds).filter(|seconds| *seconds > 0).map(Duration::from_secs)
+    })
+}
 
 /// How to start a server, with the defaults of every language.
 #[derive(Clone)]
@@ -49,6 +114,8 @@ pub struct ServerOptions {
     /// The folder for what is kept. With it publishes to topics with history reach the receipt
     /// `stored`, and all of it outlives the server.
     pub data: Option<PathBuf>,
+    /// Keep the server's events in `data`.
+    pub audit: Option<AuditOptions>,
     /// A message with the id of another one inside this window is not kept again. 2 min.
     pub duplicate_window: Duration,
     /// Connections at the same time; one more is told so and closed. 100,000.
@@ -75,6 +142,7 @@ impl Default for ServerOptions {
             forbid_block: false,
             history: Vec::new(),
             data: None,
+            audit: None,
             duplicate_window: Duration::from_secs(120),
             max_connections: 100_000,
             handshake_timeout: Duration::from_secs(10),
@@ -118,8 +186,25 @@ impl fmt::Debug for ServerOptions {
             .field("server_addresses", &self.server_addresses)
             .field("forbid_block", &self.forbid_block)
             .field("history", &self.history)
+            .field("audit", &self.audit)
             .field("data", &self.data)
             .field("max_connections", &self.max_connections)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_audited_is_said_in_words() {
+        let options = AuditOptions::parse("messages age=7d count=5").unwrap();
+        assert!(options.messages && options.max_count == 5);
+        assert_eq!(options.max_age, Duration::from_secs(7 * 86_400));
+        assert_eq!(AuditOptions::parse("").unwrap(), AuditOptions::default());
+        for wrong in ["age=7", "count=0", "size=3", "payloads"] {
+            assert!(AuditOptions::parse(wrong).unwrap_err().message().contains(wrong));
+        }
     }
 }

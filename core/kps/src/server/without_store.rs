@@ -9,6 +9,7 @@ use kps_proto::{
 };
 
 use super::{hub::Hub, options::ServerOptions};
+use crate::events::ServerEvent;
 
 /// There is none.
 pub(super) struct Keeper(Infallible);
@@ -18,7 +19,7 @@ impl Keeper {
         options: &ServerOptions,
         _epoch: u64,
     ) -> Result<Option<(Keeper, HistoryConfig)>> {
-        if options.history.is_empty() && options.data.is_none() {
+        if options.history.is_empty() && options.data.is_none() && options.audit.is_none() {
             return Ok(None);
         }
         Err(Error::new(
@@ -32,6 +33,10 @@ impl Keeper {
     }
 
     pub(super) fn write(&self, _writes: Vec<Write>) {
+        match self.0 {}
+    }
+
+    pub(super) fn audit(&self, _event: &ServerEvent) {
         match self.0 {}
     }
 

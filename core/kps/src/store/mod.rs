@@ -16,6 +16,7 @@
 //!   a rule keep what they have. Messages that have expired stay until a rule removes them, and
 //!   reads return them: the bus decides. The file does not shrink; freed pages are used again.
 
+mod audit;
 mod book;
 mod catalogue;
 mod checksum;
@@ -65,6 +66,7 @@ use self::{
     threads::Threads,
     writer::{Done, Job, Writer},
 };
+pub use audit::{AuditEntry, AuditLimits, AuditQuery, AuditRow, read_audit};
 pub use reader::StoreReader;
 pub use verify::{Verdict, verify};
 
@@ -86,6 +88,8 @@ pub struct StoreOptions {
     /// The run that begins; if it is not above all earlier ones, the store takes the next number
     /// ([`Recovered::epoch`]).
     pub epoch: u64,
+    /// What is kept of the audit log, once something is written to it.
+    pub audit: AuditLimits,
     /// What ages are measured with.
     pub now: Clock,
 }
@@ -103,6 +107,7 @@ impl StoreOptions {
             duplicate_window: Duration::from_secs(120),
             resume_window: Duration::from_secs(30),
             epoch: now(),
+            audit: AuditLimits::default(),
             now,
         }
     }
@@ -175,6 +180,7 @@ impl Store {
         let inner = Inner {
             writes: Arc::default(),
             reads: path.is_some().then(Arc::default),
+            audit: audit::Waiting::default(),
             reader: Threads::new(),
             writer: Threads::new(),
         };
@@ -184,10 +190,12 @@ impl Store {
             inner.reader.spawn("kps-store-read", &file, || reader.run(queue))?;
         }
         let writer = Writer {
-            connection,
             file: file.clone(),
             lock,
             mark,
+            audit: audit::Log::load(&connection, options.audit)
+                .map_err(|trouble| file.tell(trouble))?,
+            connection,
             book,
             epoch: recovered.epoch,
             catalogue,
@@ -205,6 +213,19 @@ impl Store {
         if self.0.writer.is_here() {
             // A closed store says nothing, as after a failure.
             let _ = self.0.writes.push(Job::Write(writes));
+        }
+    }
+
+    /// Queues a row of the audit log, to be committed with what else is written. Never blocks: while
+    /// 16,384 rows wait, what comes is counted, and a row says so later. Ignored after a failure and once
+    /// the store is closed.
+    pub fn audit(&self, row: AuditRow) {
+        if self.0.writer.is_here() {
+            let rows = self.0.audit.admit(row);
+            if !rows.is_empty() {
+                // As above.
+                let _ = self.0.writes.push(Job::Audit(rows));
+            }
         }
     }
 
@@ -248,6 +269,7 @@ struct Inner {
     writes: Arc<Queue<Job>>,
     /// `None` in memory, where the writer reads.
     reads: Option<Arc<Queue<(Query, Done)>>>,
+    audit: audit::Waiting,
     reader: Threads,
     writer: Threads,
 }

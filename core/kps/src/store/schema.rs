@@ -12,7 +12,7 @@ use super::{
 
 /// The store's file.
 pub(super) const STORE: Kind =
-    Kind { name: "store", application_id: 0x6b70_7301, migrations: &[FIRST] };
+    Kind { name: "store", application_id: 0x6b70_7301, migrations: &[FIRST, AUDIT] };
 
 const FIRST: &str = "
 CREATE TABLE state (
@@ -115,6 +115,18 @@ SELECT
 FROM messages AS m
 JOIN topics AS t ON t.id = m.topic
 JOIN senders AS s ON s.id = m.sender;
+";
+
+/// The audit log, on its own: it has no columns in other tables.
+const AUDIT: &str = "
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY,
+    time_ms INTEGER NOT NULL,
+    event TEXT NOT NULL,
+    client_id TEXT,
+    detail TEXT NOT NULL,
+    checksum INTEGER NOT NULL
+) STRICT;
 ";
 
 /// The blocks of the index on topics that hold the positions behind `after` up to `last`.

@@ -6,6 +6,7 @@ use kps_proto::Result;
 use rusqlite::Connection;
 
 use super::{
+    audit,
     catalogue::Catalogue,
     columns::{COLUMNS, Columns},
     database_file, durables,
@@ -113,6 +114,8 @@ fn look(connection: &Connection, marked: &Marked, verdict: &mut Verdict) -> faul
     look_at_messages(&transaction, &catalogue, verdict)?;
     let marks = times::check(&transaction);
     verdict.read(marks)?;
+    let audit = audit::check(&transaction);
+    verdict.read(audit)?;
     let ids = ids::load(&transaction, state.ids);
     verdict.read(ids)?;
     let sessions = sessions::load(&transaction, state.sessions);

@@ -13,6 +13,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::{
     Clock, StoreEvent,
+    audit::{Admission, AuditRow, Log},
     book::Book,
     catalogue::Catalogue,
     fault::{self, File},
@@ -38,6 +39,8 @@ const SWEEP: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub(super) enum Job {
     /// All of it in one transaction.
     Write(Vec<Write>),
+    /// Rows of the audit log.
+    Audit(Vec<(AuditRow, Admission)>),
     /// Of a store in memory, which has no other connection.
     Read(Box<Query>, Done),
 }
@@ -53,6 +56,7 @@ pub(super) struct Writer<E> {
     /// `None` in memory.
     pub(super) mark: Option<MarkFile>,
     pub(super) book: Book,
+    pub(super) audit: Log,
     pub(super) epoch: u64,
     pub(super) catalogue: Arc<RwLock<Catalogue>>,
     pub(super) queue: Arc<Queue<Job>>,
@@ -75,22 +79,28 @@ impl<E: FnMut(StoreEvent)> Writer<E> {
             };
             let (mut writes, mut bytes) = (0, 0);
             let taken = self.queue.take(patience, |job| {
-                if let Job::Write(batch) = job {
-                    writes += batch.len();
-                    bytes += batch.iter().map(size).sum::<usize>();
+                match job {
+                    Job::Write(batch) => {
+                        writes += batch.len();
+                        bytes += batch.iter().map(size).sum::<usize>();
+                    }
+                    Job::Audit(rows) => writes += rows.len(),
+                    Job::Read(..) => {}
                 }
                 writes <= MAX_WRITES && bytes <= MAX_BYTES
             });
             let mut batches = Vec::new();
+            let mut audit = Vec::new();
             let mut reads = Vec::new();
             for job in taken.jobs {
                 match job {
                     Job::Write(batch) => batches.push(batch),
+                    Job::Audit(rows) => audit.extend(rows),
                     Job::Read(query, done) => reads.push((query, done)),
                 }
             }
             if !failed {
-                match self.turn(batches) {
+                match self.turn(batches, &audit) {
                     Ok(again) => more = again,
                     Err(error) => {
                         failed = true;
@@ -110,15 +120,19 @@ impl<E: FnMut(StoreEvent)> Writer<E> {
         drop(self.lock);
     }
 
-    /// Commits `batches`; whether there is more to remove.
-    fn turn(&mut self, mut batches: Vec<Vec<Write>>) -> Result<bool> {
+    /// Commits `batches` and rows of the audit log; whether there is more to remove.
+    fn turn(
+        &mut self,
+        mut batches: Vec<Vec<Write>>,
+        audit: &[(AuditRow, Admission)],
+    ) -> Result<bool> {
         let fault = self.check(&batches);
         if let Some((place, _)) = fault {
             // What was asked for before is still written.
             batches.truncate(place);
         }
         let asked = !batches.is_empty();
-        let more = self.commit(batches).map_err(|trouble| self.file.tell(trouble))?;
+        let more = self.commit(batches, audit).map_err(|trouble| self.file.tell(trouble))?;
         if asked {
             (self.events)(StoreEvent::Committed { position: self.book.state.position });
         }
@@ -129,12 +143,17 @@ impl<E: FnMut(StoreEvent)> Writer<E> {
     }
 
     /// One transaction, if there is anything to write. Whether there is more to remove.
-    fn commit(&mut self, batches: Vec<Vec<Write>>) -> fault::Result<bool> {
+    fn commit(
+        &mut self,
+        batches: Vec<Vec<Write>>,
+        audit: &[(AuditRow, Admission)],
+    ) -> fault::Result<bool> {
         let now = (self.now)();
         let transaction =
             Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
-        let written: usize = batches.iter().map(Vec::len).sum();
+        let written = batches.iter().map(Vec::len).sum::<usize>() + audit.len();
         self.book.write(&transaction, batches.into_iter().flatten())?;
+        self.audit.write(&transaction, audit, now)?;
         let enforced = self.book.enforce(&transaction, now, written as u64)?;
         if written == 0 && !enforced.any {
             transaction.rollback()?;

@@ -151,3 +151,15 @@ fn from_base64(text: &str) -> Vec<u8> {
     }
     out
 }
+
+/// An argument of a server's event.
+pub(crate) fn told(value: kps::events::Value<'_>) -> Value {
+    use kps::events::Value as Told;
+    match value {
+        Told::None => Value::Null,
+        Told::Text(text) => json!(text),
+        Told::Number(number) => json!(number),
+        Told::Flag(flag) => json!(flag),
+        Told::Error(error) => code(Some(error)),
+    }
+}

@@ -13,9 +13,10 @@ use std::{
 };
 
 use kps::{
-    Ack, Client, ConnectOptions, Error, ErrorKind, Event, HostMailbox, Receipt, Received, Result,
-    Server, ServerOptions, To,
+    Ack, AuditOptions, Client, ConnectOptions, Error, ErrorKind, Event, HostMailbox, Receipt,
+    Received, Result, Server, ServerOptions, To,
     auth::{self, Token},
+    events::vocabulary,
     message::{Extras, ReceiptLevel},
     options::{OutboxOverflow, Overflow, Redelivery, StartAt, SubscribeOptions},
     proto::history::HistoryRule,
@@ -154,8 +155,7 @@ impl World {
             }
             "count" => self.count(step).await,
             "event" => self.event(step).await,
-            // Events are a type in Rust; there is no unknown one.
-            "on" => Err(Error::new(ErrorKind::InvalidArgument, "no such event").into()),
+            "on" => self.on(step),
             "cut" => Ok(self.link(step).cut()),
             "restore" => Ok(self.link(step).restore()),
             "freeze" => Ok(self.link(step).freeze(true)),
@@ -247,6 +247,23 @@ impl World {
         }
     }
 
+    /// Events are a type in Rust; here the names are those that hosts check.
+    fn on(&self, step: &Value) -> Outcome {
+        let (client, name) = (string(step, "client"), string(step, "name"));
+        let server = self.servers.borrow().get(client).cloned();
+        match &server {
+            Some(_) => vocabulary::check_server(name)?,
+            None => vocabulary::check_client(name)?,
+        }
+        if name == "message_published" {
+            match server {
+                Some(server) => server.tell_messages(true),
+                None => self.client(step).bridge().tell_published(true),
+            }
+        }
+        Ok(())
+    }
+
     // Servers and links.
 
     fn start_server(self: &Rc<Self>, step: &Value) -> Outcome {
@@ -270,7 +287,17 @@ impl World {
             let mut items = Vec::new();
             while wakes.recv().await.is_some() {
                 mailbox.drain(64, &mut items);
-                items.drain(..).for_each(|item| log_event(&logs, &owner, &item.event));
+                // Of its own client's events, those that have no name of the server's.
+                let told = items.drain(..).filter(|item| {
+                    !matches!(
+                        &item.event,
+                        Event::State { .. }
+                            | Event::MessagePublished { .. }
+                            | Event::Backpressure { .. }
+                            | Event::Error { .. }
+                    )
+                });
+                told.for_each(|item| log_event(&logs, &owner, &item.event));
             }
         });
         let (logs, owner) = (self.logs.clone(), name.clone());
@@ -718,6 +745,7 @@ fn server_options(listen: String, given: &Value, folder: &Path) -> Result<Server
                     rules.map(|rule| HistoryRule::parse(&text(rule))).collect::<Result<_>>()?;
             }
             "data" => options.data = Some(folder.into()),
+            "audit" => options.audit = Some(AuditOptions::parse(value.as_str().unwrap_or(""))?),
             "duplicate_window" => options.duplicate_window = seconds(value)?,
             "insecure" => options.insecure = value == true,
             "forbid_block" => options.forbid_block = value == true,
@@ -760,9 +788,9 @@ fn log_event(logs: &Logs, client: &str, event: &Event) {
         Event::State { state, error, resumed } => {
             logs.put(client, "state", json!([state.as_str()]));
             match state.as_str() {
-                "connected" => logs.put(client, "connected", json!([resumed])),
+                "connected" => logs.put(client, "connection_opened", json!([resumed])),
                 "reconnecting" => {
-                    logs.put(client, "disconnected", json!([value::code(error.as_ref())]))
+                    logs.put(client, "connection_closed", json!([value::code(error.as_ref())]))
                 }
                 "closed" => logs.put(client, "closed", json!([value::code(error.as_ref())])),
                 _ => {}
@@ -772,8 +800,14 @@ fn log_event(logs: &Logs, client: &str, event: &Event) {
             logs.put(client, "publish_failed", json!([id, value::code(Some(error))]));
         }
         Event::OutboxFlushed { count } => logs.put(client, "outbox_flushed", json!([count])),
-        Event::ClientConnected { id } => logs.put(client, "client_connected", json!([&**id])),
-        Event::ClientDisconnected { id } => logs.put(client, "client_disconnected", json!([&**id])),
+        Event::MessagePublished { id, .. } => logs.put(client, "message_published", json!([id])),
+        Event::Backpressure { on } => logs.put(client, "backpressure", json!([on])),
+        Event::Error { error } => logs.put(client, "error", json!([value::code(Some(error))])),
+        Event::Goaway { reason } => logs.put(client, "goaway", json!([reason])),
+        Event::Server { event, .. } => {
+            let arguments = event.arguments().into_iter().map(value::told).collect();
+            logs.put(client, event.name(), arguments);
+        }
         Event::ServerMessage { from, payload } => {
             let message = json!([{ "data": value::data(payload), "sender": &**from }]);
             logs.put(client, "server_message", message);

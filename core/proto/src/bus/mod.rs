@@ -14,6 +14,7 @@ mod acks;
 mod durable;
 mod history;
 mod ledger;
+mod observe;
 mod output;
 mod parking;
 mod principal;
@@ -42,6 +43,7 @@ use self::{
     acks::AckEntry,
     durable::Durable,
     history::History,
+    observe::Observed,
     routes::Space,
     state::{AckKey, DurableKey, Port, Session, SessionKey, SubKey, Subscription, Timer},
 };
@@ -111,6 +113,7 @@ pub struct Bus {
     timers: BTreeSet<(Time, Timer)>,
     ready: Vec<PortId>,
     notices: VecDeque<Notice>,
+    observed: Observed,
     /// Sessions that end with the current call, and what their connections are told.
     ending: Vec<(SessionKey, Option<Error>)>,
     /// Bytes of all messages ever, and of those that are gone, wherever they were dropped.
@@ -136,6 +139,7 @@ impl Bus {
             timers: BTreeSet::new(),
             ready: Vec::new(),
             notices: VecDeque::new(),
+            observed: Observed::default(),
             ending: Vec::new(),
             charged: 0,
             released: Arc::default(),
@@ -247,6 +251,7 @@ impl Bus {
                 Timer::Expiry(session) => self.session_expired(now, session),
                 Timer::AckWait(sub) => self.check_ack_wait(now, sub),
                 Timer::Retry(durable) => self.retry_due(now, durable),
+                Timer::Survey => self.survey(now),
             }
         }
         self.end_doomed(now);

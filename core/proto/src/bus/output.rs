@@ -108,6 +108,14 @@ impl Deref for Published {
 }
 
 impl Published {
+    /// The id that its recipients see.
+    pub fn id(&self) -> String {
+        match self.extras.as_ref().and_then(|extras| extras.id.clone()) {
+            Some(own) => own,
+            None => format!("{}-{}", self.sender.origin, self.number),
+        }
+    }
+
     /// What it is charged against the server's bounds, in bytes, for as long as any queue has it.
     pub(super) fn charge(&self) -> usize {
         self.cost() + self.queues.saturating_sub(1) as usize * ENTRY
@@ -357,6 +365,51 @@ pub enum Notice {
         namespace: String,
         /// Its id.
         client_id: Arc<str>,
+    },
+    /// A client subscribed.
+    SubscriptionOpened {
+        /// Which client.
+        client_id: Arc<str>,
+        /// The topic or pattern.
+        topic: Arc<str>,
+    },
+    /// A subscription ended: its client ended it or is gone, or the bus closed it.
+    SubscriptionClosed {
+        /// Which client's.
+        client_id: Arc<str>,
+        /// The topic or pattern.
+        topic: Arc<str>,
+    },
+    /// Publishers wait for room in a subscription, or have not had to for a second.
+    Backpressure {
+        /// Which client's.
+        client_id: Arc<str>,
+        /// The topic or pattern.
+        topic: Arc<str>,
+        /// Whether they wait.
+        on: bool,
+    },
+    /// A subscription lost messages; the sum of at most a second.
+    Dropped {
+        /// Which client's.
+        client_id: Arc<str>,
+        /// The topic or pattern.
+        topic: Arc<str>,
+        /// How many.
+        count: u64,
+        /// Why.
+        reason: GapReason,
+    },
+    /// A message was accepted; only if [`Bus::observe_messages`](super::Bus::observe_messages) asked.
+    Published(Arc<Published>),
+    /// A durable gave a message up.
+    DeadLettered {
+        /// The durable's name.
+        durable: Arc<str>,
+        /// The message.
+        published: Arc<Published>,
+        /// What went wrong the last time.
+        error: HandlerError,
     },
     /// A client asks to pass a payload on to another server.
     PublishToServer {

@@ -46,11 +46,12 @@ impl Bus {
     /// Makes the publisher wait.
     pub(super) fn park(&mut self, now: Time, key: SessionKey, draft: Draft, full: &[SubKey]) {
         let timings = &self.config.timings;
+        let (stall, self_stall) = (timings.stall_timeout, timings.self_stall_timeout);
         let mut own_since = None;
         for target in full {
             let sub = &mut self.subscriptions[*target];
             let since = *sub.stalled_since.get_or_insert_with(|| {
-                self.timers.insert((now + timings.stall_timeout, Timer::Stall(*target)));
+                self.timers.insert((now + stall, Timer::Stall(*target)));
                 now
             });
             if sub.session == key {
@@ -59,9 +60,10 @@ impl Bus {
             if !sub.waiters.contains(&key) {
                 sub.waiters.push(key);
             }
+            self.observe_pressure(now, *target);
         }
         if let Some(since) = own_since {
-            let due = since + timings.self_stall_timeout;
+            let due = since + self_stall;
             if due <= now {
                 return self.refuse_deadlock(now, key, draft.number);
             }
@@ -122,13 +124,20 @@ impl Bus {
         }
     }
 
+    /// Whether a publisher waits for room in the subscription.
+    pub(super) fn is_waited_for(&self, key: SubKey) -> bool {
+        self.subscriptions.get(key).is_some_and(|sub| {
+            let waits = |waiter: &SessionKey| {
+                self.sessions.get(*waiter).is_some_and(|session| !session.parked.is_empty())
+            };
+            !sub.closing && sub.waiters.iter().any(waits)
+        })
+    }
+
     pub(super) fn check_stall(&mut self, now: Time, key: SubKey) {
         let timeout = self.config.timings.stall_timeout;
+        let waited_for = self.is_waited_for(key);
         let Some(sub) = self.subscriptions.get_mut(key) else { return };
-        let waited_for = !sub.closing
-            && sub.waiters.iter().any(|waiter| {
-                self.sessions.get(*waiter).is_some_and(|session| !session.parked.is_empty())
-            });
         match sub.stalled_since {
             Some(since) if waited_for && since + timeout <= now => self.close_slow(now, key),
             Some(since) if waited_for => {

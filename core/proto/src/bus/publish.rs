@@ -380,6 +380,7 @@ impl Bus {
             queues: u32::try_from(targets.len()).unwrap_or(u32::MAX),
         });
         self.charged += published.charge() as u64;
+        self.observe_message(&published);
         let is_kept = published.place.is_some();
         if is_kept {
             self.keep(now, space, &published);
@@ -449,6 +450,7 @@ impl Bus {
             Pushed::Replaced(old) => {
                 sub.count.dropped += 1;
                 let session = sub.session;
+                self.observe_drop(now, key, 1, GapReason::Overflow);
                 if let Some(old) = old {
                     self.settle_delivery(now, session, old, RowStatus::Dropped);
                 }
@@ -456,6 +458,7 @@ impl Bus {
             Pushed::Dropped => {
                 sub.count.dropped += 1;
                 let session = sub.session;
+                self.observe_drop(now, key, 1, GapReason::Overflow);
                 if let Some(delivery) = delivery {
                     self.settle_delivery(now, session, delivery, RowStatus::Dropped);
                 }
@@ -463,6 +466,7 @@ impl Bus {
             Pushed::Overflowed => {
                 sub.count.dropped += 1;
                 let session = sub.session;
+                self.observe_drop(now, key, 1, GapReason::SlowConsumer);
                 if let Some(delivery) = delivery {
                     self.settle_delivery(now, session, delivery, RowStatus::Dropped);
                 }

@@ -6,7 +6,11 @@ use super::{
     queue::Entry,
     state::{PortId, SubKey, Timer},
 };
-use crate::{clock::Time, message::RowStatus, wire::frame::Reference};
+use crate::{
+    clock::Time,
+    message::{GapReason, RowStatus},
+    wire::frame::Reference,
+};
 
 /// Bytes one subscription may take from a pull before the next one has its turn.
 const TURN: usize = 64 << 10;
@@ -92,14 +96,14 @@ impl Bus {
         let end = (*size + TURN).min(max_bytes);
         let mut delivered = 0;
         let mut expired = Vec::new();
-        let mut expired_any = false;
+        let mut expired_count = 0;
         while *size < end {
             let Some(entry) = sub.queue.take(keep) else { break };
             let output = match entry {
                 Entry::Message { published, delivery } if published.is_expired(now) => {
                     sub.queue.expire(&published, keep);
                     sub.count.expired += 1;
-                    expired_any = true;
+                    expired_count += 1;
                     expired.extend(delivery);
                     continue;
                 }
@@ -121,13 +125,14 @@ impl Bus {
         } else {
             sub.scheduled = false;
         }
+        self.observe_drop(now, key, expired_count, GapReason::Expired);
         for delivery in expired {
             self.settle_delivery(now, session, delivery, RowStatus::Timeout);
         }
         if !keep {
             self.took(now, key, delivered);
         }
-        if expired_any {
+        if expired_count > 0 {
             self.moved(now, key);
         }
         // What was sent makes room for the next page, before its client says that it took it.

@@ -195,6 +195,7 @@ impl Bus {
             sub.count.accepted += 1;
             sub.count.expired += 1;
             sub.queue.leave_out(&published, GapReason::Expired);
+            self.observe_drop(now, key, 1, GapReason::Expired);
             self.schedule(key);
             return true;
         }

@@ -46,6 +46,8 @@ pub(super) enum Timer {
     AckWait(SubKey),
     /// Failed messages of a durable are handed out again.
     Retry(DurableKey),
+    /// What is merged before it is told: see [`super::observe`].
+    Survey,
 }
 
 /// What a parked publish waits for.

@@ -121,6 +121,7 @@ impl Bus {
         if durable.is_none() {
             self.spaces[space].insert(&pattern, sub);
         }
+        self.observe_opened(sub);
         Ok(Some(Opened { sub, beginning, durable }))
     }
 
@@ -269,10 +270,15 @@ impl Bus {
     /// Forgets a subscription; deliveries that never left get rows with `status`.
     pub(super) fn remove_subscription(&mut self, now: Time, key: SubKey, status: RowStatus) {
         self.end_replay(key);
+        let Some(sub) = self.subscriptions.get(key) else { return };
+        let pending = sub.queue.messages() as u64;
+        if status == RowStatus::Disconnected {
+            self.observe_drop(now, key, pending, GapReason::SessionExpired);
+        }
+        self.observe_closed(key);
         let Some(mut sub) = self.subscriptions.remove(key) else { return };
         let space = self.sessions[sub.session].space;
         self.spaces[space].remove(&sub.pattern, key);
-        let pending = sub.queue.messages() as u64;
         if status == RowStatus::Disconnected {
             sub.count.dropped += pending;
         } else {
@@ -301,12 +307,17 @@ impl Bus {
         reason: GapReason,
     ) {
         let sub = &mut self.subscriptions[key];
-        if std::mem::replace(&mut sub.closing, true) {
+        if sub.closing {
             return;
         }
         let session = sub.session;
         let mut dropped = Vec::new();
-        sub.count.dropped += sub.queue.close(error, reason, |delivery| dropped.push(delivery));
+        let lost = sub.queue.close(error, reason, |delivery| dropped.push(delivery));
+        sub.count.dropped += lost;
+        self.observe_drop(now, key, lost, reason);
+        self.observe_closed(key);
+        let sub = &mut self.subscriptions[key];
+        sub.closing = true;
         let waiters = std::mem::take(&mut sub.waiters);
         let space = self.sessions[session].space;
         self.spaces[space].remove(&sub.pattern, key);

@@ -10,6 +10,7 @@ use crate::{
 };
 
 mod kept;
+mod observed;
 
 struct World {
     bus: Bus,

@@ -186,6 +186,24 @@ pub enum Event {
         /// The outcome.
         result: Result<AckRow>,
     },
+    /// A publish was accepted; only if [`Session::tell_published`](super::Session::tell_published)
+    /// asked.
+    MessagePublished {
+        /// What `publish` returned.
+        number: u64,
+        /// The message's id.
+        id: String,
+    },
+    /// The outbox rose above its soft bound, or fell below it again.
+    Backpressure {
+        /// Whether it is above.
+        on: bool,
+    },
+    /// The server reported something that concerns neither a publish nor a subscription.
+    Error {
+        /// What.
+        error: Error,
+    },
     /// The server will close the connection; the session reconnects.
     Goaway {
         /// For people.

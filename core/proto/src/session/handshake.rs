@@ -77,7 +77,7 @@ impl Session {
         });
         self.subscriptions.disconnect();
         self.outbox.disconnect();
-        let what = if was_ready { "disconnected" } else { "connect_failed" };
+        let what = if was_ready { "connection_closed" } else { "connect_failed" };
         self.timeline.note(now, what, error.to_string());
         self.confirm_closing(events);
         if next.is_err() {
@@ -123,8 +123,10 @@ impl Session {
         if welcome.resumed {
             self.answers.resume(welcome.answered)?;
             self.subscriptions.resume();
+            let ids = self.ids_until(welcome.published);
             let released = self.outbox.resume(now, welcome)?;
             self.settle(released, events);
+            self.tell_accepted(ids, events);
             // Ended after HELLO had listed them.
             let mut closing: Vec<u32> = self.closing.keys().copied().collect();
             closing.sort_unstable();
@@ -154,7 +156,7 @@ impl Session {
         let (last, waiting) = (self.outbox.last(), self.outbox.pending());
         self.backlog = (waiting > 0).then_some((last, waiting));
         let detail = if welcome.resumed { "resumed" } else { "new session" };
-        self.timeline.note(now, "connected", detail);
+        self.timeline.note(now, "connection_opened", detail);
         let resumed = welcome.resumed;
         let event = Event::State { state: State::Connected, error: None, resumed };
         events.push((self.config.target, event));

@@ -124,6 +124,11 @@ pub struct Session {
     /// The server's last `PING` that is not answered yet. One answer is enough for all.
     pong: Option<u64>,
     abandoned: u64,
+    /// The host wants to hear of every accepted publish.
+    tells_published: bool,
+    /// The outbox is above its soft bound; and the host was not told so yet.
+    pressed: bool,
+    pressure_untold: bool,
     timeline: Timeline,
 }
 
@@ -165,6 +170,9 @@ impl Session {
             hurry: None,
             pong: None,
             abandoned: 0,
+            tells_published: false,
+            pressed: false,
+            pressure_untold: false,
             timeline: Timeline::default(),
             config,
         }
@@ -315,6 +323,9 @@ impl Session {
             self.acks.check_room()?;
         }
         let number = self.outbox.publish(now, to, content_type, payload, options)?;
+        if !self.pressed && self.outbox.room() != Room::Free {
+            self.note_pressure(now);
+        }
         if let Some(ack) = &options.ack {
             let deadline = now + ack.timeout + acks::GRACE;
             self.acks.open(number, ack.target, deadline, ack.request);
@@ -323,6 +334,33 @@ impl Session {
             self.receipts.watch(number, level, options.target);
         }
         Ok(number)
+    }
+
+    #[cold]
+    fn note_pressure(&mut self, now: Time) {
+        // Who publishes does not always say when it is.
+        self.now = self.now.max(now);
+        self.pressed = true;
+        self.pressure_untold = true;
+        self.timeline.note(self.now, "backpressure", "on");
+    }
+
+    /// Whether the outbox has risen above its soft bound and [`Session::tell_pressure`] is to say so.
+    #[inline]
+    pub fn owes_pressure(&self) -> bool {
+        self.pressure_untold
+    }
+
+    /// Tells, once, that the outbox has risen above its soft bound.
+    pub fn tell_pressure(&mut self, events: &mut Events) {
+        if std::mem::take(&mut self.pressure_untold) {
+            events.push((self.config.target, Event::Backpressure { on: true }));
+        }
+    }
+
+    /// Whether every accepted publish is told as [`Event::MessagePublished`] from now on.
+    pub fn tell_published(&mut self, on: bool) {
+        self.tells_published = on;
     }
 
     /// Asks for [`Event::Receipt`] when the publish reaches `level`, or [`Event::PublishFailed`]

@@ -786,6 +786,12 @@ impl Outbox {
             .collect()
     }
 
+    /// The numbers and ids of those that are not accepted and have at most this wire number.
+    pub(super) fn ids_until(&self, wire: u64) -> Vec<(u64, String)> {
+        let last = wire.saturating_add(self.generation().offset).min(self.last());
+        (self.accepted + 1..=last).map(|number| (number, self.id_of(number))).collect()
+    }
+
     /// Forgets all kept messages.
     pub(super) fn abandon(&mut self) {
         self.accepted = self.last();

@@ -163,8 +163,10 @@ impl Session {
             }
             Frame::Accepted { published, answered } => {
                 self.answers.confirm(*answered)?;
+                let ids = self.ids_until(*published);
                 let released = self.outbox.accept(self.now, *published)?;
                 self.settle(released, events);
+                self.tell_accepted(ids, events);
             }
             Frame::Recipients { number, clients } => {
                 self.reports.note();
@@ -250,7 +252,28 @@ impl Session {
         self.look_for_room(events);
     }
 
+    /// What is accepted, and not refused, when this wire number is, if somebody wants to know.
+    pub(super) fn ids_until(&self, wire: u64) -> Vec<(u64, String)> {
+        if !self.tells_published {
+            return Vec::new();
+        }
+        let mut ids = self.outbox.ids_until(wire);
+        ids.retain(|(number, _)| !self.refusals.is_waiting(*number));
+        ids
+    }
+
+    pub(super) fn tell_accepted(&self, ids: Vec<(u64, String)>, events: &mut Events) {
+        let told = |(number, id)| (self.config.target, Event::MessagePublished { number, id });
+        events.extend(ids.into_iter().map(told));
+    }
+
     fn look_for_room(&mut self, events: &mut Events) {
+        if self.pressed && self.outbox.room() == Room::Free {
+            self.pressed = false;
+            self.tell_pressure(events);
+            self.timeline.note(self.now, "backpressure", "off");
+            events.push((self.config.target, Event::Backpressure { on: false }));
+        }
         if self.receipts.waits_for_room() && self.outbox.room() == Room::Free {
             self.receipts.has_room(events);
         }
@@ -320,9 +343,11 @@ impl Session {
             Reference::Delivery(delivery) => {
                 self.answers.cancel(delivery);
                 self.timeline.note(now, "answer_refused", error.to_string());
+                events.push((self.config.target, Event::Error { error }));
             }
             Reference::Connection | Reference::Subscription(_) => {
                 self.timeline.note(now, "error", error.to_string());
+                events.push((self.config.target, Event::Error { error }));
             }
         }
     }

@@ -12,7 +12,7 @@ const LENGTH: usize = 256;
 pub struct Moment {
     /// When.
     pub at: Time,
-    /// What happened: `connected`, `disconnected`, `subscribed`, …
+    /// What happened: `connection_opened`, `connection_closed`, `subscribed`, …
     pub what: &'static str,
     /// More about it; may be empty. Never a secret.
     pub detail: String,

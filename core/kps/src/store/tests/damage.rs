@@ -197,7 +197,7 @@ fn other_files_are_refused() {
 fn a_newer_format_is_refused() {
     let folder = Folder::new();
     drop(Open::new(Some(folder.path()), |_| {}));
-    Connection::open(folder.file()).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    Connection::open(folder.file()).unwrap().pragma_update(None, "user_version", 99).unwrap();
     for error in [
         Open::try_new(Some(folder.path()), |_| {}).err().unwrap(),
         StoreReader::open(folder.path()).unwrap_err(),

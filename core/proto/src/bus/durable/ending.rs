@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::{super::Bus, DEAD_LETTERS, DOUBLINGS};
 use crate::{
-    bus::state::{DurableKey, SubKey, Timer},
+    bus::{
+        Notice,
+        state::{DurableKey, SubKey, Timer},
+    },
     clock::Time,
     error::ErrorKind,
     message::{Extras, HandlerError, RowStatus},
@@ -74,7 +77,8 @@ impl Bus {
             durable.retry.insert((now + delay, position), published);
             return;
         }
-        let (space, topic) = (durable.space, format!("{DEAD_LETTERS}{}", durable.name));
+        let (space, name) = (durable.space, durable.name.clone());
+        let topic = format!("{DEAD_LETTERS}{name}");
         let mut headers = vec![
             ("kps-topic".into(), published.topic.to_string()),
             ("kps-sender".into(), published.sender.id.clone()),
@@ -89,6 +93,11 @@ impl Bus {
         headers.extend(kept);
         let extras = Extras { headers, id, ttl: None };
         self.finish(key, position);
+        self.notices.push_back(Notice::DeadLettered {
+            durable: name,
+            published: published.clone(),
+            error: error.clone(),
+        });
         self.server_message(now, space, &topic, published.payload.clone(), extras);
     }
 

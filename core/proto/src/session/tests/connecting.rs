@@ -163,7 +163,7 @@ fn a_leaving_server_is_left_alone_for_as_long_as_it_asks() {
     assert_eq!(stage.heard(), ["0: goaway restart", "0: reconnecting disconnected"]);
     assert!(stage.session.deadline().unwrap() > stage.now + Duration::from_secs(2));
     let whats: Vec<_> = stage.session.timeline().map(|moment| moment.what).collect();
-    assert_eq!(whats, ["connecting", "connected", "goaway", "disconnected"]);
+    assert_eq!(whats, ["connecting", "connection_opened", "goaway", "connection_closed"]);
 }
 
 #[test]

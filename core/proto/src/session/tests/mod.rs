@@ -254,6 +254,9 @@ fn tell(target: Target, event: &Event) -> String {
             Err(error) => format!("unanswered {ack} {}", error.code()),
         },
         Event::Goaway { reason } => format!("goaway {reason}"),
+        Event::MessagePublished { number, .. } => format!("published {number}"),
+        Event::Backpressure { on } => format!("backpressure {on}"),
+        Event::Error { error } => format!("error {}", error.code()),
     };
     format!("{}: {}", target.0, text.trim_end())
 }

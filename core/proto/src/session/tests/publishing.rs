@@ -124,7 +124,7 @@ fn the_hard_bound_refuses_and_the_soft_bound_tells_when_there_is_room() {
     assert_eq!(stage.session.room(), Room::Soft);
     assert!(stage.heard().is_empty());
     stage.accepted(last);
-    assert_eq!(stage.heard(), ["7: room"]);
+    assert_eq!(stage.heard(), ["0: backpressure true", "0: backpressure false", "7: room"]);
     assert_eq!(stage.publish_plain("a"), last + 1, "nothing was queued by the refused call");
 }
 
@@ -476,4 +476,50 @@ fn the_window_holds_publishes_back_and_control_frames_pass() {
     assert_eq!(stage.said(), ["PUB 3 #0"]);
     stage.accepted(3);
     assert_eq!(stage.said(), ["PUB 4 #0"]);
+}
+
+#[test]
+fn accepted_publishes_are_told_by_id_to_who_asks_and_refused_ones_are_not() {
+    let mut stage = Stage::connected();
+    stage.publish_plain("a");
+    stage.said();
+    stage.accepted(1);
+    assert!(stage.heard().is_empty());
+    stage.session.tell_published(true);
+    for _ in 0..3 {
+        stage.publish_plain("a");
+    }
+    stage.said();
+    let refused = ErrorFrame {
+        kind: ErrorKind::Unauthorized,
+        reference: Reference::Publish(3),
+        fatal: false,
+        message: "no",
+    };
+    stage.hear(&Frame::Error(refused)).unwrap();
+    stage.accepted(4);
+    let heard = stage.heard();
+    let published: Vec<_> = heard.iter().filter(|told| told.contains("published")).collect();
+    assert_eq!(published.len(), 2, "{heard:?}");
+    assert!(published[0].ends_with("published 2") && published[1].ends_with("published 4"));
+}
+
+#[test]
+fn the_soft_bound_is_told_on_the_way_up_and_on_the_way_down() {
+    let outbox = OutboxBounds { soft_bytes: 200, ..OutboxBounds::default() };
+    let mut stage = Stage::with(SessionConfig { outbox, ..SessionConfig::default() });
+    stage.connect(welcome());
+    let mut number = 0;
+    while stage.session.room() == Room::Free {
+        assert!(!stage.session.owes_pressure());
+        number = stage.publish_plain("a");
+    }
+    assert!(stage.session.owes_pressure());
+    stage.session.tell_pressure(&mut stage.events);
+    stage.publish_plain("a");
+    stage.session.tell_pressure(&mut stage.events);
+    assert_eq!(stage.heard(), ["0: backpressure true"]);
+    stage.said();
+    stage.accepted(number + 1);
+    assert_eq!(stage.heard(), ["0: backpressure false"]);
 }

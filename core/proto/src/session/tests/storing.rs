@@ -144,7 +144,7 @@ fn there_is_room_again_when_another_server_has_accepted_what_was_not_stored() {
     stage.said();
     assert!(!stage.session.watch_room(TARGET));
     stage.accepted(2);
-    assert_eq!(stage.heard(), ["7: room"]);
+    assert_eq!(stage.heard(), ["0: backpressure true", "0: backpressure false", "7: room"]);
 }
 
 #[test]

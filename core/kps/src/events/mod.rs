@@ -1,5 +1,8 @@
 //! One vocabulary of events: what a client's session tells, and what a server tells its host.
 
+mod server;
+pub mod vocabulary;
+
 use std::sync::Arc;
 
 use kps_proto::{
@@ -8,6 +11,7 @@ use kps_proto::{
     session,
 };
 
+pub use self::server::{Place, ServerEvent, Value};
 pub use kps_proto::session::{
     AckRequest, Destination as To, PublishOptions, Room, State as ClientState, SubId, Target,
 };
@@ -164,15 +168,30 @@ pub enum Event {
         /// For people.
         reason: String,
     },
-    /// At a server: a client connected.
-    ClientConnected {
-        /// Its id.
-        id: Arc<str>,
+    /// The server accepted a message; only if [`Bridge::tell_published`](crate::Bridge::tell_published)
+    /// asked. Told in every attached mailbox, as what follows.
+    MessagePublished {
+        /// The publish.
+        number: u64,
+        /// The message's id.
+        id: String,
     },
-    /// At a server: a client is gone for good, or its resume window passed.
-    ClientDisconnected {
-        /// Its id.
-        id: Arc<str>,
+    /// The outbox rose above its soft bound, or fell below it again.
+    Backpressure {
+        /// Whether it is above.
+        on: bool,
+    },
+    /// The server reported something that concerns neither a publish nor a subscription.
+    Error {
+        /// What.
+        error: Error,
+    },
+    /// At a server: what happened there.
+    Server {
+        /// What.
+        event: Arc<ServerEvent>,
+        /// Held until the host has dealt with it.
+        place: Place,
     },
     /// At a server: another server, or a client, sent this to the server itself.
     ServerMessage {
@@ -207,6 +226,9 @@ impl From<session::Event> for Event {
             From::Row { ack, row } => Event::Row { ack, row },
             From::AckDone { ack, error } => Event::AckDone { ack, error },
             From::RequestDone { ack, result } => Event::RequestDone { ack, result },
+            From::MessagePublished { number, id } => Event::MessagePublished { number, id },
+            From::Backpressure { on } => Event::Backpressure { on },
+            From::Error { error } => Event::Error { error },
             From::Goaway { reason } => Event::Goaway { reason },
             From::Flushed { error } => Event::Flushed { token: 0, error },
         }
