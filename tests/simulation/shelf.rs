@@ -19,6 +19,7 @@ pub(crate) struct Shelf {
     pub(crate) records: Vec<Record>,
     sessions: BTreeMap<String, KeptSession>,
     pub(crate) progress: BTreeMap<String, Progress>,
+    retained: BTreeMap<String, Record>,
     ids: Vec<(String, String, u64)>,
     epochs: Vec<(u64, u64)>,
     writing: VecDeque<(Time, Vec<Write>)>,
@@ -58,6 +59,12 @@ impl Shelf {
                         }
                         committed = Some(record.position);
                         self.records.push(*record);
+                    }
+                    Write::Retained(record) => {
+                        self.retained.insert(record.topic.to_string(), *record);
+                    }
+                    Write::RetainedEnded(_, topic) => {
+                        self.retained.remove(&*topic);
                     }
                     Write::Session(session) => {
                         self.sessions.insert(session.origin.clone(), session);
@@ -132,6 +139,7 @@ impl Shelf {
             ids: self.ids.clone(),
             sessions: self.sessions.values().cloned().collect(),
             progress: self.progress.values().cloned().collect(),
+            retained: self.retained.values().cloned().collect(),
         }
     }
 }

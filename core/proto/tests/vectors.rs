@@ -143,6 +143,7 @@ fn frame(json: &'static Value) -> Frame<'static> {
             window: small("window"),
             window_bytes: number("window_bytes"),
             again: flag("again"),
+            retained: flag("retained"),
             start: start(&json["start"]),
             redelivery: match &json["redelivery"] {
                 Value::Null => Redelivery::default(),
@@ -285,6 +286,7 @@ fn extensions(json: &'static Value) -> Option<Box<Extensions<'static>>> {
             ttl_ms: optional(&json["ttl_ms"], int),
             ack_timeout_ms: optional(&json["ack_timeout_ms"], int),
             settled: json["settled"] == true,
+            retained: json["retained"] == true,
             cursor: optional(&json["cursor"], unhex),
             earlier: optional(&json["earlier"], |json| {
                 let (epoch, time_ms) = pair(json, int, int);

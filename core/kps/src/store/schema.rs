@@ -12,7 +12,7 @@ use super::{
 
 /// The store's file.
 pub(super) const STORE: Kind =
-    Kind { name: "store", application_id: 0x6b70_7301, migrations: &[FIRST] };
+    Kind { name: "store", application_id: 0x6b70_7301, migrations: &[FIRST, RETAINED] };
 
 const FIRST: &str = "
 CREATE TABLE state (
@@ -115,6 +115,34 @@ SELECT
 FROM messages AS m
 JOIN topics AS t ON t.id = m.topic
 JOIN senders AS s ON s.id = m.sender;
+";
+
+const RETAINED: &str = "
+CREATE TABLE retained (
+    namespace TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    origin TEXT NOT NULL,
+    client_id TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    time_ms INTEGER NOT NULL,
+    content_type INTEGER NOT NULL,
+    maybe_duplicate INTEGER NOT NULL,
+    expires_ms INTEGER,
+    ttl_ms INTEGER,
+    id TEXT,
+    headers TEXT,
+    payload BLOB NOT NULL,
+    checksum INTEGER NOT NULL,
+    UNIQUE (namespace, topic)
+) STRICT;
+CREATE TABLE retained_state (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    retained INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
+) STRICT;
 ";
 
 /// The blocks of the index on topics that hold the positions behind `after` up to `last`.

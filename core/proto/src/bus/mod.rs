@@ -21,6 +21,7 @@ mod publish;
 mod pull;
 mod queue;
 mod replay;
+mod retained;
 mod routes;
 mod sessions;
 mod state;
@@ -108,6 +109,8 @@ pub struct Bus {
     durables: SlotMap<DurableKey, Durable>,
     durable_names: HashMap<(usize, Arc<str>), DurableKey>,
     history: History,
+    /// Subscriptions that walk over retained messages.
+    walking: usize,
     timers: BTreeSet<(Time, Timer)>,
     ready: Vec<PortId>,
     notices: VecDeque<Notice>,
@@ -133,6 +136,7 @@ impl Bus {
             acks: SlotMap::with_key(),
             durables: SlotMap::with_key(),
             durable_names: HashMap::default(),
+            walking: 0,
             timers: BTreeSet::new(),
             ready: Vec::new(),
             notices: VecDeque::new(),
@@ -143,6 +147,7 @@ impl Bus {
         };
         bus.recover_ids();
         bus.recover_durables();
+        bus.recover_retained();
         bus
     }
 

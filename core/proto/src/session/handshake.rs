@@ -2,6 +2,7 @@
 
 use super::{
     CONTROL, Event, Events, Kept, Phase, Secret, Session, State, SubId, event::Target, log::Log,
+    refusals::Refusal,
 };
 use crate::{
     clock::Time,
@@ -47,7 +48,7 @@ impl Session {
         }
         let hello = Frame::Hello(Hello {
             versions: (VERSION, VERSION),
-            features: features::HISTORY,
+            features: features::HISTORY | features::RETAINED,
             client_id: &self.id,
             origin: &self.offered_origin,
             namespace: &self.config.namespace,
@@ -148,6 +149,13 @@ impl Session {
             (_, false) => Kept::InMemory,
             (_, true) => Kept::OnDisk,
         };
+        self.can_retain = Some(welcome.features & features::RETAINED != 0);
+        if self.can_retain == Some(false) {
+            for (number, id) in self.outbox.withdraw_retained() {
+                self.outbox.give_up(number);
+                self.refusals.note(number, Refusal { id, error: super::cannot_retain() });
+            }
+        }
         self.refuse_receipts(events);
         let (last, accepted) = (self.outbox.last(), self.outbox.accepted());
         self.backlog = (last > accepted).then_some((last, last - accepted));

@@ -92,6 +92,8 @@ pub struct Session {
     is_new_epoch: bool,
     time_base_ms: u64,
     history: Kept,
+    /// Whether the server has retained messages; `None` before the first handshake.
+    can_retain: Option<bool>,
     /// Frames that are never gated, sent before all others and not kept.
     control: Log,
     outbox: Outbox,
@@ -141,6 +143,7 @@ impl Session {
             is_new_epoch: false,
             time_base_ms: 0,
             history: Kept::Unknown,
+            can_retain: None,
             control: Log::default(),
             outbox,
             answers: Answers::default(),
@@ -286,8 +289,8 @@ impl Session {
     ///
     /// # Errors
     /// Nothing is queued on `OutboxFull`, `PayloadTooLarge`, `InvalidTopic`, `InvalidArgument`,
-    /// `ReceiptUnavailable`, `LimitExceeded` (acks) and `Closed`. A later refusal by the server
-    /// is an [`Event::PublishFailed`].
+    /// `ReceiptUnavailable`, `LimitExceeded` (acks), `Unsupported` (retain) and `Closed`. A later
+    /// refusal by the server is an [`Event::PublishFailed`].
     #[inline]
     pub fn publish(
         &mut self,
@@ -303,6 +306,9 @@ impl Session {
         }
         if options.ack.is_some() {
             self.acks.check_room()?;
+        }
+        if options.retain && self.can_retain == Some(false) {
+            return Err(cannot_retain());
         }
         let number = self.outbox.publish(now, to, content_type, payload, options)?;
         if let Some(ack) = &options.ack {
@@ -525,6 +531,14 @@ const NOT_STORED: &str = "the server does not store this topic; the message itse
 
 fn unavailable(level: ReceiptLevel, problem: &str) -> Error {
     Error::new(ErrorKind::ReceiptUnavailable, format!("{}: {problem}", level.as_str()))
+}
+
+#[cold]
+fn cannot_retain() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "this server does not retain messages: update it, or publish without retain",
+    )
 }
 
 /// Bytes that must not be seen, not even by someone who looks for a mistake.

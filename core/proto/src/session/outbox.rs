@@ -58,6 +58,8 @@ pub(super) struct Outbox {
     generations: VecDeque<Generation>,
     /// Unconfirmed publishes with a time to live or a timeout, oldest first.
     timed: VecDeque<Timed>,
+    /// Kept publishes that are to be retained, oldest first.
+    retaining: VecDeque<u64>,
 }
 
 /// What the server lets us do.
@@ -98,6 +100,7 @@ impl Outbox {
             handled: 0,
             generations: VecDeque::from([Generation { after: 0, origin, offset: 0 }]),
             timed: VecDeque::new(),
+            retaining: VecDeque::new(),
         }
     }
 
@@ -178,6 +181,12 @@ impl Outbox {
         payload: &[u8],
         options: &PublishOptions<'_>,
     ) -> Result<u64> {
+        if options.retain && !matches!(destination, Destination::Topic(_)) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "retain is for topics: a message to a client or a server cannot be retained",
+            ));
+        }
         // An earlier process had another limit, perhaps; the server will say.
         if !options.maybe_duplicate || self.knows_limits() {
             publish::check_payload(payload.len(), self.limits.payload)?;
@@ -217,7 +226,7 @@ impl Outbox {
             prompt: options.receipt.is_some_and(|level| level >= ReceiptLevel::Accepted),
             maybe_duplicate: options.maybe_duplicate,
             content_type,
-            extensions: publish::extensions(options.extras, ack),
+            extensions: publish::extensions(options),
             payload,
         };
         if publish.extensions.as_ref().is_some_and(|extensions| is_timed(extensions)) {
@@ -226,6 +235,9 @@ impl Outbox {
         self.log.append(HEAD + name_length + payload.len(), |out| encode_publish(&publish, out));
         if stored {
             self.unstored.push_back(number);
+        }
+        if options.retain {
+            self.retaining.push_back(number);
         }
         Ok(number)
     }
@@ -363,6 +375,9 @@ impl Outbox {
         while self.timed.front().is_some_and(|timed| timed.number <= until) {
             self.timed.pop_front();
         }
+        while self.retaining.front().is_some_and(|number| *number <= until) {
+            self.retaining.pop_front();
+        }
     }
 
     /// The number behind a wire number that the server mentions; `None` if it was never sent.
@@ -418,10 +433,8 @@ impl Outbox {
             }
             let extensions = publish.extensions.get_or_insert_default();
             if dealt_with || extensions.settled {
-                // A lost session dealt with it; only its number is still needed.
-                extensions.settled = true;
-                publish.to = frame::Destination::Topic(Name::Inline(SETTLED));
-                publish.payload = &[];
+                // A lost session dealt with it.
+                settle(&mut publish);
             } else {
                 extensions.id = extensions.id.or(Some(&ids[at]));
             }
@@ -490,6 +503,33 @@ impl Outbox {
             }
         };
         self.stored_topics.holds(topic)
+    }
+
+    /// The server cannot retain: what was to be and is not accepted yet is not sent. Returns the numbers
+    /// and ids of those publishes.
+    pub(super) fn withdraw_retained(&mut self) -> Vec<(u64, String)> {
+        let mut withdrawn = std::mem::take(&mut self.retaining);
+        withdrawn.retain(|number| *number > self.accepted);
+        if withdrawn.is_empty() {
+            return Vec::new();
+        }
+        let withdrawn = withdrawn.into_iter().map(|number| (number, self.id_of(number))).collect();
+        let sent = self.log.sent();
+        let old = self.log.take();
+        for (number, frame) in (self.released + 1..).zip(old.frames()) {
+            let mut publish = decode(frame);
+            let is_retained =
+                publish.extensions.as_ref().is_some_and(|extensions| extensions.retained);
+            if is_retained && number > self.accepted {
+                settle(&mut publish);
+            }
+            self.log.append(frame.len() + HEAD, |out| encode_publish(&publish, out));
+        }
+        self.log.mark_ever_sent(old.ever_sent());
+        for _ in 0..sent {
+            self.log.skip();
+        }
+        withdrawn
     }
 
     /// Replaces topic numbers by names, because the server takes fewer numbers than before.
@@ -595,6 +635,15 @@ const HEAD: usize = 64;
 
 /// Sessions lost in the life of a client whose message ids can still be told.
 const GENERATIONS: usize = 256;
+
+/// Only its number is still needed.
+fn settle(publish: &mut Publish<'_>) {
+    publish.ack = false;
+    publish.request = false;
+    publish.extensions = Some(Box::new(Extensions { settled: true, ..Extensions::default() }));
+    publish.to = frame::Destination::Topic(Name::Inline(SETTLED));
+    publish.payload = &[];
+}
 
 fn is_timed(extensions: &Extensions<'_>) -> bool {
     extensions.ttl_ms.is_some() || extensions.ack_timeout_ms.is_some()

@@ -34,6 +34,8 @@ pub struct PublishOptions<'a> {
     pub ack: Option<AckRequest>,
     /// An earlier process may have sent it.
     pub maybe_duplicate: bool,
+    /// The topic's retained message from now on; with an empty payload the topic has none any more.
+    pub retain: bool,
 }
 
 /// How an acknowledged publish is followed.
@@ -97,17 +99,18 @@ pub(super) fn check_extras(extras: &Extras) -> Result<()> {
     Ok(())
 }
 
-/// What travels of `extras` and the ack's timeout; `None` for most messages.
+/// What travels of the options as extensions; `None` for most messages.
 #[inline]
-pub(super) fn extensions<'a>(
-    extras: Option<&'a Extras>,
-    ack: Option<&AckRequest>,
-) -> Option<Box<Extensions<'a>>> {
-    if extras.is_none_or(Extras::is_empty) && ack.is_none() {
+pub(super) fn extensions<'a>(options: &PublishOptions<'a>) -> Option<Box<Extensions<'a>>> {
+    let PublishOptions { extras, ack, retain, .. } = options;
+    if extras.is_none_or(Extras::is_empty) && ack.is_none() && !retain {
         return None;
     }
-    let mut extensions =
-        Extensions { ack_timeout_ms: ack.map(|ack| millis(ack.timeout)), ..Extensions::default() };
+    let mut extensions = Extensions {
+        ack_timeout_ms: ack.map(|ack| millis(ack.timeout)),
+        retained: *retain,
+        ..Extensions::default()
+    };
     if let Some(extras) = extras {
         extensions.headers =
             extras.headers.iter().map(|(name, value)| (&**name, &**value)).collect();

@@ -368,6 +368,7 @@ impl Subscription {
             window: self.stream.window,
             window_bytes: self.stream.window_bytes,
             again: self.phase == Phase::Again,
+            retained: self.phase == Phase::Again && self.options.start == StartAt::Last,
             start: self.start(),
             redelivery: self.options.redelivery,
         })

@@ -159,6 +159,8 @@ pub mod features {
     pub const STREAMED_ROWS: u64 = 1 << 1;
     /// `STORED` and cursors.
     pub const HISTORY: u64 = 1 << 2;
+    /// Retained messages.
+    pub const RETAINED: u64 = 1 << 4;
 }
 
 /// `WELCOME`.
@@ -215,7 +217,7 @@ pub enum Start<'a> {
     /// With what is published from now on.
     #[default]
     New,
-    /// With the last message of each topic.
+    /// With the last message of each topic, retained or in history.
     Last,
     /// With all history.
     All,
@@ -246,6 +248,9 @@ pub struct Subscribe<'a> {
     pub window_bytes: u64,
     /// A subscription of a lost session made again: the broker says `GAP` after `SUBSCRIBED`.
     pub again: bool,
+    /// With `again` and a cursor: it began with [`Start::Last`], so behind the `GAP` come the retained
+    /// messages of topics without history.
+    pub retained: bool,
     /// Where to start.
     pub start: Start<'a>,
     /// With `durable`: how messages that are not acked are handed out again.
@@ -285,6 +290,9 @@ pub struct Extensions<'a> {
     pub ack_timeout_ms: Option<u64>,
     /// `PUB`: a lost session dealt with it; it only takes its number.
     pub settled: bool,
+    /// `PUB`: the topic's retained message from now on; with an empty payload it has none any more. `MSG`:
+    /// delivered because it was retained.
+    pub retained: bool,
     /// `MSG` of a topic with history: the place behind it, opaque.
     pub cursor: Option<&'a [u8]>,
     /// `MSG` from history, accepted by an earlier run of the broker.
@@ -308,6 +316,7 @@ impl Extensions<'_> {
             && self.ttl_ms.is_none()
             && self.ack_timeout_ms.is_none()
             && !self.settled
+            && !self.retained
             && self.cursor.is_none()
             && self.earlier.is_none()
     }

@@ -236,6 +236,7 @@ fn a_damaged_outbox_is_told() {
     let message = |place: u64| Kept {
         place,
         destination: Destination::Topic(format!("topic {place}")),
+        retain: false,
         payload: Payload::text("payload ".repeat(place as usize)),
         extras: None,
         expires_ms: Some(place),

@@ -178,6 +178,7 @@ fn extension_block<'a>(body: &mut Reader<'a>) -> Result<Option<Box<Extensions<'a
                 extensions.ack_timeout_ms = Some(Reader(value).int("ack timeout")?);
             }
             extension::SETTLED => extensions.settled = true,
+            extension::RETAINED => extensions.retained = true,
             extension::CURSOR => extensions.cursor = Some(value),
             extension::EARLIER => {
                 let mut value = Reader(value);
@@ -297,6 +298,7 @@ fn subscribe<'a>(body: &mut Reader<'a>) -> Result<Subscribe<'a>, Fault> {
     let mut frame = Subscribe {
         sub,
         again: flags & subscribe::AGAIN != 0,
+        retained: flags & subscribe::RETAINED != 0,
         overflow: body.known("overflow policy", Overflow::from_number)?,
         capacity: body.u32("capacity")?,
         window: body.u32("window")?,

@@ -178,9 +178,13 @@ fn extensions(extensions: &Extensions<'_>, sink: &mut impl Sink) {
             sink.int(value);
         }
     }
-    if extensions.settled {
-        sink.varint(extension::SETTLED);
-        sink.varint(0);
+    for (key, is_set) in
+        [(extension::SETTLED, extensions.settled), (extension::RETAINED, extensions.retained)]
+    {
+        if is_set {
+            sink.varint(key);
+            sink.varint(0);
+        }
     }
     if let Some(cursor) = extensions.cursor {
         sink.varint(extension::CURSOR);
@@ -333,7 +337,7 @@ fn welcome(frame: &Welcome<'_>, sink: &mut impl Sink) {
 
 fn subscribe(frame: &Subscribe<'_>, sink: &mut impl Sink) {
     sink.int(frame.sub.into());
-    sink.byte(flag(frame.again, subscribe::AGAIN));
+    sink.byte(flag(frame.again, subscribe::AGAIN) | flag(frame.retained, subscribe::RETAINED));
     sink.byte(frame.overflow as u8);
     sink.int(frame.capacity.into());
     sink.int(frame.window.into());
