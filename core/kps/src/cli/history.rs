@@ -130,6 +130,7 @@ fn message(record: Record) -> Message {
         time_ms: record.time_ms,
         attempt: 1,
         maybe_duplicate: record.maybe_duplicate,
+        retained: false,
         extras: record.extras,
         cursor: None,
     }

@@ -197,7 +197,10 @@ impl Bus {
         self.replay_from(key, through);
         if from == ReadFrom::Last && self.subscriptions[key].walk.is_some() {
             self.ready_walk(key, through);
-            return self.walk(now, key);
+            // It reads on when it has come to the end.
+            if !self.walk(now, key) {
+                return;
+            }
         }
         if page.more || !self.catch_up(now, key, through) {
             self.read_on(key);

@@ -255,23 +255,23 @@ impl Bus {
         }
     }
 
-    /// Queues retained messages as far as there is room; behind the last the subscription reads on.
-    pub(super) fn walk(&mut self, now: Time, key: SubKey) {
+    /// Queues retained messages as far as there is room. True if that was the last.
+    pub(super) fn walk(&mut self, now: Time, key: SubKey) -> bool {
         loop {
-            let Some(sub) = self.subscriptions.get(key) else { return };
-            let Some(walk) = sub.walk.as_ref().filter(|walk| walk.is_ready) else { return };
+            let Some(sub) = self.subscriptions.get(key) else { return false };
+            let Some(walk) = sub.walk.as_ref().filter(|walk| walk.is_ready) else { return false };
             if sub.closing || !sub.queue.has_little() {
-                return;
+                return false;
             }
             let space = self.sessions[sub.session].space;
             let Some((slot, found)) = self.spaces[space].retained.next(walk, &sub.pattern) else {
                 self.end_walk(key);
-                return self.read_on(key);
+                return true;
             };
             let found = found.clone();
             let room = self.memory() + found.cost() <= self.config.limits.server_bytes;
             if sub.queue.messages() > 0 && !(room && sub.queue.has_room(found.cost())) {
-                return;
+                return false;
             }
             if let Some(walk) = &mut self.subscriptions[key].walk {
                 walk.next = slot + 1;

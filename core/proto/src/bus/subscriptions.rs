@@ -199,14 +199,18 @@ impl Bus {
         if let Some(beginning) = beginning {
             self.start_replay(sub, beginning.from, resumes && lost.is_none());
         }
-        self.walk(now, sub);
+        if self.walk(now, sub) {
+            self.read_on(sub);
+        }
     }
 
     /// A subscription whose client is there again, or has room again, gets what waits elsewhere.
     pub(super) fn go_on(&mut self, now: Time, key: SubKey) {
         let Some(sub) = self.subscriptions.get(key) else { return };
         if sub.walk.as_ref().is_some_and(|walk| walk.is_ready()) {
-            self.walk(now, key);
+            if self.walk(now, key) {
+                self.read_on(key);
+            }
         } else if sub.replay.is_some() {
             self.read_on(key);
         } else if let Some(durable) = sub.member.as_ref().map(|member| member.durable) {

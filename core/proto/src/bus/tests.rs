@@ -10,6 +10,7 @@ use crate::{
 };
 
 mod kept;
+mod retained;
 
 struct World {
     bus: Bus,
