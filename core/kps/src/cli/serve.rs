@@ -50,8 +50,8 @@ pub(super) struct Serve {
     /// repeated
     #[arg(long, value_parser = HistoryRule::parse, value_name = "RULE")]
     history: Vec<HistoryRule>,
-    /// The folder for what is kept; without it, in memory
-    #[arg(long, value_name = "DIR", requires = "history")]
+    /// The folder for what is kept, history and retained messages; without it, in memory
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// A message with the id of another one inside this window is not kept again
     #[arg(long, value_parser = duration, default_value = "2m", value_name = "TIME")]

@@ -10,7 +10,7 @@ use kps_proto::{
 use rusqlite::Connection;
 
 use super::{super::outbox::*, *};
-use crate::store::{StoreReader, file::beside, verify};
+use crate::store::{StoreReader, file::beside, schema::STORE, verify};
 
 const PATTERNS: [&str; 4] = [">", "a", "b.*", "old.1"];
 
@@ -197,7 +197,8 @@ fn other_files_are_refused() {
 fn a_newer_format_is_refused() {
     let folder = Folder::new();
     drop(Open::new(Some(folder.path()), |_| {}));
-    Connection::open(folder.file()).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    let newer = STORE.version() + 1;
+    Connection::open(folder.file()).unwrap().pragma_update(None, "user_version", newer).unwrap();
     for error in [
         Open::try_new(Some(folder.path()), |_| {}).err().unwrap(),
         StoreReader::open(folder.path()).unwrap_err(),
