@@ -54,6 +54,9 @@ impl Sample {
                         record.extras = Some(Box::new(Extras { headers, id, ttl }));
                     }
                     writes.push(record_of(&record));
+                    if round % 3 == 0 {
+                        writes.push(Write::Retained(Box::new(record)));
+                    }
                 }
                 let name = format!("{epoch} {round}");
                 writes.push(Write::Session(KeptSession {
@@ -77,6 +80,7 @@ impl Sample {
         let truth = examine(folder.path()).unwrap();
         assert_eq!(truth.recovered.epochs.len(), 4);
         assert_eq!(truth.recovered.sessions.len(), 30);
+        assert_eq!(truth.recovered.retained.len(), 5);
         assert_eq!(truth.pages[0].records.len(), 127);
         assert!(truth.pages[3].removed);
         assert_eq!(verify(folder.path()).unwrap().findings, [""; 0]);
