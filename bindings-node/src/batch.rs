@@ -47,6 +47,7 @@ mod flag {
     pub(super) const PAYLOAD: u32 = 1 << 6;
     pub(super) const FAILED: u32 = 1 << 7;
     pub(super) const LARGE_EXTRAS: u32 = 1 << 8;
+    pub(super) const RETAINED: u32 = 1 << 9;
 }
 
 /// One record's fields, by the names that most kinds give them.
@@ -193,6 +194,9 @@ impl<'a> Batch<'a> {
         }
         if message.maybe_duplicate {
             flags |= flag::DUPLICATE;
+        }
+        if message.retained {
+            flags |= flag::RETAINED;
         }
         let record = Record {
             kind: Kind::Message as u8,

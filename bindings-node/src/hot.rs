@@ -279,6 +279,7 @@ fn publish_now(call: &Call<'_, 6>) -> kps::Result<f64> {
             receipt,
             target,
             ack: ack.map(|timeout| AckRequest { timeout, request, target }),
+            retain: given.retain,
             ..PublishOptions::default()
         };
         let number = client.bridge.publish(to, content_type, payload, options, FlushHint::Later)?;

@@ -124,6 +124,8 @@ pub(crate) struct Publish {
     id: Option<String>,
     ttl: Option<f64>,
     receipt: Option<String>,
+    #[serde(default)]
+    pub(crate) retain: bool,
 }
 
 impl Publish {

@@ -106,6 +106,11 @@ export class Message<T = unknown> {
     return this.batch.flag(this.record, Flag.Duplicate);
   }
 
+  /** Whether it was delivered because it was retained: the topic's last value before the subscription began. */
+  get retained(): boolean {
+    return this.batch.flag(this.record, Flag.Retained);
+  }
+
   /** The place behind it, to start from again; `null` if its topic has no history. */
   get cursor(): string | null {
     return this.extras.cursor ?? null;
@@ -173,8 +178,11 @@ export class Message<T = unknown> {
 
   /** What `JSON.stringify` shows. */
   toJSON(): object {
-    const { topic, data, contentType, headers, id, sender, seq, epoch, time, attempt, maybeDuplicate, cursor } = this;
-    return { topic, data, contentType, headers, id, sender, seq, epoch, time, attempt, maybeDuplicate, cursor };
+    const { topic, data, contentType, headers, id, sender, seq, epoch, time, attempt } = this;
+    const { maybeDuplicate, retained, cursor } = this;
+    return {
+      topic, data, contentType, headers, id, sender, seq, epoch, time, attempt, maybeDuplicate, retained, cursor,
+    };
   }
 
   /** @internal */

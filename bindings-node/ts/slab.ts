@@ -31,6 +31,7 @@ export const enum Flag {
   Payload = 1 << 6,
   Failed = 1 << 7,
   LargeExtras = 1 << 8,
+  Retained = 1 << 9,
 }
 
 /** A record's integers. @internal */

@@ -124,6 +124,12 @@ export interface PublishOptions {
   ttl?: number | null;
   /** The level that awaiting the receipt waits for. Without it: room in the outbox. */
   receipt?: ReceiptLevel | null;
+  /**
+   * Keeps the message as the topic's last value, for subscriptions that begin with `start: "last"`. An empty payload
+   * removes the one there is.
+   * @default false
+   */
+  retain?: boolean;
 }
 
 /** How to publish to another server. */

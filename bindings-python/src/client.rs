@@ -238,7 +238,9 @@ impl Client {
     }
 
     #[allow(clippy::too_many_arguments)]
-    #[pyo3(signature = (topic, data, *, headers = None, id = None, ttl = None, receipt = None))]
+    #[pyo3(signature = (
+        topic, data, *, headers = None, id = None, ttl = None, receipt = None, retain = false,
+    ))]
     fn publish(
         &self,
         py: Python<'_>,
@@ -248,10 +250,11 @@ impl Client {
         id: Option<&Bound<'_, PyAny>>,
         ttl: Option<&Bound<'_, PyAny>>,
         receipt: Option<&Bound<'_, PyAny>>,
+        retain: bool,
     ) -> PyResult<Receipt> {
         let to = To::Topic(text(topic, "topic")?);
         let shared = self.shared(py)?;
-        if headers.is_none() && id.is_none() && ttl.is_none() && receipt.is_none() {
+        if headers.is_none() && id.is_none() && ttl.is_none() && receipt.is_none() && !retain {
             let number = send(py, &shared, to, data, PublishOptions::default())?;
             return Ok(Receipt::new(shared, number, None, None));
         }
@@ -261,6 +264,7 @@ impl Client {
             extras: Some(&extras).filter(|extras| !extras.is_empty()),
             receipt: level,
             target: shared.host(py).map_or_else(|_| Target::default(), |host| host.attach(&shared)),
+            retain,
             ..PublishOptions::default()
         };
         let number = send(py, &shared, to, data, options)?;

@@ -54,6 +54,7 @@ impl Message {
                 .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
             attempt: 1,
             maybe_duplicate: false,
+            retained: false,
             extras: None,
             cursor: None,
         };
@@ -135,6 +136,12 @@ impl Message {
     #[getter]
     fn maybe_duplicate(&self) -> bool {
         self.message.maybe_duplicate
+    }
+
+    /// Whether it was delivered because it was retained, not live.
+    #[getter]
+    fn retained(&self) -> bool {
+        self.message.retained
     }
 
     /// The place behind it, to start from again; `None` if its topic has no history.

@@ -24,6 +24,7 @@ const wrong = {
   "publish: data with a bigint": [() => client.publish("t", { n: 1n }), "data"],
   "publish: headers": [() => client.publish("t", 1, { headers: { a: 1 } }), "headers.a"],
   "publish: ttl": [() => client.publish("t", 1, { ttl: NaN }), "ttl"],
+  "publish: retain": [() => client.publish("t", 1, { retain: 1 }), "retain"],
   "publishToId: clientId": [() => client.publishToId(1, 1), "clientId"],
   "publishToServer: address": [() => client.publishToServer(1, 1), "address"],
   "publishWithAck: timeoutMs": [() => client.publishWithAck("t", 1, "30"), "timeoutMs"],

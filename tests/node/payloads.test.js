@@ -93,6 +93,7 @@ test("a_message_shows_all_its_fields", async () => {
   expect(message).toBeInstanceOf(kps.Message);
   expect(JSON.parse(JSON.stringify(message))).toMatchObject({
     topic: "payloads.shown", data: { deep: 1 }, contentType: "json", headers: {}, sender: "shown", seq: 1, attempt: 1, maybeDuplicate: false,
+    retained: false,
   });
   expect(message.id).toMatch(/-1$/);
   expect(Math.abs(message.time - Date.now())).toBeLessThan(60_000);

@@ -28,7 +28,7 @@ export async function subscribing(client: Client): Promise<void> {
     } else {
       const type: ContentType = item.contentType;
       const headers: Readonly<Record<string, string>> = item.headers;
-      console.log(type, headers, item.id, item.sender, item.seq, item.epoch, item.time, item.attempt, item.maybeDuplicate);
+      console.log(type, headers, item.id, item.sender, item.seq, item.epoch, item.time, item.attempt, item.maybeDuplicate, item.retained);
       item.respond({ ok: true });
       item.fail(new Error("no"));
     }
@@ -41,7 +41,7 @@ export async function subscribing(client: Client): Promise<void> {
 }
 
 export async function publishing(client: Client): Promise<void> {
-  const receipt: Receipt = client.publish("t", { n: 1 }, { headers: { a: "b" }, id: "x", ttl: 1500, receipt: "accepted" });
+  const receipt: Receipt = client.publish("t", { n: 1 }, { headers: { a: "b" }, id: "x", ttl: 1500, receipt: "accepted", retain: true });
   const level: ReceiptLevel = await receipt;
   console.log(level, receipt.id);
   await client.publishToId("b", new Uint8Array(3));

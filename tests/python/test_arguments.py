@@ -26,6 +26,7 @@ def test_wrong_types_name_the_argument() -> None:
                 ("id", lambda: client.publish("t", 1, id=1)),
                 ("ttl", lambda: client.publish("t", 1, ttl="1")),
                 ("receipt", lambda: client.publish("t", 1, receipt=1)),
+                ("retain", lambda: client.publish("t", 1, retain=1)),
                 ("client_id", lambda: client.publish_to_id(1, 1)),
                 ("address", lambda: client.publish_to_server(1, 1)),
                 ("timeout", lambda: client.publish_with_ack("t", 1, timeout="1")),

@@ -54,6 +54,7 @@ async def subscribing(client: kps.Client) -> None:
             assert_type(item.time, float)
             assert_type(item.attempt, int)
             assert_type(item.maybe_duplicate, bool)
+            assert_type(item.retained, bool)
             item.respond({"ok": True})
             item.fail(ValueError("no"))
     async for batch in subscription.batches():
@@ -64,7 +65,7 @@ async def subscribing(client: kps.Client) -> None:
 
 
 async def publishing(client: kps.Client) -> None:
-    receipt = client.publish("t", {"n": 1}, headers={"a": "b"}, id="x", ttl=1.5, receipt="accepted")
+    receipt = client.publish("t", {"n": 1}, headers={"a": "b"}, id="x", ttl=1.5, receipt="accepted", retain=True)
     assert_type(receipt, kps.Receipt)
     assert_type(receipt.id, str)
     level: kps.ReceiptLevel = await receipt

@@ -34,6 +34,7 @@ struct Disk {
     records: Vec<Record>,
     sessions: BTreeMap<String, (KeptSession, u64)>,
     progress: BTreeMap<String, Progress>,
+    retained: BTreeMap<String, Record>,
     ids: Vec<(String, String, u64)>,
     /// Those that are over, each with its last position.
     epochs: Vec<(u64, u64)>,
@@ -104,6 +105,12 @@ impl Shelf {
                         }
                         committed = Some(record.position);
                         disk.records.push(*record);
+                    }
+                    Write::Retained(record) => {
+                        disk.retained.insert(record.topic.to_string(), *record);
+                    }
+                    Write::RetainedEnded(_, topic) => {
+                        disk.retained.remove(&*topic);
                     }
                     Write::Session(session) => {
                         disk.sessions.insert(session.origin.clone(), (session, wall_ms));
@@ -195,6 +202,7 @@ impl Shelf {
             ids: disk.ids.clone(),
             sessions: disk.sessions.values().map(|(session, _)| session.clone()).collect(),
             progress: disk.progress.values().cloned().collect(),
+            retained: disk.retained.values().cloned().collect(),
         }
     }
 }

@@ -98,7 +98,8 @@ class Client:
     ) -> Subscription:
         """Resolves when the broker has confirmed it.
 
-        `start` is `"new"`, `"last"`, `"all"`, a message's `cursor`, or a time. A `durable` name keeps its progress at
+        `start` is `"new"`, `"last"` (each topic's retained message, or its newest in history), `"all"`, a message's
+        `cursor`, or a time. A `durable` name keeps its progress at
         the broker: what is not acked in `ack_wait` seconds, or failed, is handed out again, `max_attempts` times.
 
         `handler(message)`, sync or async, is called in order on this loop; what it returns, or raises, goes to a
@@ -117,8 +118,13 @@ class Client:
         id: str | None = None,
         ttl: float | None = None,
         receipt: ReceiptLevel | None = None,
+        retain: bool = False,
     ) -> Receipt:
-        """Sends at once, from any thread. `bytes` travel as they are, `str` as text, everything else as JSON."""
+        """Sends at once, from any thread. `bytes` travel as they are, `str` as text, everything else as JSON.
+
+        With `retain` the server keeps it as the topic's last value, for subscriptions that begin with `start="last"`;
+        an empty payload (`b""`) removes the one there is.
+        """
 
     def publish_to_id(self, client_id: str, data: Any) -> Receipt:
         """To the client with this id."""
@@ -240,6 +246,10 @@ class Message:
     @property
     def maybe_duplicate(self) -> bool:
         """Sent again after the broker lost the publisher's session."""
+
+    @property
+    def retained(self) -> bool:
+        """Delivered because it was retained: the topic's last value before the subscription began."""
 
     @property
     def cursor(self) -> str | None:

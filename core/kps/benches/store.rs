@@ -107,7 +107,7 @@ impl Bench {
 
     fn committed(&self) -> u64 {
         match self.events.recv().expect("the store is open") {
-            StoreEvent::Committed { position } => position,
+            StoreEvent::Committed { position, .. } => position,
             StoreEvent::Failed(error) => panic!("{error}"),
         }
     }

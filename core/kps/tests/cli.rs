@@ -74,6 +74,26 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
+#[cfg(unix)]
+#[test]
+fn what_pub_retains_sub_begins_with() {
+    let folder = std::env::temp_dir().join(format!("kps-cli-retained-{}", std::process::id()));
+    let mut serve = Serve::start(&["--data", folder.to_str().unwrap()]);
+    assert!(serve.run(&["pub", "lamp.1", r#""on""#, "--retain"]).status.success());
+    assert!(serve.run(&["pub", "lamp.2", "", "--text", "--retain"]).status.success());
+    let found = serve.run(&["sub", "lamp.*", "--start", "last", "--count", "1", "--json"]);
+    let message: Value = serde_json::from_str(text(&found.stdout)).unwrap();
+    assert_eq!((&message["data"], &message["retained"]), (&json!("on"), &json!(true)));
+    let pid = serve.child.id().to_string();
+    assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+    assert_eq!(serve.child.wait().unwrap().code(), Some(0));
+    let serve = Serve::start(&["--data", folder.to_str().unwrap()]);
+    let found = serve.run(&["sub", "lamp.*", "--start", "last", "--count", "1"]);
+    assert_eq!(text(&found.stdout), "lamp.1 \"on\"\n");
+    drop(serve);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 #[test]
 fn what_pub_publishes_sub_prints() {
     let serve = Serve::start(&[]);

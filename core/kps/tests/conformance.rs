@@ -51,7 +51,7 @@ macro_rules! rows {
 
 rows! {
     close connect durable history iterate on outbox publish publish_to_id publish_to_id_with_ack publish_to_server
-    publish_with_ack request rows server status subscribe unsubscribe wait wait_any
+    publish_with_ack request retain rows server status subscribe unsubscribe wait wait_any
 }
 
 #[test]

@@ -32,6 +32,7 @@ fn a_plain_request_is_told_what_listens_here() {
     assert!(get("/healthz").ends_with("ok\n"));
     let metrics = get("/metrics");
     assert!(metrics.contains("\nkps_unaccounted_total 0\n"), "{metrics}");
+    assert!(metrics.contains("\nkps_retained_messages 0\n"), "{metrics}");
     assert_eq!(status(&get("/elsewhere")), "404");
     assert_eq!(status(&get("/ws/bus")), "426");
     let post = format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\n\r\nhi");

@@ -87,7 +87,7 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 /// A message as history keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its place in the store.
+    /// Its place in the store; 0 for a retained message of a topic without history.
     pub position: u64,
     /// The broker's run that accepted it.
     pub epoch: u64,
@@ -145,6 +145,10 @@ pub struct Progress {
 pub enum Write {
     /// A message; positions come in order.
     Record(Box<Record>),
+    /// A topic's retained message; replaces the older one of the same namespace and topic.
+    Retained(Box<Record>),
+    /// This topic (namespace, topic) has no retained message any more.
+    RetainedEnded(Arc<str>, Arc<str>),
     /// A session's state; replaces the older one of the same origin.
     Session(KeptSession),
     /// The session of this origin is over and need not be known any more.
@@ -175,6 +179,8 @@ pub struct Recovered {
     pub sessions: Vec<KeptSession>,
     /// Every durable subscription.
     pub progress: Vec<Progress>,
+    /// Every retained message.
+    pub retained: Vec<Record>,
 }
 
 /// Where reading starts.

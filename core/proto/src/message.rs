@@ -127,6 +127,9 @@ pub struct Message {
     pub attempt: u32,
     /// Sent again after the broker lost the publisher's session: it may have been delivered before.
     pub maybe_duplicate: bool,
+    /// Delivered because it was retained: it is the topic's last known value and was published before
+    /// the subscription was made. False for what is delivered live.
+    pub retained: bool,
     /// Headers, the publisher's own id, time to live.
     pub extras: Option<Box<Extras>>,
     /// The place behind it, if its topic has history: a subscription may start there.

@@ -75,13 +75,13 @@ pub struct SubscribeOptions {
     pub redelivery: Redelivery,
 }
 
-/// Where a subscription begins. All but [`StartAt::New`] need history.
+/// Where a subscription begins. All but [`StartAt::New`] and [`StartAt::Last`] need history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum StartAt {
     /// With what is published from now on.
     #[default]
     New,
-    /// With the newest message of each topic.
+    /// With each topic's retained message, or its newest one in history if that is newer.
     Last,
     /// With all history.
     All,
@@ -211,6 +211,10 @@ pub struct Limits {
     pub acks: usize,
     /// Bytes one subscription's queue holds. 32 MiB: kps' design.
     pub queue_bytes: usize,
+    /// Topics with a retained message, of all namespaces.
+    pub retained: usize,
+    /// Bytes of all retained messages, with their records and topics' names.
+    pub retained_bytes: usize,
     /// Bytes all queues together hold.
     pub server_bytes: usize,
     /// Messages a client may have sent beyond the last accepted one.
@@ -230,6 +234,8 @@ impl Default for Limits {
             aliases: 4096,
             acks: 1 << 20,
             queue_bytes: 32 << 20,
+            retained: 1 << 16,
+            retained_bytes: 64 << 20,
             server_bytes: 1 << 30,
             publish_window: 1 << 16,
             publish_window_bytes: 8 << 20,

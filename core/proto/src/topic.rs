@@ -92,6 +92,11 @@ impl Pattern {
         levels.next().is_none()
     }
 
+    /// Whether it stands for one topic, the one of its own name.
+    pub(crate) fn is_name(&self) -> bool {
+        !self.wild
+    }
+
     /// Whether every topic that `other` matches matches this one too: `a.*` is covered by `a.*` and
     /// `a.>`, not by `a.b`.
     pub fn covers(&self, other: &Pattern) -> bool {

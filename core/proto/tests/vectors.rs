@@ -144,6 +144,7 @@ fn frame(json: &'static Value) -> Frame<'static> {
             window_bytes: number("window_bytes"),
             again: flag("again"),
             epoch: optional(&json["epoch"], int),
+            retained: flag("retained"),
             start: start(&json["start"]),
             redelivery: match &json["redelivery"] {
                 Value::Null => Redelivery::default(),
@@ -291,6 +292,7 @@ fn extensions(json: &'static Value) -> Option<Box<Extensions<'static>>> {
                 Value::Bool(settled) => (*settled).into(),
                 count => int(count),
             },
+            retained: json["retained"] == true,
             cursor: optional(&json["cursor"], unhex),
             earlier: optional(&json["earlier"], |json| {
                 let (epoch, time_ms) = pair(json, int, int);

@@ -165,11 +165,19 @@ fn extensions() -> impl Strategy<Value = Option<Box<Extensions<'static>>>> {
     let earlier = (int(), int()).prop_map(|(epoch, time_ms)| Earlier { epoch, time_ms });
     let times = (option::of(int()), option::of(int()));
     let settled = prop_oneof![Just(0), Just(1), int()];
-    let kept = (settled, option::of(bytes()), option::of(earlier));
+    let kept = ((settled, any::<bool>()), option::of(bytes()), option::of(earlier));
     let some = (vec((text(), text()), 0..4), option::of(text()), times, kept).prop_map(
-        |(headers, id, (ttl_ms, ack_timeout_ms), (settled, cursor, earlier))| {
-            let extensions =
-                Extensions { headers, id, ttl_ms, ack_timeout_ms, settled, cursor, earlier };
+        |(headers, id, (ttl_ms, ack_timeout_ms), ((settled, retained), cursor, earlier))| {
+            let extensions = Extensions {
+                headers,
+                id,
+                ttl_ms,
+                ack_timeout_ms,
+                settled,
+                retained,
+                cursor,
+                earlier,
+            };
             (!extensions.is_empty()).then(|| Box::new(extensions))
         },
     );
@@ -294,11 +302,11 @@ fn subscribe() -> BoxedStrategy<Subscribe<'static>> {
         int().prop_map(Start::Time),
     ];
     let overflow = (0..6_u8).prop_map(|number| Overflow::from_number(number).unwrap());
-    let numbers = (any::<(u32, u32, u32, bool)>(), int(), (int(), int(), any::<u32>()));
+    let numbers = (any::<(u32, u32, u32, (bool, bool))>(), int(), (int(), int(), any::<u32>()));
     (numbers, text(), text(), text(), overflow, (start, option::of(int())))
         .prop_map(
             |(
-                ((sub, capacity, window, again), window_bytes, redelivery),
+                ((sub, capacity, window, (again, retained)), window_bytes, redelivery),
                 pattern,
                 group,
                 durable,
@@ -316,6 +324,7 @@ fn subscribe() -> BoxedStrategy<Subscribe<'static>> {
                     window_bytes,
                     again,
                     epoch,
+                    retained,
                     start,
                     redelivery: match durable {
                         "" => Redelivery::default(),

@@ -130,6 +130,7 @@ fn message(record: Record) -> Message {
         time_ms: record.time_ms,
         attempt: 1,
         maybe_duplicate: record.maybe_duplicate,
+        retained: false,
         extras: record.extras,
         cursor: None,
     }
@@ -219,14 +220,19 @@ impl Verify {
             let all = serde_json::json!({
                 "messages": found.messages, "bytes": found.bytes, "topics": found.topics,
                 "epochs": found.epochs, "sessions": found.sessions, "durables": found.durables,
-                "position": found.position, "oldest_ms": found.oldest_ms,
+                "retained": found.retained, "position": found.position, "oldest_ms": found.oldest_ms,
                 "newest_ms": found.newest_ms, "findings": found.findings,
             });
             writeln!(std::io::stdout(), "{all}").map_err(io_error)?;
         } else {
             println!(
-                "{} messages ({} bytes) on {} topics, {} durable subscriptions, {} starts",
-                found.messages, found.bytes, found.topics, found.durables, found.epochs
+                "{} messages ({} bytes) on {} topics, {} retained, {} durable subscriptions, {} starts",
+                found.messages,
+                found.bytes,
+                found.topics,
+                found.retained,
+                found.durables,
+                found.epochs
             );
             for finding in &found.findings {
                 println!("{finding}");

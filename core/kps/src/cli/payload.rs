@@ -59,6 +59,7 @@ pub(super) fn object(message: &Message) -> Value {
         "seq": message.seq,
         "time": message.time_ms,
         "attempt": message.attempt,
+        "retained": message.retained,
         "cursor": message.cursor.as_ref().map(ToString::to_string),
     })
 }

@@ -28,6 +28,10 @@ pub(super) struct Pub {
     /// Wait for the recipients' answers and print them
     #[arg(long)]
     ack: bool,
+    /// Keep the message as the topic's last value, for who subscribes later with --start last; empty data
+    /// (with --text) removes it
+    #[arg(long, conflicts_with = "to_id")]
+    retain: bool,
     /// How long to wait for answers
     #[arg(long, value_parser = duration, default_value = "30s", value_name = "TIME")]
     timeout: Duration,
@@ -82,6 +86,7 @@ impl Pub {
                 target: inbox.target,
             }),
             target: inbox.target,
+            retain: self.retain,
             ..PublishOptions::default()
         };
         let to = if self.to_id { To::Client(&self.topic) } else { To::Topic(&self.topic) };

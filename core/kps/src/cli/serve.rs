@@ -52,7 +52,7 @@ pub(super) struct Serve {
     /// repeated
     #[arg(long, value_parser = HistoryRule::parse, value_name = "RULE")]
     history: Vec<HistoryRule>,
-    /// The folder for what is kept; without it, in memory
+    /// The folder for what is kept, history and retained messages; without it, in memory
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Keep an audit log in the folder: changes of state, or 'messages' for these too; with limits,

@@ -27,7 +27,7 @@ pub(super) struct Sub {
     /// Share the messages with the other members of this group
     #[arg(long)]
     group: Option<String>,
-    /// Where to begin: new, last (the newest message of each topic), all, a cursor, or a time like 10m
+    /// Where to begin: new, last (each topic's retained message, or its newest in history), all, a cursor, or a time like 10m
     /// for ten minutes ago
     #[arg(long, value_parser = start, default_value = "new")]
     start: StartAt,

@@ -98,6 +98,7 @@ impl Disk {
                 Destination::Client(id) => outbox::Destination::Client(id.to_owned()),
                 Destination::Server(address) => outbox::Destination::Server(address.to_owned()),
             },
+            retain: options.retain,
             payload: Payload { content_type, bytes: Bytes::copy_from_slice(payload) },
             expires_ms: extras.ttl.map(|ttl| now.saturating_add(millis(ttl))),
             extras: Some(Box::new(extras)),
@@ -187,6 +188,7 @@ fn again(kept: &Kept, session: &mut Session) -> Result<u64> {
     let options = PublishOptions {
         extras: Some(&extras).filter(|extras| !Extras::is_empty(extras)),
         maybe_duplicate: true,
+        retain: kept.retain,
         ..PublishOptions::default()
     };
     let to = match &kept.destination {

@@ -112,7 +112,33 @@ impl Client {
     /// `outbox_full`, `payload_too_large`, `invalid_topic`, `invalid_payload`, `closed`: nothing
     /// was queued.
     pub fn publish(&self, topic: &str, data: impl IntoPayload) -> Result<Receipt> {
-        self.send(To::Topic(topic), data.into_payload()?, &Extras::default(), None)
+        self.send(To::Topic(topic), data.into_payload()?, &Extras::default(), None, false)
+    }
+
+    /// As [`publish`](Self::publish); the server keeps the message as the topic's retained one, which
+    /// subscriptions get that begin with [`StartAt::Last`](crate::options::StartAt::Last). An empty
+    /// payload removes the one there is.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish), and `unsupported` by an older server; the receipt fails with
+    /// `limit_exceeded` when the server retains as much as it may.
+    pub fn publish_retained(&self, topic: &str, data: impl IntoPayload) -> Result<Receipt> {
+        self.publish_retained_with(topic, data, &Extras::default(), None)
+    }
+
+    /// [`publish_retained`](Self::publish_retained) with headers, an own id or a time to live, after
+    /// which the message is not retained any more, and with a receipt level to await.
+    ///
+    /// # Errors
+    /// As [`publish_retained`](Self::publish_retained), and `receipt_unavailable`.
+    pub fn publish_retained_with(
+        &self,
+        topic: &str,
+        data: impl IntoPayload,
+        extras: &Extras,
+        receipt: Option<ReceiptLevel>,
+    ) -> Result<Receipt> {
+        self.send(To::Topic(topic), data.into_payload()?, extras, receipt, true)
     }
 
     /// [`publish`](Self::publish) with headers, an own id or a time to live, and with a receipt
@@ -127,7 +153,7 @@ impl Client {
         extras: &Extras,
         receipt: Option<ReceiptLevel>,
     ) -> Result<Receipt> {
-        self.send(to, data.into_payload()?, extras, receipt)
+        self.send(to, data.into_payload()?, extras, receipt, false)
     }
 
     /// Publishes to the client with this id.
@@ -135,7 +161,7 @@ impl Client {
     /// # Errors
     /// As [`publish`](Self::publish).
     pub fn publish_to_id(&self, client_id: &str, data: impl IntoPayload) -> Result<Receipt> {
-        self.send(To::Client(client_id), data.into_payload()?, &Extras::default(), None)
+        self.send(To::Client(client_id), data.into_payload()?, &Extras::default(), None, false)
     }
 
     /// Publishes to another server, by address.
@@ -143,7 +169,7 @@ impl Client {
     /// # Errors
     /// As [`publish`](Self::publish).
     pub fn publish_to_server(&self, address: &str, data: impl IntoPayload) -> Result<Receipt> {
-        self.send(To::Server(address), data.into_payload()?, &Extras::default(), None)
+        self.send(To::Server(address), data.into_payload()?, &Extras::default(), None, false)
     }
 
     /// Publishes to a topic and follows what each recipient makes of it.
@@ -298,10 +324,11 @@ impl Client {
         payload: Payload,
         extras: &Extras,
         receipt: Option<ReceiptLevel>,
+        retain: bool,
     ) -> Result<Receipt> {
         let extras = (!extras.is_empty()).then_some(extras);
         let options =
-            PublishOptions { extras, receipt, target: NATIVE, ..PublishOptions::default() };
+            PublishOptions { extras, receipt, target: NATIVE, retain, ..PublishOptions::default() };
         let mut desks = self.desk().0.lock();
         let (content_type, bytes) = (payload.content_type, &payload.bytes);
         let number = self.bridge.publish(to, content_type, bytes, options, FlushHint::Now)?;

@@ -47,6 +47,25 @@
 //! nothing new while 4,096 messages were handed out and not acked, or 16,384 are acked beyond one that
 //! is not.
 //!
+//! # A topic's last value
+//!
+//! A message published with *retain* stays at the server as its topic's retained message, whether or
+//! not the topic has history, until another one replaces it, its time to live is over, or an empty
+//! payload is published with retain, which removes it. What is published without retain does not
+//! change it. With [`ServerOptions::data`] it survives the server; without, it does not.
+//!
+//! A plain subscription that begins with `last` gets, of each topic that matches, first the retained
+//! message or the newest one in history, whichever is newer, once; then what comes live. What was
+//! retained says so (`retained`) and has the sender, time and numbers of its publication. A full queue
+//! drops nothing of it: it waits for room. Groups and durables get no retained messages.
+//!
+//! A subscription that was resumed within its session is not told again. If the session was lost and
+//! history cannot fill what was missed, it hears the `Gap` and then, marked `retained`, the retained
+//! messages there are now, be they new to it or not: after a gap it is the present state that matters.
+//!
+//! A server retains 65,536 messages and 64 MiB of them at most; more is refused with `limit_exceeded`. An
+//! older server that does not know of them is not sent any: the publish fails with `unsupported`.
+//!
 //! # When processing is effectively once
 //!
 //! If all three hold:

@@ -43,6 +43,8 @@ type Answer = (Reader, Result<Page>);
 #[derive(Default)]
 struct News {
     committed: AtomicU64,
+    /// Changes of retained messages.
+    retained: AtomicU64,
     failed: Mutex<Option<Error>>,
     changed: Notify,
     /// The bus knows it.
@@ -61,14 +63,8 @@ impl Keeper {
                 "an audit log is kept in a folder; say in which (--data DIR)",
             ));
         }
-        if options.history.is_empty() && options.audit.is_none() {
-            return match options.data {
-                None => Ok(None),
-                Some(_) => Err(Error::new(
-                    ErrorKind::InvalidArgument,
-                    "a data folder keeps the history of topics; say of which (--history 'orders.>')",
-                )),
-            };
+        if options.history.is_empty() && options.data.is_none() {
+            return Ok(None);
         }
         let rules = rules(options)?;
         let news = Arc::new(News::default());
@@ -143,9 +139,11 @@ impl Keeper {
                 () = news.changed.notified() => {
                     let Some(hub) = hub.upgrade() else { return };
                     let committed = news.committed.load(Ordering::Acquire);
+                    let retained = news.retained.load(Ordering::Acquire);
                     let failed = news.failed.lock().take();
                     hub.turn(|bus, now| {
                         bus.stored(now, committed);
+                        bus.retained_stored(now, retained);
                         if let Some(error) = &failed {
                             tracing::error!(%error, "the store failed");
                             bus.store_failed(now, error.clone());
@@ -188,8 +186,9 @@ impl Keeper {
 impl News {
     fn hear(&self, event: StoreEvent) {
         match event {
-            StoreEvent::Committed { position } => {
+            StoreEvent::Committed { position, retained } => {
                 self.committed.fetch_max(position, Ordering::Release);
+                self.retained.fetch_max(retained, Ordering::Release);
             }
             StoreEvent::Failed(error) => *self.failed.lock() = Some(error),
         }
@@ -197,11 +196,12 @@ impl News {
     }
 }
 
-/// The rules of `options`, bounded if they are kept in memory, and one for dead letters.
+/// The rules of `options`, bounded if they are kept in memory, and one for dead letters; none where no
+/// topic has history and a data folder keeps retained messages alone.
 fn rules(options: &ServerOptions) -> Result<Arc<[HistoryRule]>> {
     let mut rules = options.history.clone();
     if rules.is_empty() {
-        return Ok(Arc::default());
+        return Ok(rules.into());
     }
     rules.push(HistoryRule::new(Pattern::parse(&format!("{DEAD_LETTERS}>"))?));
     if options.data.is_none() {

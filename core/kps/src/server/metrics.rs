@@ -12,8 +12,10 @@ pub(super) fn page(hub: &Weak<Hub>, token: &str) -> Result<String> {
         return Err(Error::new(ErrorKind::Closed, "the server is closed"));
     };
     hub.tokens.principal(token)?;
-    let (ledger, memory, uncommitted) =
-        hub.with_bus(|bus, _| (bus.ledger(), bus.memory(), bus.uncommitted()));
+    let (ledger, memory, uncommitted, retained) = hub.with_bus(|bus, now| {
+        let retained = bus.retained(now);
+        (bus.ledger(), bus.memory(), bus.uncommitted(), retained)
+    });
     let mut page = String::new();
     for (name, kind, value, help) in [
         ("accepted_total", "counter", ledger.accepted, "messages routed to a subscription"),
@@ -29,7 +31,8 @@ pub(super) fn page(hub: &Weak<Hub>, token: &str) -> Result<String> {
             "accepted and in no other column; always 0",
         ),
         ("clients", "gauge", hub.count_clients("") as u64, "connected, the server's own left out"),
-        ("memory_bytes", "gauge", memory as u64, "of all messages that wait"),
+        ("memory_bytes", "gauge", memory as u64, "of all messages that wait or are retained"),
+        ("retained_messages", "gauge", retained as u64, "topics with a retained message"),
         ("uncommitted", "gauge", uncommitted, "messages that the store has not committed yet"),
     ] {
         // Writing to a string does not fail.

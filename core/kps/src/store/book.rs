@@ -1,17 +1,18 @@
 //! What a transaction does: messages go to disk as they come, everything that is replaced (counts,
 //! sessions, progress) once at the end.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use kps_proto::history::{KeptSession, Progress, Record, Write};
 use rusqlite::{CachedStatement, Connection};
 
 use super::{
     catalogue::Catalogue,
+    checksum::Sum,
     columns::{COLUMNS, Columns, WIDTH},
     durables,
     fault::Result,
-    headers, ids,
+    headers, ids, retained,
     retention::Rules,
     schema::{State, Stats, TopicRow, signed},
     senders::Senders,
@@ -46,6 +47,11 @@ pub(super) struct Book {
     removed: u64,
     sessions: HashMap<String, Option<KeptSession>>,
     durables: HashMap<(String, String), Option<Progress>>,
+    retained: HashMap<(Arc<str>, Arc<str>), Option<Box<Record>>>,
+    /// Of the rows of `retained`.
+    retained_sum: Sum,
+    /// Changes of retained messages so far.
+    retained_count: u64,
 }
 
 impl Book {
@@ -73,6 +79,9 @@ impl Book {
             removed: 0,
             sessions: HashMap::new(),
             durables: HashMap::new(),
+            retained: HashMap::new(),
+            retained_sum: retained::load_sum(connection)?,
+            retained_count: 0,
         })
     }
 
@@ -91,6 +100,15 @@ impl Book {
                 }
                 Write::SessionEnded(origin) => {
                     self.sessions.insert(origin, None);
+                }
+                Write::Retained(record) => {
+                    let key = (record.namespace.clone(), record.topic.clone());
+                    self.retained.insert(key, Some(record));
+                    self.retained_count += 1;
+                }
+                Write::RetainedEnded(namespace, topic) => {
+                    self.retained.insert((namespace, topic), None);
+                    self.retained_count += 1;
                 }
                 Write::Progress(progress) => {
                     let key = (progress.namespace.clone(), progress.name.clone());
@@ -150,6 +168,16 @@ impl Book {
                 durables::save(connection, sum, &progress)?;
             }
         }
+        if !self.retained.is_empty() {
+            for ((namespace, topic), record) in self.retained.drain() {
+                let sum = &mut self.retained_sum;
+                retained::end(connection, sum, &namespace, &topic)?;
+                if let Some(record) = record {
+                    retained::save(connection, sum, &record)?;
+                }
+            }
+            retained::save_sum(connection, self.retained_sum)?;
+        }
         self.topics.save(connection, &mut self.state)?;
         self.senders.save(connection)?;
         self.state.commits += 1;
@@ -162,6 +190,11 @@ impl Book {
         self.senders.committed();
         self.topics.publish(catalogue);
         catalogue.state = self.state;
+    }
+
+    /// Changes of retained messages that were written.
+    pub(super) fn retained(&self) -> u64 {
+        self.retained_count
     }
 
     /// How long there is nothing to remove.

@@ -32,6 +32,7 @@ pub mod outbox;
 mod queue;
 mod read;
 mod reader;
+mod retained;
 mod retention;
 mod schema;
 mod senders;
@@ -133,6 +134,8 @@ pub enum StoreEvent {
     Committed {
         /// The last position.
         position: u64,
+        /// Changes of retained messages since the store was opened.
+        retained: u64,
     },
     /// Nothing more is written until the store is opened again. Told once.
     Failed(Error),

@@ -12,6 +12,7 @@ use super::{
     fault::{Result, corrupt},
     ids,
     mark::Marked,
+    retained,
     retention::Rules,
     schema::{State, Stats, int},
     sessions,
@@ -59,13 +60,16 @@ pub(super) fn begin(
     let sessions = sessions.into_iter().map(|(session, _)| session).collect();
     let progress = durables::load(&transaction, catalogue.state.durables)?;
 
+    let retained = retained::load(&transaction, retained::load_sum(&transaction)?)?;
+
     let window = millis(start.duplicate_window);
     let mut book = Book::load(&transaction, &catalogue, start.rules, window)?;
     book.finish(&transaction, start.now)?;
     book.publish(&mut catalogue);
     transaction.commit()?;
     let epochs = catalogue.epochs().with_ends(position);
-    let recovered = Recovered { position, latest_ms, epoch, epochs, ids, sessions, progress };
+    let recovered =
+        Recovered { position, latest_ms, epoch, epochs, ids, sessions, progress, retained };
     Ok((book, catalogue, recovered))
 }
 

@@ -82,6 +82,8 @@ pub struct Kept {
     pub place: u64,
     /// Where it goes.
     pub destination: Destination,
+    /// It is to be its topic's retained message.
+    pub retain: bool,
     /// The payload.
     pub payload: Payload,
     /// Headers, the publisher's own id, time to live (whole milliseconds).

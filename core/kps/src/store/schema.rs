@@ -12,7 +12,7 @@ use super::{
 
 /// The store's file.
 pub(super) const STORE: Kind =
-    Kind { name: "store", application_id: 0x6b70_7301, migrations: &[FIRST, AUDIT] };
+    Kind { name: "store", application_id: 0x6b70_7301, migrations: &[FIRST, AUDIT, RETAINED] };
 
 const FIRST: &str = "
 CREATE TABLE state (
@@ -125,6 +125,33 @@ CREATE TABLE audit (
     event TEXT NOT NULL,
     client_id TEXT,
     detail TEXT NOT NULL,
+) STRICT;
+";
+
+const RETAINED: &str = "
+CREATE TABLE retained (
+    namespace TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    origin TEXT NOT NULL,
+    client_id TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    time_ms INTEGER NOT NULL,
+    content_type INTEGER NOT NULL,
+    maybe_duplicate INTEGER NOT NULL,
+    expires_ms INTEGER,
+    ttl_ms INTEGER,
+    id TEXT,
+    headers TEXT,
+    payload BLOB NOT NULL,
+    checksum INTEGER NOT NULL,
+    UNIQUE (namespace, topic)
+) STRICT;
+CREATE TABLE retained_state (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    retained INTEGER NOT NULL,
     checksum INTEGER NOT NULL
 ) STRICT;
 ";

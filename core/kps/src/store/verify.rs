@@ -13,6 +13,7 @@ use super::{
     fault::{self, File, Trouble},
     ids,
     mark::Marked,
+    retained,
     schema::{STORE, State, Stats},
     senders::SenderRow,
     sessions, times,
@@ -36,6 +37,8 @@ pub struct Verdict {
     pub sessions: u64,
     /// Durable subscriptions.
     pub durables: u64,
+    /// Topics with a retained message.
+    pub retained: u64,
     /// The last position written.
     pub position: u64,
     /// The earliest message's time, milliseconds since the Unix epoch.
@@ -120,6 +123,10 @@ fn look(connection: &Connection, marked: &Marked, verdict: &mut Verdict) -> faul
     verdict.read(ids)?;
     let sessions = sessions::load(&transaction, state.sessions);
     verdict.sessions = verdict.read(sessions)?.len() as u64;
+    let sum = retained::load_sum(&transaction);
+    let sum = verdict.read(sum)?;
+    let retained = retained::load(&transaction, sum);
+    verdict.retained = verdict.read(retained)?.len() as u64;
     look_at_durables(&transaction, state, verdict)
 }
 

@@ -134,7 +134,10 @@ impl<E: FnMut(StoreEvent)> Writer<E> {
         let asked = !batches.is_empty();
         let more = self.commit(batches, audit).map_err(|trouble| self.file.tell(trouble))?;
         if asked {
-            (self.events)(StoreEvent::Committed { position: self.book.state.position });
+            (self.events)(StoreEvent::Committed {
+                position: self.book.state.position,
+                retained: self.book.retained(),
+            });
         }
         match fault {
             Some((_, error)) => Err(error),
@@ -208,7 +211,7 @@ impl<E: FnMut(StoreEvent)> Writer<E> {
 /// The payload bytes of a write.
 fn size(write: &Write) -> usize {
     match write {
-        Write::Record(record) => record.payload.bytes.len(),
+        Write::Record(record) | Write::Retained(record) => record.payload.bytes.len(),
         _ => 0,
     }
 }

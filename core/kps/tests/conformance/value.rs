@@ -90,6 +90,7 @@ pub(crate) fn message(message: &Message) -> Value {
         "epoch": message.epoch,
         "attempt": message.attempt,
         "maybe_duplicate": message.maybe_duplicate,
+        "retained": message.retained,
         "cursor": message.cursor.as_ref().map(ToString::to_string),
     })
 }

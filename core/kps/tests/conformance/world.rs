@@ -691,7 +691,11 @@ impl World {
         let receipt = given["receipt"].as_str().map(receipt_level).transpose()?;
         let topic = text(&step["topic"]);
         let data = payload(&step["data"]);
-        let receipt = self.client(step).publish_with(To::Topic(&topic), data, &extras, receipt)?;
+        let client = self.client(step);
+        let receipt = match given["retain"] == true {
+            true => client.publish_retained_with(&topic, data, &extras, receipt)?,
+            false => client.publish_with(To::Topic(&topic), data, &extras, receipt)?,
+        };
         settled(receipt, step).await
     }
 

@@ -88,6 +88,10 @@ pub(super) struct History {
     before_ms: u64,
     /// Who is to hear `STORED` once a position is committed, oldest first.
     confirmations: VecDeque<Confirmation>,
+    /// What retained messages are being written, oldest first: what each is charged; and how many were
+    /// ever committed.
+    retaining: VecDeque<usize>,
+    retained: u64,
     writes: Vec<Write>,
     ids: Ids,
     origins: Origins,
@@ -156,6 +160,15 @@ impl History {
 
     pub(super) fn note(&mut self, write: Write) {
         self.writes.push(write);
+    }
+
+    /// A change of a retained message is to be written.
+    pub(super) fn note_retained(&mut self, write: Write, cost: usize) {
+        if self.failed.is_none() {
+            self.retaining.push_back(cost + RECORD);
+            self.uncommitted_bytes += cost + RECORD;
+            self.writes.push(write);
+        }
     }
 
     pub(super) fn error(&self) -> Option<&Error> {
@@ -249,24 +262,29 @@ impl Bus {
         if let Some(id) = published.extras.as_ref().and_then(|extras| extras.id.as_deref()) {
             history.ids.insert(space, id, time_ms);
         }
-        let expires_ms = published.expires.map(|expires| self.config.wall_ms(expires));
-        history.writes.push(Write::Record(Box::new(Record {
-            position: history.last,
+        let record = self.record(now, space, published);
+        self.history.writes.push(Write::Record(Box::new(record)));
+    }
+
+    /// A message as the store keeps it.
+    pub(super) fn record(&self, now: Time, space: usize, published: &Arc<Published>) -> Record {
+        Record {
+            position: published.position(),
             epoch: self.config.epoch,
             namespace: self.spaces[space].name.clone(),
             topic: published.topic.clone(),
             seq: published.seq,
             sender: published.sender.clone(),
             number: published.number,
-            time_ms,
+            time_ms: self.config.wall_ms(now),
             maybe_duplicate: published.maybe_duplicate,
             payload: Payload {
                 content_type: published.payload.content_type,
                 bytes: published.share(),
             },
             extras: published.extras.clone(),
-            expires_ms,
-        })));
+            expires_ms: published.expires.map(|expires| self.config.wall_ms(expires)),
+        }
     }
 
     /// The publisher hears `STORED` when everything accepted so far is committed.
@@ -333,18 +351,38 @@ impl Bus {
         }
         self.feed_durables(now);
         self.history.trim();
+        self.go_on_storing(now);
+        self.end_doomed(now);
+    }
+
+    /// The store has committed so many changes of retained messages since the bus was made.
+    pub fn retained_stored(&mut self, now: Time, count: u64) {
+        let history = &mut self.history;
+        while history.retained < count
+            && let Some(bytes) = history.retaining.pop_front()
+        {
+            history.retained += 1;
+            history.uncommitted_bytes = history.uncommitted_bytes.saturating_sub(bytes);
+        }
+        self.go_on_storing(now);
+        self.end_doomed(now);
+    }
+
+    /// Who waits for the store goes on if that has caught up.
+    fn go_on_storing(&mut self, now: Time) {
         if !self.history.is_behind() {
             for waiter in std::mem::take(&mut self.history.waiters) {
                 self.unpark(now, waiter, ParkedOn::Store);
             }
         }
-        self.end_doomed(now);
     }
 
     /// Messages that the store has not committed yet; none once it has failed.
     pub fn uncommitted(&self) -> u64 {
         match self.history.failed {
-            None => self.history.last - self.history.committed,
+            None => {
+                self.history.last - self.history.committed + self.history.retaining.len() as u64
+            }
             Some(_) => 0,
         }
     }
@@ -358,6 +396,7 @@ impl Bus {
             self.refuse(confirmation.session, confirmation.number, error.clone());
         }
         self.history.uncommitted_bytes = 0;
+        self.history.retaining.clear();
         for waiter in std::mem::take(&mut self.history.waiters) {
             self.unpark(now, waiter, ParkedOn::Store);
         }
@@ -368,9 +407,20 @@ impl Bus {
     pub(super) fn revive(&mut self, space: usize, record: Record) -> Arc<Published> {
         let topic = self.spaces[space].topic(&record.topic);
         let topic = self.spaces[space].name(topic).clone();
-        let route = self.route_of(topic, record.sender);
         let earlier = (record.epoch != self.config.epoch)
             .then_some(Earlier { epoch: record.epoch, time_ms: record.time_ms });
+        let place = Place::new(record.epoch, record.position, earlier);
+        self.recovered(topic, record, place)
+    }
+
+    /// A message from the store on `topic`.
+    pub(super) fn recovered(
+        &mut self,
+        topic: Arc<str>,
+        record: Record,
+        place: Place,
+    ) -> Arc<Published> {
+        let route = self.route_of(topic, record.sender);
         let published = Published {
             route,
             payload: Payload {
@@ -384,7 +434,7 @@ impl Bus {
             maybe_duplicate: record.maybe_duplicate,
             extras: record.extras,
             expires: record.expires_ms.map(|expires| self.config.time_at(expires)),
-            place: Some(Box::new(Place::new(record.epoch, record.position, earlier))),
+            place: Some(Box::new(place)),
             queues: 1,
         };
         self.charged += published.charge() as u64;

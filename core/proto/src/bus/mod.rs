@@ -22,6 +22,7 @@ mod publish;
 mod pull;
 mod queue;
 mod replay;
+mod retained;
 mod routes;
 mod sessions;
 mod state;
@@ -110,6 +111,8 @@ pub struct Bus {
     durables: SlotMap<DurableKey, Durable>,
     durable_names: HashMap<(usize, Arc<str>), DurableKey>,
     history: History,
+    /// Subscriptions that walk over retained messages.
+    walking: usize,
     timers: BTreeSet<(Time, Timer)>,
     ready: Vec<PortId>,
     notices: VecDeque<Notice>,
@@ -136,6 +139,7 @@ impl Bus {
             acks: SlotMap::with_key(),
             durables: SlotMap::with_key(),
             durable_names: HashMap::default(),
+            walking: 0,
             timers: BTreeSet::new(),
             ready: Vec::new(),
             notices: VecDeque::new(),
@@ -147,6 +151,7 @@ impl Bus {
         };
         bus.recover_ids();
         bus.recover_durables();
+        bus.recover_retained();
         bus
     }
 

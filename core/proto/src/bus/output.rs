@@ -46,25 +46,36 @@ pub struct Published {
     pub extras: Option<Box<Extras>>,
     /// When it is not worth delivering any more.
     pub expires: Option<Time>,
-    /// Its place in history, if its topic has any.
+    /// Its place in history, if its topic has any, or what is to be said of a retained message.
     pub place: Option<Box<Place>>,
     /// How many queues it was put into.
     pub(super) queues: u32,
 }
 
-/// A message's place in history.
+/// A message's place in history, and how it came from there.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub(super) position: u64,
     /// 1 for the first time it is handed out.
     pub(super) attempt: u32,
-    cursor: [u8; Cursor::LENGTH],
-    earlier: Option<Earlier>,
+    /// `None`: a retained message that stands at no place of history.
+    cursor: Option<[u8; Cursor::LENGTH]>,
+    pub(super) earlier: Option<Earlier>,
+    /// It is delivered because it was retained.
+    retained: bool,
 }
 
 impl Place {
     pub(super) fn new(epoch: u64, position: u64, earlier: Option<Earlier>) -> Place {
-        Place { position, attempt: 1, cursor: Cursor { epoch, position }.to_bytes(), earlier }
+        let cursor = (position > 0).then(|| Cursor { epoch, position }.to_bytes());
+        Place { position, attempt: 1, cursor, earlier, retained: false }
+    }
+
+    /// Of a retained message, accepted by an `earlier` run perhaps, that is delivered where history has
+    /// this place.
+    pub(super) fn of_retained(place: Option<&Place>, earlier: Option<Earlier>) -> Place {
+        let (position, cursor) = place.map_or((0, None), |place| (place.position, place.cursor));
+        Place { position, attempt: 1, cursor, earlier, retained: true }
     }
 }
 
@@ -152,6 +163,12 @@ impl Published {
         Bytes::from_owner(Held(self.clone()))
     }
 
+    /// The run that accepted it, of which `present` is the one now.
+    pub(super) fn epoch(&self, present: u64) -> u64 {
+        let earlier = self.place.as_ref().and_then(|place| place.earlier);
+        earlier.map_or(present, |earlier| earlier.epoch)
+    }
+
     /// Its place in history; 0: it has none.
     pub(super) fn position(&self) -> u64 {
         self.place.as_ref().map_or(0, |place| place.position)
@@ -169,7 +186,8 @@ impl Published {
         }
         let mut extensions = Extensions::default();
         if let Some(place) = &self.place {
-            extensions.cursor = Some(&place.cursor);
+            extensions.cursor = place.cursor.as_ref().map(|cursor| &cursor[..]);
+            extensions.retained = place.retained;
             extensions.earlier = place.earlier;
         }
         if let Some(extras) = &self.extras {

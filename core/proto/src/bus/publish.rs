@@ -25,7 +25,7 @@ pub(super) const LAZY: Duration = Duration::from_millis(20);
 /// A publish that was checked and not routed yet.
 #[derive(Debug)]
 pub(super) struct Draft {
-    to: To,
+    pub(super) to: To,
     payload: Payload<Box<[u8]>>,
     pub(super) number: u64,
     prompt: bool,
@@ -40,17 +40,27 @@ struct Terms {
     ack: Option<AckRequest>,
     extras: Option<Box<Extras>>,
     expires: Option<Time>,
+    /// The topic is to have it as its last value.
+    retain: bool,
 }
 
 impl Draft {
     /// What it is charged against queues' and the server's bounds: as much as what becomes of it.
-    fn cost(&self) -> usize {
+    pub(super) fn cost(&self) -> usize {
         self.payload.bytes.len() + OVERHEAD + self.extras().map_or(0, Extras::cost)
     }
 
     /// Bytes that were certainly sent for it.
     pub(super) fn sent_bytes(&self) -> usize {
         self.payload.bytes.len() + self.extras().map_or(0, Extras::text_bytes)
+    }
+
+    fn is_retained(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.retain)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.payload.bytes.is_empty()
     }
 
     fn extras(&self) -> Option<&Extras> {
@@ -207,6 +217,13 @@ impl Bus {
             (false, None) => None,
             _ => Some(self.terms(now, key, frame)?),
         };
+        let retain = frame.extensions.as_ref().is_some_and(|extensions| extensions.retained);
+        if retain && (frame.request || !matches!(to, To::Topic(..))) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "only what is published to a topic is retained, and no request",
+            ));
+        }
         let draft = Draft {
             to,
             payload: Payload { content_type: frame.content_type, bytes: frame.payload.into() },
@@ -247,6 +264,7 @@ impl Bus {
                 terms.expires = Some(terms.expires.map_or(expires, |other| other.min(expires)));
             }
             terms.extras = extras(extensions, &self.config.limits)?;
+            terms.retain = extensions.retained;
         }
         Ok(Box::new(terms))
     }
@@ -285,12 +303,24 @@ impl Bus {
         {
             self.end_former_session(key, id);
         }
+        let is_retained = draft.is_retained();
+        if is_retained {
+            if self.config.history.on_disk
+                && (self.history.error().is_some() || self.history.is_behind())
+            {
+                return self.wait_for_store(now, key, draft);
+            }
+            if let Err(error) = self.check_retained(now, key, &draft) {
+                self.refuse(key, draft.number, error);
+                return self.dealt_with(now, key, draft.number, 0, true);
+            }
+        }
         let mut targets = Targets::new();
         let cost = draft.cost();
         let room = self.memory() + cost <= self.config.limits.server_bytes;
         let session = &self.sessions[key];
         let space = session.space;
-        let mut place = None;
+        let (mut place, mut is_awaited) = (None, false);
         let seq = match &draft.to {
             To::Topic(topic, route) => {
                 let routes = &mut self.spaces[space];
@@ -324,6 +354,8 @@ impl Bus {
                         (room && sub.queue.has_room(cost), connected, sub.queue.messages())
                     }));
                 }
+                // Subscriptions that are to get the topic's last value yet get it first.
+                is_awaited = topic.is_retained && self.walking > 0;
                 let full = |sub: &SubKey| self.subscriptions[*sub].queue.blocks(room, cost);
                 if targets.iter().any(full) {
                     let full = all_full(&targets, &topic.groups, full);
@@ -384,6 +416,12 @@ impl Bus {
         let is_kept = published.place.is_some();
         if is_kept {
             self.keep(now, space, &published);
+        }
+        if is_awaited {
+            self.hasten_retained(now, space, &published.topic, &targets, room);
+        }
+        if is_retained {
+            self.retain(now, space, &published);
         }
         match terms.ack {
             None => {

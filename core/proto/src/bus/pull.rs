@@ -136,8 +136,9 @@ impl Bus {
             self.moved(now, key);
         }
         // What was sent makes room for the next page, before its client says that it took it.
-        if self.subscriptions.get(key).is_some_and(|sub| sub.replay.is_some()) {
-            self.read_on(key);
+        if self.subscriptions.get(key).is_some_and(|sub| sub.replay.is_some() || sub.walk.is_some())
+        {
+            self.go_on(now, key);
         }
         *size < max_bytes
     }

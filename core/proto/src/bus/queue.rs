@@ -133,10 +133,17 @@ impl Queue {
     pub(super) fn wants_page(&self) -> bool {
         let (count, bytes) = self.free();
         let enough = (self.bounds.messages / 2).min(PAGE / 4);
-        self.waiting.len() < PAGE
-            && self.bytes < 2 * PAGE_BYTES
-            && count >= enough.max(1)
-            && bytes > 0
+        self.has_little() && count >= enough.max(1) && bytes > 0
+    }
+
+    /// Whether little waits: more may be added of what can as well be added later.
+    pub(super) fn has_little(&self) -> bool {
+        self.waiting.len() < PAGE && self.bytes < 2 * PAGE_BYTES
+    }
+
+    /// Whether a message of this cost would close the subscription.
+    pub(super) fn closes(&self, room: bool, cost: usize) -> bool {
+        self.bounds.overflow == Overflow::Disconnect && !(room && self.has_room(cost))
     }
 
     /// Whether publishers of a message of this cost must wait. `room` is false when the whole server

@@ -96,7 +96,8 @@ impl Bus {
     pub(super) fn read_on(&mut self, key: SubKey) {
         let Some(sub) = self.subscriptions.get_mut(key) else { return };
         let Some(replay) = &mut sub.replay else { return };
-        if replay.reading || sub.closing || !sub.queue.wants_page() {
+        let walks = sub.walk.as_ref().is_some_and(|walk| walk.is_ready());
+        if replay.reading || walks || sub.closing || !sub.queue.wants_page() {
             return;
         }
         replay.reading = true;
@@ -171,8 +172,20 @@ impl Bus {
         let sub = &self.subscriptions[key];
         let space = self.sessions[sub.session].space;
         for record in page.records {
-            let published = self.revive(space, record);
-            if !self.replay(now, key, published) {
+            let mut published = self.revive(space, record);
+            if from == ReadFrom::Last {
+                published = self.or_retained(now, key, space, published);
+            }
+            let (route, position) = (published.route.clone(), published.position());
+            let has_room = self.replay(now, key, published);
+            if from == ReadFrom::Last {
+                if has_room {
+                    self.pass_retained(key, space, &route.topic);
+                } else {
+                    self.ready_walk(key, position - 1);
+                }
+            }
+            if !has_room {
                 return;
             }
         }
@@ -182,6 +195,13 @@ impl Bus {
             ReadFrom::Time(_) | ReadFrom::Last => page.through,
         };
         self.replay_from(key, through);
+        if from == ReadFrom::Last && self.subscriptions[key].walk.is_some() {
+            self.ready_walk(key, through);
+            // It reads on when it has come to the end.
+            if !self.walk(now, key) {
+                return;
+            }
+        }
         if page.more || !self.catch_up(now, key, through) {
             self.read_on(key);
         }

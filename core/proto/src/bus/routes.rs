@@ -4,7 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use slotmap::{SlotMap, new_key_type};
 
-use super::state::{SessionKey, SubKey, Subscription};
+use super::{
+    retained::Retained,
+    state::{SessionKey, SubKey, Subscription},
+};
 use crate::{
     history::HistoryRule,
     topic::{Pattern, TopicTable},
@@ -26,6 +29,7 @@ pub(super) struct Space {
     table: TopicTable<SubKey>,
     topics: SlotMap<TopicKey, Topic>,
     names: HashMap<Arc<str>, TopicKey>,
+    pub(super) retained: Retained,
     /// Counts changes of the table; a topic's routes of another version are stale.
     version: u64,
     /// Where a topic's `seq` starts: no lower than that of any topic forgotten.
@@ -39,6 +43,8 @@ pub(super) struct Topic {
     pub(super) seq: u64,
     /// Its messages are kept.
     pub(super) has_history: bool,
+    /// It has a retained message.
+    pub(super) is_retained: bool,
     pub(super) direct: Vec<SubKey>,
     pub(super) groups: Vec<Group>,
     version: u64,
@@ -62,6 +68,7 @@ impl Space {
             table: TopicTable::default(),
             topics: SlotMap::with_key(),
             names: HashMap::default(),
+            retained: Retained::default(),
             version: 1,
             floor: 0,
         }
@@ -98,6 +105,7 @@ impl Space {
             name: name.clone(),
             seq: self.floor,
             has_history,
+            is_retained: self.retained.has(&name),
             direct: Vec::new(),
             groups: Vec::new(),
             version: 0,
@@ -105,6 +113,13 @@ impl Space {
         });
         self.names.insert(name, key);
         key
+    }
+
+    /// A topic has a retained message from now on, or none any more.
+    pub(super) fn mark_retained(&mut self, name: &str, is_retained: bool) {
+        if let Some(key) = self.names.get(name) {
+            self.topics[*key].is_retained = is_retained;
+        }
     }
 
     /// The name of a topic that is known.

@@ -15,6 +15,7 @@ use super::{
     publish::Draft,
     queue::Queue,
     replay::Replay,
+    retained::Walk,
     routes::TopicKey,
     sessions::PortKind,
 };
@@ -197,6 +198,8 @@ pub(super) struct Subscription {
     pub(super) stalled_since: Option<Time>,
     /// It reads history and is not live yet.
     pub(super) replay: Option<Box<Replay>>,
+    /// It is to get retained messages yet.
+    pub(super) walk: Option<Box<Walk>>,
     /// It is a client of a durable, which alone gives it messages.
     pub(super) member: Option<Box<Member>>,
     pub(super) count: Ledger,

@@ -131,11 +131,12 @@ impl Bus {
         if frame.start == Start::New && frame.durable.is_empty() && !spills {
             return Ok(());
         }
-        if !self.has_history() {
+        let is_past = frame.start != Start::Last || !frame.durable.is_empty() || spills;
+        if is_past && !self.has_history() {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 "this server keeps no history: start it with --history, or subscribe with start \
-                 \"new\" and without durable",
+                 \"new\" or \"last\" and without durable",
             ));
         }
         if (spills || !frame.durable.is_empty()) && !self.keeps_all_of(pattern) {
@@ -213,15 +214,28 @@ impl Bus {
             self.subscriptions[sub].queue.note_gap(gap);
             self.schedule(sub);
         }
+        let beginning = beginning.filter(|_| self.has_history());
+        let by_cursor = frame.start != Start::Last;
+        // Where nothing was missed, nothing is to be told again.
+        if !by_cursor || frame.again && frame.retained && !resumes {
+            self.start_walk(sub, !by_cursor && beginning.is_some(), by_cursor);
+        }
         if let Some(beginning) = beginning {
             self.start_replay(sub, beginning.from, resumes && lost.is_none());
+        }
+        if self.walk(now, sub) {
+            self.read_on(sub);
         }
     }
 
     /// A subscription whose client is there again, or has room again, gets what waits elsewhere.
     pub(super) fn go_on(&mut self, now: Time, key: SubKey) {
         let Some(sub) = self.subscriptions.get(key) else { return };
-        if sub.replay.is_some() {
+        if sub.walk.as_ref().is_some_and(|walk| walk.is_ready()) {
+            if self.walk(now, key) {
+                self.read_on(key);
+            }
+        } else if sub.replay.is_some() {
             self.read_on(key);
         } else if let Some(durable) = sub.member.as_ref().map(|member| member.durable) {
             self.hand_out(now, durable);
@@ -248,6 +262,7 @@ impl Bus {
             waiters: Vec::new(),
             stalled_since: None,
             replay: None,
+            walk: None,
             member: None,
             count: Ledger::default(),
         })
@@ -270,6 +285,7 @@ impl Bus {
     /// Forgets a subscription; deliveries that never left get rows with `status`.
     pub(super) fn remove_subscription(&mut self, now: Time, key: SubKey, status: RowStatus) {
         self.end_replay(key);
+        self.end_walk(key);
         let Some(sub) = self.subscriptions.get(key) else { return };
         let pending = sub.queue.messages() as u64;
         if status == RowStatus::Disconnected {
@@ -325,6 +341,7 @@ impl Bus {
             self.settle_delivery(now, session, delivery, RowStatus::Dropped);
         }
         self.end_replay(key);
+        self.end_walk(key);
         if let Some(member) = self.subscriptions[key].member.take() {
             self.leave_durable(now, member.durable, key, false);
         }

@@ -47,7 +47,7 @@ impl Session {
         }
         let hello = Frame::Hello(Hello {
             versions: (VERSION, VERSION),
-            features: features::HISTORY | features::SKIPS,
+            features: features::HISTORY | features::RETAINED | features::SKIPS,
             client_id: &self.id,
             origin: &self.offered_origin,
             namespace: &self.config.namespace,
@@ -151,6 +151,7 @@ impl Session {
             (_, false) => Kept::InMemory,
             (_, true) => Kept::OnDisk,
         };
+        self.can_retain = Some(welcome.features & features::RETAINED != 0);
         self.refuse_receipts(events);
         self.give_up(events);
         let (last, waiting) = (self.outbox.last(), self.outbox.pending());

@@ -94,6 +94,8 @@ pub struct Session {
     is_new_epoch: bool,
     time_base_ms: u64,
     history: Kept,
+    /// Whether the server has retained messages; `None` before the first handshake.
+    can_retain: Option<bool>,
     /// Frames that are never gated, sent before all others and not kept.
     control: Log,
     outbox: Outbox,
@@ -150,6 +152,7 @@ impl Session {
             is_new_epoch: false,
             time_base_ms: 0,
             history: Kept::Unknown,
+            can_retain: None,
             control: Log::default(),
             outbox,
             answers: Answers::default(),
@@ -304,8 +307,8 @@ impl Session {
     ///
     /// # Errors
     /// Nothing is queued on `OutboxFull`, `PayloadTooLarge`, `InvalidTopic`, `InvalidArgument`,
-    /// `ReceiptUnavailable`, `LimitExceeded` (acks) and `Closed`. A later refusal by the server
-    /// is an [`Event::PublishFailed`].
+    /// `ReceiptUnavailable`, `LimitExceeded` (acks), `Unsupported` (retain) and `Closed`. A later
+    /// refusal by the server is an [`Event::PublishFailed`].
     #[inline]
     pub fn publish(
         &mut self,
@@ -321,6 +324,9 @@ impl Session {
         }
         if options.ack.is_some() {
             self.acks.check_room()?;
+        }
+        if options.retain && self.can_retain == Some(false) {
+            return Err(publish::cannot_retain());
         }
         let number = self.outbox.publish(now, to, content_type, payload, options)?;
         if !self.pressed && self.outbox.room() != Room::Free {

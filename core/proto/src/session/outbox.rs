@@ -248,6 +248,12 @@ impl Outbox {
         payload: &[u8],
         options: &PublishOptions<'_>,
     ) -> Result<u64> {
+        if options.retain && !matches!(destination, Destination::Topic(_)) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "retain is for topics: a message to a client or a server cannot be retained",
+            ));
+        }
         // An earlier process had another limit, perhaps; the server will say.
         if !options.maybe_duplicate || self.knows_limits() {
             publish::check_payload(payload.len(), self.limits.payload)?;
@@ -291,7 +297,7 @@ impl Outbox {
             prompt: options.receipt.is_some_and(|level| level >= ReceiptLevel::Accepted),
             maybe_duplicate: options.maybe_duplicate,
             content_type,
-            extensions: publish::extensions(options.extras, ack),
+            extensions: publish::extensions(options),
             payload,
         };
         if publish.extensions.as_ref().is_some_and(|extensions| is_timed(extensions)) {
@@ -361,9 +367,9 @@ impl Outbox {
         }
     }
 
-    /// Gives up what is larger than the server takes: it would not even read it.
+    /// Gives up what this server does not take, or would misunderstand.
     #[cold]
-    fn give_up_large(&mut self) {
+    fn give_up_unfit(&mut self, features: u64) {
         let old = self.log.take();
         let mut ever_sent = 0;
         let numbers: Vec<u64> = self.skipped.others(self.released).take(old.len()).collect();
@@ -373,7 +379,7 @@ impl Outbox {
             let length = publish.payload.len();
             let is_open = number > self.accepted
                 && publish.extensions.as_ref().is_none_or(|ext| ext.settled == 0);
-            if let Err(error) = publish::check_payload(length, self.limits.payload)
+            if let Err(error) = publish::check_fits(&publish, self.limits.payload, features)
                 && is_open
             {
                 let id = own_id(frame).unwrap_or_else(|| self.message_id(number));
@@ -693,8 +699,10 @@ impl Outbox {
         self.can_skip = welcome.features & features::SKIPS != 0;
         self.log.rewind();
         self.told = self.released;
-        if self.largest > self.limits.payload {
-            self.give_up_large();
+        if self.largest > self.limits.payload
+            || welcome.features & publish::NEEDED != publish::NEEDED
+        {
+            self.give_up_unfit(welcome.features);
         }
         if self.log.len() == 0 {
             self.topics.clear();
@@ -856,6 +864,7 @@ const HEAD: usize = 64;
 /// Sessions lost in the life of a client whose message ids can still be told.
 const GENERATIONS: usize = 256;
 
+/// Only its number is still needed.
 fn is_timed(extensions: &Extensions<'_>) -> bool {
     extensions.ttl_ms.is_some() || extensions.ack_timeout_ms.is_some()
 }

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     message::{Extras, ReceiptLevel},
     options::Limits,
-    wire::frame::Extensions,
+    wire::frame::{Extensions, Publish, features},
 };
 
 /// Where a message goes.
@@ -34,6 +34,8 @@ pub struct PublishOptions<'a> {
     pub ack: Option<AckRequest>,
     /// An earlier process may have sent it.
     pub maybe_duplicate: bool,
+    /// The topic's retained message from now on; with an empty payload the topic has none any more.
+    pub retain: bool,
 }
 
 /// How an acknowledged publish is followed.
@@ -47,6 +49,27 @@ pub struct AckRequest {
     pub request: bool,
     /// Where recipients and rows, or the outcome, go.
     pub target: Target,
+}
+
+/// What a server must know for every message to mean there what it means here.
+pub(super) const NEEDED: u64 = features::RETAINED;
+
+/// Whether a server with these features takes `publish` as it is meant.
+pub(super) fn check_fits(publish: &Publish<'_>, max_payload: usize, features: u64) -> Result<()> {
+    check_payload(publish.payload.len(), max_payload)?;
+    let Some(extensions) = &publish.extensions else { return Ok(()) };
+    if extensions.retained && features & features::RETAINED == 0 {
+        return Err(cannot_retain());
+    }
+    Ok(())
+}
+
+#[cold]
+pub(super) fn cannot_retain() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "this server does not retain messages: update it, or publish without retain",
+    )
 }
 
 /// The payload against the limit the server named.
@@ -97,17 +120,18 @@ pub(super) fn check_extras(extras: &Extras) -> Result<()> {
     Ok(())
 }
 
-/// What travels of `extras` and the ack's timeout; `None` for most messages.
+/// What travels of the options as extensions; `None` for most messages.
 #[inline]
-pub(super) fn extensions<'a>(
-    extras: Option<&'a Extras>,
-    ack: Option<&AckRequest>,
-) -> Option<Box<Extensions<'a>>> {
-    if extras.is_none_or(Extras::is_empty) && ack.is_none() {
+pub(super) fn extensions<'a>(options: &PublishOptions<'a>) -> Option<Box<Extensions<'a>>> {
+    let PublishOptions { extras, ack, retain, .. } = options;
+    if extras.is_none_or(Extras::is_empty) && ack.is_none() && !retain {
         return None;
     }
-    let mut extensions =
-        Extensions { ack_timeout_ms: ack.map(|ack| millis(ack.timeout)), ..Extensions::default() };
+    let mut extensions = Extensions {
+        ack_timeout_ms: ack.map(|ack| millis(ack.timeout)),
+        retained: *retain,
+        ..Extensions::default()
+    };
     if let Some(extras) = extras {
         extensions.headers =
             extras.headers.iter().map(|(name, value)| (&**name, &**value)).collect();

@@ -130,6 +130,7 @@ impl Session {
             ),
             attempt: frame.attempt,
             maybe_duplicate: frame.maybe_duplicate,
+            retained: frame.extensions.as_ref().is_some_and(|extensions| extensions.retained),
             extras: frame.extensions.as_deref().and_then(extras),
             cursor,
         };

@@ -373,6 +373,7 @@ impl Subscription {
             window_bytes: self.stream.window_bytes,
             again: self.phase == Phase::Again,
             epoch: self.epoch.filter(|_| self.phase == Phase::Again),
+            retained: self.phase == Phase::Again && self.options.start == StartAt::Last,
             start: self.start(),
             redelivery: self.options.redelivery,
         })

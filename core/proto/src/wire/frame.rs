@@ -159,6 +159,8 @@ pub mod features {
     pub const STREAMED_ROWS: u64 = 1 << 1;
     /// `STORED` and cursors.
     pub const HISTORY: u64 = 1 << 2;
+    /// Retained messages.
+    pub const RETAINED: u64 = 1 << 4;
     /// One settled `PUB` may take many numbers.
     pub const SKIPS: u64 = 1 << 5;
 }
@@ -217,7 +219,7 @@ pub enum Start<'a> {
     /// With what is published from now on.
     #[default]
     New,
-    /// With the last message of each topic.
+    /// With the last message of each topic, retained or in history.
     Last,
     /// With all history.
     All,
@@ -250,6 +252,9 @@ pub struct Subscribe<'a> {
     pub again: bool,
     /// With `again`: the broker's run in which its stream last began; `None`: not told.
     pub epoch: Option<u64>,
+    /// With `again` and a cursor: it began with [`Start::Last`], so behind the `GAP` come the retained
+    /// messages of topics without history.
+    pub retained: bool,
     /// Where to start.
     pub start: Start<'a>,
     /// With `durable`: how messages that are not acked are handed out again.
@@ -290,6 +295,9 @@ pub struct Extensions<'a> {
     /// `PUB`: a lost session dealt with it, or it was given up; it only takes its number, or with
     /// [`features::SKIPS`] so many from its number on. 0: not settled.
     pub settled: u64,
+    /// `PUB`: the topic's retained message from now on; with an empty payload it has none any more. `MSG`:
+    /// delivered because it was retained.
+    pub retained: bool,
     /// `MSG` of a topic with history: the place behind it, opaque.
     pub cursor: Option<&'a [u8]>,
     /// `MSG` from history, accepted by an earlier run of the broker.
@@ -313,6 +321,7 @@ impl Extensions<'_> {
             && self.ttl_ms.is_none()
             && self.ack_timeout_ms.is_none()
             && self.settled == 0
+            && !self.retained
             && self.cursor.is_none()
             && self.earlier.is_none()
     }

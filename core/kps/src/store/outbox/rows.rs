@@ -18,6 +18,9 @@ use super::{
 /// An empty file of more pages than that is made small when it is opened.
 const SMALL: i64 = 128;
 
+/// The kind of a topic that is to retain the message.
+const RETAINED: u64 = 3;
+
 /// The row of `state`: what is true of the outbox as a whole.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct State {
@@ -127,6 +130,7 @@ impl Columns<'_> {
 /// Adds a row; its checksum.
 pub(super) fn insert(connection: &Connection, kept: &Kept) -> Result<i64> {
     let (kind, destination) = match &kept.destination {
+        Destination::Topic(topic) if kept.retain => (RETAINED, topic),
         Destination::Topic(topic) => (0, topic),
         Destination::Client(id) => (1, id),
         Destination::Server(address) => (2, address),
@@ -185,7 +189,7 @@ fn parse(row: &Row<'_>) -> Result<Kept> {
     }
     let name = columns.destination.to_owned();
     let destination = match columns.kind {
-        0 => Destination::Topic(name),
+        0 | RETAINED => Destination::Topic(name),
         1 => Destination::Client(name),
         2 => Destination::Server(name),
         kind => return corrupt(format!("there is no destination of kind {kind}")),
@@ -193,6 +197,7 @@ fn parse(row: &Row<'_>) -> Result<Kept> {
     Ok(Kept {
         place,
         destination,
+        retain: columns.kind == RETAINED,
         payload: Payload {
             content_type: content_type(columns.content_type)?,
             bytes: columns.payload.to_vec().into(),

@@ -110,7 +110,7 @@ fn positions_that_do_not_follow_stop_the_writing() {
     open.store.write(vec![record_of(&good)]);
     open.store.write(vec![record_of(&gap)]);
     open.store.write(vec![record_of(&late)]);
-    assert_eq!(open.events.recv().unwrap(), StoreEvent::Committed { position: 1 });
+    assert_eq!(open.events.recv().unwrap(), StoreEvent::Committed { position: 1, retained: 0 });
     let StoreEvent::Failed(error) = open.events.recv().unwrap() else { panic!() };
     assert_eq!(error.kind(), ErrorKind::StoreFailed);
     assert_eq!(open.read("a", ReadFrom::After(0)).records, [good]);

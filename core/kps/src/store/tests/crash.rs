@@ -74,7 +74,7 @@ fn a_program_that_writes() {
         open.store.write(writes);
         while open.next - committed > 500 {
             match open.events.recv().unwrap() {
-                StoreEvent::Committed { position } => committed = position,
+                StoreEvent::Committed { position, .. } => committed = position,
                 StoreEvent::Failed(error) => panic!("{error}"),
             }
             eprintln!("at {committed}.");
@@ -129,6 +129,7 @@ fn a_program_that_publishes() {
         outbox.push(Kept {
             place,
             destination: Destination::Topic("a".into()),
+            retain: false,
             payload: Payload::text(payload(place)),
             extras: None,
             expires_ms: None,
@@ -184,7 +185,7 @@ fn a_program_without_room() {
         let record = open.record("a", &payload);
         open.store.write(vec![record_of(&record)]);
         match open.events.recv().unwrap() {
-            StoreEvent::Committed { position } => committed = position,
+            StoreEvent::Committed { position, .. } => committed = position,
             StoreEvent::Failed(error) => break error,
         }
     };

@@ -10,7 +10,7 @@ use kps_proto::{
 use rusqlite::Connection;
 
 use super::{super::outbox::*, *};
-use crate::store::{StoreReader, file::beside, verify};
+use crate::store::{StoreReader, file::beside, schema::STORE, verify};
 
 const PATTERNS: [&str; 4] = [">", "a", "b.*", "old.1"];
 
@@ -54,6 +54,9 @@ impl Sample {
                         record.extras = Some(Box::new(Extras { headers, id, ttl }));
                     }
                     writes.push(record_of(&record));
+                    if round % 3 == 0 {
+                        writes.push(Write::Retained(Box::new(record)));
+                    }
                 }
                 let name = format!("{epoch} {round}");
                 writes.push(Write::Session(KeptSession {
@@ -77,6 +80,7 @@ impl Sample {
         let truth = examine(folder.path()).unwrap();
         assert_eq!(truth.recovered.epochs.len(), 4);
         assert_eq!(truth.recovered.sessions.len(), 30);
+        assert_eq!(truth.recovered.retained.len(), 5);
         assert_eq!(truth.pages[0].records.len(), 127);
         assert!(truth.pages[3].removed);
         assert_eq!(verify(folder.path()).unwrap().findings, [""; 0]);
@@ -197,7 +201,8 @@ fn other_files_are_refused() {
 fn a_newer_format_is_refused() {
     let folder = Folder::new();
     drop(Open::new(Some(folder.path()), |_| {}));
-    Connection::open(folder.file()).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let newer = STORE.version() + 1;
+    Connection::open(folder.file()).unwrap().pragma_update(None, "user_version", newer).unwrap();
     for error in [
         Open::try_new(Some(folder.path()), |_| {}).err().unwrap(),
         StoreReader::open(folder.path()).unwrap_err(),
@@ -236,6 +241,7 @@ fn a_damaged_outbox_is_told() {
     let message = |place: u64| Kept {
         place,
         destination: Destination::Topic(format!("topic {place}")),
+        retain: false,
         payload: Payload::text("payload ".repeat(place as usize)),
         extras: None,
         expires_ms: Some(place),

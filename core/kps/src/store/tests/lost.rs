@@ -193,6 +193,7 @@ fn a_damaged_log_of_an_outbox_is_told_or_does_not_matter() {
     let message = |place: u64| Kept {
         place,
         destination: Destination::Topic("a".into()),
+        retain: false,
         payload: Payload::text("x".repeat(place as usize * 9)),
         extras: None,
         expires_ms: None,

@@ -8,6 +8,7 @@ mod lost;
 mod model;
 mod outbox;
 mod reading;
+mod retained;
 mod retention;
 mod schema;
 

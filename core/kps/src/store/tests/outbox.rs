@@ -23,6 +23,7 @@ fn message(place: u64) -> Kept {
     Kept {
         place,
         destination: Destination::Topic("a".into()),
+        retain: false,
         payload: Payload::json(format!("{place}").into_bytes()),
         extras: None,
         expires_ms: None,

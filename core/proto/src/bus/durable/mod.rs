@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     Bus, Published,
-    output::ReaderKey,
+    output::{Place, ReaderKey},
     replay::{PAGE, PAGE_BYTES, unknown_gap},
     state::{Awaited, DurableKey, SubKey, Timer},
 };
@@ -365,7 +365,13 @@ impl Bus {
         let doubtful = position <= durable.doubtful;
         let published = match attempt {
             1 if !doubtful => published,
-            _ => self.again(&published, attempt, doubtful),
+            _ => {
+                let mut place = published.place.clone();
+                if let Some(place) = &mut place {
+                    place.attempt = attempt;
+                }
+                self.again(&published, place, doubtful)
+            }
         };
         let sub = &mut self.subscriptions[to];
         let session = &mut self.sessions[sub.session];
@@ -535,18 +541,14 @@ impl Bus {
         Ok(())
     }
 
-    /// The message once more, marked as such.
-    fn again(
+    /// The message once more, with what is to be said of this time.
+    pub(super) fn again(
         &mut self,
         published: &Arc<Published>,
-        attempt: u32,
+        place: Option<Box<Place>>,
         maybe_duplicate: bool,
     ) -> Arc<Published> {
         self.charged += published.cost() as u64;
-        let mut place = published.place.clone();
-        if let Some(place) = &mut place {
-            place.attempt = attempt;
-        }
         Arc::new(Published {
             route: published.route.clone(),
             payload: published.payload.clone(),

@@ -179,6 +179,7 @@ fn extension_block<'a>(body: &mut Reader<'a>) -> Result<Option<Box<Extensions<'a
             }
             extension::SETTLED if value.is_empty() => extensions.settled = 1,
             extension::SETTLED => extensions.settled = Reader(value).int("settled")?.max(1),
+            extension::RETAINED => extensions.retained = true,
             extension::CURSOR => extensions.cursor = Some(value),
             extension::EARLIER => {
                 let mut value = Reader(value);
@@ -299,6 +300,7 @@ fn subscribe<'a>(body: &mut Reader<'a>) -> Result<Subscribe<'a>, Fault> {
         sub,
         again: flags & subscribe::AGAIN != 0,
         epoch: None,
+        retained: flags & subscribe::RETAINED != 0,
         overflow: body.known("overflow policy", Overflow::from_number)?,
         capacity: body.u32("capacity")?,
         window: body.u32("window")?,

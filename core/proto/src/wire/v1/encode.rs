@@ -188,6 +188,10 @@ fn extensions(extensions: &Extensions<'_>, sink: &mut impl Sink) {
             sink.int(count);
         }
     }
+    if extensions.retained {
+        sink.varint(extension::RETAINED);
+        sink.varint(0);
+    }
     if let Some(cursor) = extensions.cursor {
         sink.varint(extension::CURSOR);
         sink.bytes(cursor);
@@ -345,7 +349,12 @@ fn welcome(frame: &Welcome<'_>, sink: &mut impl Sink) {
 
 fn subscribe(frame: &Subscribe<'_>, sink: &mut impl Sink) {
     sink.int(frame.sub.into());
-    sink.byte(flag(frame.again, subscribe::AGAIN) | flag(frame.epoch.is_some(), subscribe::EPOCH));
+    let flags = [
+        (frame.again, subscribe::AGAIN),
+        (frame.retained, subscribe::RETAINED),
+        (frame.epoch.is_some(), subscribe::EPOCH),
+    ];
+    sink.byte(flags.iter().fold(0, |flags, (set, bit)| flags | flag(*set, *bit)));
     sink.byte(frame.overflow as u8);
     sink.int(frame.capacity.into());
     sink.int(frame.window.into());

@@ -114,6 +114,7 @@ mod extension {
     pub(super) const CURSOR: u64 = 5;
     pub(super) const EARLIER: u64 = 6;
     pub(super) const SETTLED: u64 = 7;
+    pub(super) const RETAINED: u64 = 10;
 }
 
 /// Flags of `WELCOME` and of what it says about history.
@@ -125,6 +126,7 @@ mod welcome {
 /// Flags of `SUB` and numbers of its start.
 mod subscribe {
     pub(super) const AGAIN: u8 = 1;
+    pub(super) const RETAINED: u8 = 1 << 1;
     pub(super) const EPOCH: u8 = 1 << 2;
     pub(super) const START_NEW: u8 = 0;
     pub(super) const START_LAST: u8 = 1;
