@@ -47,7 +47,8 @@ pub(super) struct Book {
     removed: u64,
     sessions: HashMap<String, Option<KeptSession>>,
     durables: HashMap<(String, String), Option<Progress>>,
-    retained: HashMap<(Arc<str>, Arc<str>), Option<Box<Record>>>,
+    /// By namespace and topic.
+    retained: HashMap<(Arc<str>, Arc<str>), Change>,
     /// Of the rows of `retained`.
     retained_sum: Sum,
     /// Changes of retained messages so far.
@@ -253,6 +254,9 @@ impl Book {
         id
     }
 }
+
+/// A topic's new retained message; `None`: it has none any more.
+type Change = Option<Box<Record>>;
 
 /// What [`Book::enforce`] did.
 #[derive(Clone, Copy, Debug)]

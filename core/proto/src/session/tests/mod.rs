@@ -20,6 +20,7 @@ use crate::{
 mod acknowledging;
 mod connecting;
 mod publishing;
+mod retaining;
 mod storing;
 mod subscribing;
 
