@@ -38,7 +38,8 @@ impl Backlog {
     fn next(&mut self, now: Time, sent: u64, log: &Log) {
         if sent < self.last {
             let fitting = log.fitting(BYTES, MESSAGES).0.max(1);
-            self.burst = self.last.min(sent + fitting as u64);
+            let is_last = fitting >= log.unsent();
+            self.burst = if is_last { self.last } else { self.last.min(sent + fitting as u64) };
             self.begun = now;
             self.asks = self.burst < self.last;
         }

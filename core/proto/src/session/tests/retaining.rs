@@ -66,7 +66,7 @@ fn so_does_what_an_able_server_had_not_accepted() {
     stage.accepted(1);
     stage.lose();
     stage.connect(welcome());
-    assert_eq!(stage.said(), ["ALIAS 0 a", "PUB 1 kps.settled settled"]);
+    assert_eq!(stage.said(), ["PUB 1 kps.settled settled"]);
     stage.accepted(1);
     assert_eq!(stage.session.ledger().published.failed, 1);
 }
