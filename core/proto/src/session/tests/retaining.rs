@@ -47,7 +47,8 @@ fn what_waited_for_a_server_that_cannot_fails_and_what_surrounds_it_goes() {
     stage.publish_plain("a");
     stage.publish("a", &retain()).unwrap();
     stage.publish_plain("a");
-    stage.connect(welcome());
+    stage.dial();
+    stage.hear(&Frame::Welcome(welcome())).unwrap();
     let said = stage.said();
     assert_eq!(said, ["PUB 1 a", "PUB 2 kps.settled settled", "PUB 3 a"]);
     stage.accepted(3);
