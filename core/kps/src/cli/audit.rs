@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use kps_proto::{Error, Result};
+use kps_proto::Result;
 use serde_json::Value;
 
 use super::{duration, interrupt};
@@ -39,9 +39,12 @@ pub(super) struct Audit {
     json: bool,
 }
 
-fn kind(name: &str) -> Result<String, Error> {
-    vocabulary::check_server(name)?;
-    Ok(name.to_owned())
+fn kind(name: &str) -> Result<String, String> {
+    if vocabulary::is_servers(name) {
+        return Ok(name.to_owned());
+    }
+    let names: Vec<&str> = vocabulary::SERVER.iter().map(|word| word.name).collect();
+    Err(format!("the events are {}", names.join(", ")))
 }
 
 impl Audit {
