@@ -77,8 +77,8 @@ impl Peer {
                     let BusConfig { limits, timings, epoch, time_base_ms, history, .. } =
                         bus.config();
                     let features = match bus.has_history() {
-                        true => hello.features & features::HISTORY,
-                        false => 0,
+                        true => hello.features & (features::POLICIES | features::HISTORY),
+                        false => hello.features & features::POLICIES,
                     };
                     let rules = history.rules.iter();
                     let welcome = Welcome {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use kps_proto::{
     ErrorKind,
-    message::{ContentType, GapReason, RowStatus},
+    message::{ContentType, GapReason, Offline, RowStatus},
     options::{Overflow, Redelivery},
     wire::{
         Frames, encode, encode_message_head, encode_publish,
@@ -165,10 +165,23 @@ fn extensions() -> impl Strategy<Value = Option<Box<Extensions<'static>>>> {
     let earlier = (int(), int()).prop_map(|(epoch, time_ms)| Earlier { epoch, time_ms });
     let times = (option::of(int()), option::of(int()));
     let kept = (any::<bool>(), option::of(bytes()), option::of(earlier));
-    let some = (vec((text(), text()), 0..4), option::of(text()), times, kept).prop_map(
-        |(headers, id, (ttl_ms, ack_timeout_ms), (settled, cursor, earlier))| {
-            let extensions =
-                Extensions { headers, id, ttl_ms, ack_timeout_ms, settled, cursor, earlier };
+    let offline = (0..3_u8).prop_map(|number| Offline::from_number(number).unwrap());
+    let policies = (option::of(vec(text(), 0..4)), any::<bool>(), offline);
+    let some = (vec((text(), text()), 0..4), option::of(text()), times, kept, policies).prop_map(
+        |(headers, id, times, (settled, cursor, earlier), (to, private, offline))| {
+            let (ttl_ms, ack_timeout_ms) = times;
+            let extensions = Extensions {
+                headers,
+                id,
+                ttl_ms,
+                ack_timeout_ms,
+                settled,
+                cursor,
+                earlier,
+                to,
+                private,
+                offline,
+            };
             (!extensions.is_empty()).then(|| Box::new(extensions))
         },
     );
@@ -361,7 +374,7 @@ fn answer() -> BoxedStrategy<AnswerFrame<'static>> {
 }
 
 fn gap() -> BoxedStrategy<GapFrame<'static>> {
-    let reason = (0..6_u8).prop_map(GapReason::from_number);
+    let reason = (0..8_u8).prop_map(GapReason::from_number);
     (any::<u32>(), text(), option::of(int()), option::of((int(), int())), reason)
         .prop_map(|(sub, topic, count, range, reason)| GapFrame {
             sub,

@@ -13,7 +13,7 @@ use std::{
 use kps_proto::{
     Error, ErrorKind, Result,
     clock::Time,
-    message::{Answer, ContentType, ReceiptLevel},
+    message::{Answer, ContentType, Offline, ReceiptLevel},
     options::SubscribeOptions,
     session::{Ledger, Moment},
 };
@@ -225,7 +225,8 @@ impl Bridge {
     ///
     /// # Errors
     /// Nothing is queued on `outbox_full`, `payload_too_large`, `invalid_topic`,
-    /// `invalid_argument`, `receipt_unavailable`, `limit_exceeded`, `closed`. A later refusal is an
+    /// `invalid_argument`, `receipt_unavailable`, `limit_exceeded`, `closed`, and for options that this
+    /// server or moment does not allow on `unsupported` and `not_connected`. A later refusal is an
     /// `Event::PublishFailed`.
     #[inline]
     pub fn publish(
@@ -240,19 +241,23 @@ impl Bridge {
         // Only what expires needs the time.
         let expires = options.ack.is_some() || options.extras.is_some();
         let now = if expires { runtime::now() } else { Time::ZERO };
+        let replaces = options.extras.is_some_and(|extras| extras.offline == Offline::Latest);
         let number = inner.session(|session| {
-            if options.ack.is_some() {
-                let number = session.publish(now, to, content_type, payload, &options)?;
-                inner.check_deadline(session);
-                return Ok(number);
-            }
             // Who waits for answers waits in this process: only the rest outlives it.
-            let Some(disk) = &inner.disk else {
-                return session.publish(now, to, content_type, payload, &options);
-            };
-            disk.check()?;
+            let disk = inner.disk.as_ref().filter(|_| options.ack.is_none());
+            if let Some(disk) = disk {
+                disk.check()?;
+            }
             let number = session.publish(now, to, content_type, payload, &options)?;
-            disk.keep(number, to, content_type, payload, &options, session);
+            if let Some(disk) = disk {
+                disk.keep(number, to, content_type, payload, &options, session);
+            }
+            if options.ack.is_some() {
+                inner.check_deadline(session);
+            }
+            if replaces {
+                inner.note_replaced(session);
+            }
             Ok(number)
         })?;
         inner.queued(HEADER + payload.len(), hint);

@@ -181,6 +181,14 @@ impl Inner {
         result
     }
 
+    /// Publishes that the last one replaced need not be kept, and the driver tells that they failed.
+    pub(super) fn note_replaced(&self, session: &Session) {
+        if let Some(disk) = &self.disk {
+            session.replaced().for_each(|number| disk.forget(number));
+        }
+        self.check_deadline(session);
+    }
+
     /// Hands `events` to whom they are for.
     pub(super) fn deliver(&self, events: &mut Events) {
         if events.is_empty() {

@@ -115,7 +115,8 @@ fn welcome<'a>(hub: &'a Hub, attached: &'a Attached, wanted: u64) -> Welcome<'a>
     let patterns = hub.kept_patterns();
     Welcome {
         version: VERSION,
-        features: if patterns.is_empty() { 0 } else { wanted & features::HISTORY },
+        features: wanted
+            & (features::POLICIES | if patterns.is_empty() { 0 } else { features::HISTORY }),
         client_id: &attached.client_id,
         session: &attached.session,
         resumed: attached.resumed,

@@ -12,7 +12,7 @@ use super::{
 
 /// The store's file.
 pub(super) const STORE: Kind =
-    Kind { name: "store", application_id: 0x6b70_7301, migrations: &[FIRST] };
+    Kind { name: "store", application_id: 0x6b70_7301, migrations: &[FIRST, POLICIES] };
 
 const FIRST: &str = "
 CREATE TABLE state (
@@ -112,6 +112,29 @@ SELECT
     m.id,
     m.headers,
     CASE WHEN m.content_type < 2 THEN CAST(m.payload AS TEXT) ELSE m.payload END AS payload
+FROM messages AS m
+JOIN topics AS t ON t.id = m.topic
+JOIN senders AS s ON s.id = m.sender;
+";
+
+/// Who may have a message, and what else its publisher asked for.
+const POLICIES: &str = "
+ALTER TABLE messages ADD COLUMN addressees TEXT;
+ALTER TABLE messages ADD COLUMN policy INTEGER;
+DROP VIEW history;
+CREATE VIEW history AS
+SELECT
+    m.position,
+    strftime('%Y-%m-%d %H:%M:%f', m.time_ms / 1000.0, 'unixepoch') AS time,
+    t.namespace,
+    t.name AS topic,
+    m.seq,
+    s.client_id AS sender,
+    m.id,
+    m.headers,
+    CASE WHEN m.content_type < 2 THEN CAST(m.payload AS TEXT) ELSE m.payload END AS payload,
+    m.addressees,
+    coalesce(m.policy, 0) & 1 AS private
 FROM messages AS m
 JOIN topics AS t ON t.id = m.topic
 JOIN senders AS s ON s.id = m.sender;

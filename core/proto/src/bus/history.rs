@@ -88,6 +88,8 @@ pub(super) struct History {
     /// Who is to hear `STORED` once a position is committed, oldest first.
     confirmations: VecDeque<Confirmation>,
     writes: Vec<Write>,
+    /// Publishers of private messages among them, whose records do not name them.
+    unnamed: Vec<KeptSession>,
     ids: Ids,
     origins: Origins,
     routes: HashMap<(Arc<str>, Arc<Sender>), Arc<Route>>,
@@ -237,6 +239,9 @@ impl Bus {
         if let Some(id) = published.extras.as_ref().and_then(|extras| extras.id.as_deref()) {
             history.ids.insert(space, id, time_ms);
         }
+        if let Some(extras) = published.extras.as_ref().filter(|extras| extras.private) {
+            return self.keep_place(time_ms, space, published, extras.to.clone());
+        }
         let expires_ms = published.expires.map(|expires| self.config.wall_ms(expires));
         history.writes.push(Write::Record(Box::new(Record {
             position: history.last,
@@ -254,6 +259,35 @@ impl Bus {
             },
             extras: published.extras.clone(),
             expires_ms,
+        })));
+    }
+
+    /// Of a private message history gets the place, and who may know of it. That its publisher had it
+    /// accepted is written as well, or it could be accepted twice.
+    #[cold]
+    fn keep_place(
+        &mut self,
+        time_ms: u64,
+        space: usize,
+        published: &Published,
+        to: Option<Vec<String>>,
+    ) {
+        let origin = published.sender.origin.clone();
+        self.history.unnamed.push(KeptSession { origin, published: published.number });
+        let nobody = Sender { id: String::new(), origin: String::new() };
+        self.history.writes.push(Write::Record(Box::new(Record {
+            position: self.history.last,
+            epoch: self.config.epoch,
+            namespace: self.spaces[space].name.clone(),
+            topic: published.topic.clone(),
+            seq: published.seq,
+            sender: Arc::new(nobody),
+            number: 0,
+            time_ms,
+            maybe_duplicate: false,
+            payload: Payload::default(),
+            extras: Some(Box::new(Extras { to, private: true, ..Extras::default() })),
+            expires_ms: None,
         })));
     }
 
@@ -281,16 +315,22 @@ impl Bus {
     pub fn take_writes(&mut self, out: &mut Vec<Write>) {
         if !self.history.writes.is_empty() {
             let mut sessions: Vec<KeptSession> = Vec::new();
-            for write in &self.history.writes {
-                let Write::Record(record) = write else { continue };
-                let (origin, published) = (&record.sender.origin, record.number);
+            let mut note = |origin: &str, published: u64| {
                 if origin.is_empty() || origin == SERVER {
-                    continue;
+                    return;
                 }
-                match sessions.iter_mut().find(|session| session.origin == *origin) {
+                match sessions.iter_mut().find(|session| session.origin == origin) {
                     Some(session) => session.published = session.published.max(published),
-                    None => sessions.push(KeptSession { origin: origin.clone(), published }),
+                    None => sessions.push(KeptSession { origin: origin.to_owned(), published }),
                 }
+            };
+            for write in &self.history.writes {
+                if let Write::Record(record) = write {
+                    note(&record.sender.origin, record.number);
+                }
+            }
+            for KeptSession { origin, published } in self.history.unnamed.drain(..) {
+                note(&origin, published);
             }
             out.append(&mut self.history.writes);
             out.extend(sessions.into_iter().map(Write::Session));
@@ -342,6 +382,7 @@ impl Bus {
     pub fn store_failed(&mut self, now: Time, error: Error) {
         self.history.failed = Some(error.clone());
         self.history.writes.clear();
+        self.history.unnamed.clear();
         for confirmation in std::mem::take(&mut self.history.confirmations) {
             self.refuse(confirmation.session, confirmation.number, error.clone());
         }
@@ -353,12 +394,19 @@ impl Bus {
     }
 
     /// A message from the store, as if it had just been accepted.
-    pub(super) fn revive(&mut self, space: usize, record: Record) -> Arc<Published> {
+    pub(super) fn revive(
+        &mut self,
+        space: usize,
+        record: Record,
+        superseded: bool,
+    ) -> Arc<Published> {
         let topic = self.spaces[space].topic(&record.topic);
         let topic = self.spaces[space].name(topic).clone();
         let route = self.route_of(topic, record.sender);
         let earlier = (record.epoch != self.config.epoch)
             .then_some(Earlier { epoch: record.epoch, time_ms: record.time_ms });
+        let mut place = Place::new(record.epoch, record.position, earlier);
+        place.superseded = superseded;
         let published = Published {
             route,
             payload: Payload {
@@ -372,7 +420,7 @@ impl Bus {
             maybe_duplicate: record.maybe_duplicate,
             extras: record.extras,
             expires: record.expires_ms.map(|expires| self.config.time_at(expires)),
-            place: Some(Box::new(Place::new(record.epoch, record.position, earlier))),
+            place: Some(Box::new(place)),
             queues: 1,
         };
         self.charged += published.charge() as u64;
@@ -405,6 +453,9 @@ impl Bus {
         let routes = self.spaces[space].routes(key, topic, &self.subscriptions);
         routes.seq += 1;
         let (seq, has_history) = (routes.seq, routes.has_history);
+        if has_history {
+            routes.last = self.history.last + 1;
+        }
         let topic = routes.name.clone();
         let targets = routes.direct.clone();
         let sender = Arc::new(Sender { id: "kps".into(), origin: SERVER.into() });
@@ -426,6 +477,9 @@ impl Bus {
             self.keep(now, space, &published);
         }
         for sub in targets {
+            if !self.may_have(sub, &published) {
+                continue;
+            }
             if has_history && self.subscriptions[sub].replay.is_some() {
                 continue;
             }

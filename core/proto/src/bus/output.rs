@@ -19,7 +19,7 @@ use crate::{
     clock::Time,
     error::Error,
     history::Query,
-    message::{Extras, Gap, GapReason, HandlerError, Payload, RowStatus, Sender},
+    message::{Extras, Gap, GapReason, HandlerError, Offline, Payload, RowStatus, Sender},
     wire::frame::{Earlier, ErrorFrame, Extensions, Frame, GapFrame, Reference, Row},
 };
 
@@ -60,11 +60,14 @@ pub struct Place {
     pub(super) attempt: u32,
     cursor: [u8; Cursor::LENGTH],
     earlier: Option<Earlier>,
+    /// When it was read, its topic had a newer one; told of the offline policy `latest` alone.
+    pub(super) superseded: bool,
 }
 
 impl Place {
     pub(super) fn new(epoch: u64, position: u64, earlier: Option<Earlier>) -> Place {
-        Place { position, attempt: 1, cursor: Cursor { epoch, position }.to_bytes(), earlier }
+        let cursor = Cursor { epoch, position }.to_bytes();
+        Place { position, attempt: 1, cursor, earlier, superseded: false }
     }
 }
 
@@ -121,6 +124,19 @@ impl Published {
 
     pub(super) fn is_expired(&self, now: Time) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// Whether a client with this id and this authenticated name may have it.
+    pub(super) fn admits(&self, id: &str, principal: Option<&str>) -> bool {
+        self.extras.as_ref().is_none_or(|extras| extras.admits(id, principal))
+    }
+
+    pub(super) fn is_private(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.private)
+    }
+
+    pub(super) fn offline(&self) -> Offline {
+        self.extras.as_ref().map_or(Offline::Keep, |extras| extras.offline)
     }
 
     pub(super) fn as_gap(&self, reason: GapReason) -> Gap {

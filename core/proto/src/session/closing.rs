@@ -14,6 +14,7 @@ impl Session {
     /// Ends the session. What was not accepted by now is abandoned, and named; flush before.
     pub fn close(&mut self, now: Time, events: &mut Events) -> CloseReport {
         self.now = now;
+        self.tell_replaced(events);
         let abandoned = self.outbox.ids();
         if !self.link.is_closed() {
             self.timeline.note(now, "closed", format!("{} messages abandoned", abandoned.len()));

@@ -47,7 +47,7 @@ impl Session {
         }
         let hello = Frame::Hello(Hello {
             versions: (VERSION, VERSION),
-            features: features::HISTORY,
+            features: features::HISTORY | features::POLICIES,
             client_id: &self.id,
             origin: &self.offered_origin,
             namespace: &self.config.namespace,
@@ -113,6 +113,7 @@ impl Session {
                 ),
             ));
         }
+        self.tell_replaced(events);
         let known = !self.secret.0.is_empty();
         if welcome.session.is_empty() || welcome.session.len() > SECRET || welcome.resumed && !known
         {
@@ -149,8 +150,12 @@ impl Session {
             (_, true) => Kept::OnDisk,
         };
         self.refuse_receipts(events);
-        let (last, accepted) = (self.outbox.last(), self.outbox.accepted());
-        self.backlog = (last > accepted).then_some((last, last - accepted));
+        self.knows_policies = Some(welcome.features & features::POLICIES != 0);
+        if self.knows_policies == Some(false) && !welcome.resumed {
+            self.withdraw_policies(events);
+        }
+        let (last, waiting) = (self.outbox.last(), self.outbox.pending());
+        self.backlog = (waiting > 0).then_some((last, waiting));
         let detail = if welcome.resumed { "resumed" } else { "new session" };
         self.timeline.note(now, "connected", detail);
         let resumed = welcome.resumed;
@@ -168,6 +173,19 @@ impl Session {
             self.ask_for(sub);
         }
         Ok(())
+    }
+
+    /// What this server does not understand is not sent to it: it would go to everybody.
+    #[cold]
+    fn withdraw_policies(&mut self, events: &mut Events) {
+        for number in self.outbox.policies.open() {
+            let refusal = self.refusal(number, super::policies::unsupported());
+            let was_open = number > self.outbox.accepted();
+            self.outbox.withdraw(number);
+            if was_open && self.refusals.remember(number, &refusal.error) {
+                self.publish_failed(number, refusal, events);
+            }
+        }
     }
 
     /// Receipts asked for before it was known that they never come.

@@ -4,7 +4,7 @@
 //! from its beginning, so releasing and opening chunks moves no cursor. Beside its bytes a frame
 //! costs four bytes for its length.
 
-use std::collections::VecDeque;
+use std::collections::{VecDeque, vec_deque::Iter};
 
 use bytes::BytesMut;
 
@@ -144,8 +144,26 @@ impl Log {
     /// The frame with this many before it.
     pub(super) fn frame(&self, at: usize) -> Option<&[u8]> {
         let length = *self.lengths.get(at)? as usize;
-        let before: u64 = self.lengths.range(..at).map(|length| u64::from(*length)).sum();
-        Some(self.slice(self.front + before, length))
+        Some(self.slice(self.offset(at), length))
+    }
+
+    /// As [`Log::frame`], to change it in place.
+    pub(super) fn frame_mut(&mut self, at: usize) -> Option<&mut [u8]> {
+        let length = *self.lengths.get(at)? as usize;
+        let from = self.offset(at);
+        let chunk = self.chunks.partition_point(|chunk| chunk.end() <= from);
+        let Chunk { start, data } = &mut self.chunks[chunk];
+        Some(&mut data[(from - *start) as usize..][..length])
+    }
+
+    /// Where the frame with this many before it begins, counted from the nearer end.
+    fn offset(&self, at: usize) -> u64 {
+        let sum = |lengths: Iter<'_, u32>| lengths.map(|length| u64::from(*length)).sum::<u64>();
+        if at <= self.lengths.len() / 2 {
+            self.front + sum(self.lengths.range(..at))
+        } else {
+            self.end - sum(self.lengths.range(at..))
+        }
     }
 
     fn slice(&self, from: u64, length: usize) -> &[u8] {
@@ -295,6 +313,8 @@ mod tests {
                 prop_assert_eq!(log.bytes(), model.iter().map(Vec::len).sum::<usize>());
                 prop_assert_eq!(log.sent_bytes(), model.iter().take(sent).map(Vec::len).sum::<usize>());
                 prop_assert_eq!(log.frame(3), model.get(3).map(|frame| &frame[..]));
+                let changed = log.frame_mut(3).map(|frame| frame.to_vec());
+                prop_assert_eq!(changed, model.get(3).cloned());
                 prop_assert!(log.frames().eq(model.iter().map(|frame| &frame[..])));
             }
         }

@@ -24,6 +24,7 @@ mod marked;
 mod names;
 mod outbox;
 mod payloads;
+mod policies;
 mod publish;
 mod random;
 mod receipts;
@@ -49,7 +50,7 @@ use self::{
     payloads::Payloads,
     random::Random,
     receipts::Receipts,
-    refusals::Refusals,
+    refusals::{Refusal, Refusals},
     reports::Reports,
     subscriptions::{Phase, Subscriptions},
     timeline::Timeline,
@@ -65,7 +66,7 @@ pub use self::{
 use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
-    message::{Answer, ContentType, ReceiptLevel, RowStatus},
+    message::{Answer, ContentType, Extras, Offline, ReceiptLevel, RowStatus},
     options::SubscribeOptions,
     wire::{encode, frame::Frame},
 };
@@ -92,6 +93,8 @@ pub struct Session {
     is_new_epoch: bool,
     time_base_ms: u64,
     history: Kept,
+    /// Whether the server knows `to`, `private` and offline policies; `None` before it has said so.
+    knows_policies: Option<bool>,
     /// Frames that are never gated, sent before all others and not kept.
     control: Log,
     outbox: Outbox,
@@ -104,6 +107,8 @@ pub struct Session {
     cancels: Vec<u64>,
     receipts: Receipts,
     refusals: Refusals,
+    /// Publishes that newer ones replaced, which is still to be told.
+    replaced: Vec<(u64, Refusal)>,
     reports: Reports,
     names: Names,
     payloads: Payloads,
@@ -141,6 +146,7 @@ impl Session {
             is_new_epoch: false,
             time_base_ms: 0,
             history: Kept::Unknown,
+            knows_policies: None,
             control: Log::default(),
             outbox,
             answers: Answers::default(),
@@ -150,6 +156,7 @@ impl Session {
             cancels: Vec::new(),
             receipts: Receipts::default(),
             refusals: Refusals::default(),
+            replaced: Vec::new(),
             reports: Reports::default(),
             names: Names::default(),
             payloads: Payloads::default(),
@@ -198,7 +205,7 @@ impl Session {
     /// The counts since the start.
     pub fn ledger(&self) -> Ledger {
         let total = self.outbox.last();
-        let pending = total - self.outbox.accepted();
+        let pending = self.outbox.pending();
         let failed = self.refusals.total();
         Ledger {
             totals: self.subscriptions.totals(),
@@ -298,13 +305,25 @@ impl Session {
         options: &PublishOptions<'_>,
     ) -> Result<u64> {
         self.check_open()?;
+        if let Some(extras) = options.extras.filter(|extras| !extras.is_plain()) {
+            self.check_policies(extras, options.receipt)?;
+        }
         if let Some(level) = options.receipt {
             self.check_level(level, to)?;
         }
         if options.ack.is_some() {
             self.acks.check_room()?;
         }
-        let number = self.outbox.publish(now, to, content_type, payload, options)?;
+        let published = self.outbox.publish(now, to, content_type, payload, options);
+        let number = match (published, options.extras) {
+            (Ok(number), None) => number,
+            (Ok(number), Some(extras)) => {
+                self.note_policies(number, to, extras);
+                number
+            }
+            (Err(error), Some(extras)) if extras.private => return Err(error.without_quotes()),
+            (Err(error), _) => return Err(error),
+        };
         if let Some(ack) = &options.ack {
             let deadline = now + ack.timeout + acks::GRACE;
             self.acks.open(number, ack.target, deadline, ack.request);
@@ -329,6 +348,9 @@ impl Session {
         }
         let reached = match level {
             ReceiptLevel::Queued => true,
+            ReceiptLevel::QueuedOnDisk if self.outbox.policies.is_in_memory(number) => {
+                return Err(unavailable(level, IN_MEMORY));
+            }
             ReceiptLevel::QueuedOnDisk => {
                 let reached = number <= self.on_disk.max(self.outbox.accepted());
                 if let Some(error) = self.disk_error.as_ref().filter(|_| !reached) {
@@ -472,6 +494,62 @@ impl Session {
         if self.link.is_closed() { Err(closed()) } else { Ok(()) }
     }
 
+    /// Whether a publish with these options is possible now.
+    #[cold]
+    fn check_policies(&self, extras: &Extras, receipt: Option<ReceiptLevel>) -> Result<()> {
+        if self.knows_policies == Some(false) {
+            return Err(policies::unsupported());
+        }
+        if extras.offline == Offline::Drop && !self.link.is_ready() {
+            return Err(policies::offline());
+        }
+        match receipt {
+            Some(level @ ReceiptLevel::Stored) if extras.private => {
+                Err(unavailable(level, "a private message is not stored"))
+            }
+            Some(level @ ReceiptLevel::QueuedOnDisk) if policies::stays_in_memory(extras) => {
+                Err(unavailable(level, IN_MEMORY))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// While the client is offline, the newest publish with the policy `latest` takes the place of the one
+    /// before on its topic.
+    fn note_policies(&mut self, number: u64, to: Destination<'_>, extras: &Extras) {
+        let topic = match to {
+            Destination::Topic(topic) => Some(topic),
+            Destination::Client(_) | Destination::Server(_) => None,
+        };
+        let before = self.outbox.policies.note(number, topic, extras);
+        let before =
+            before.filter(|before| !self.link.is_ready() && self.outbox.is_unsent(*before));
+        if let Some(before) = before {
+            let refusal = self.refusal(before, policies::replaced());
+            self.outbox.withdraw(before);
+            self.outbox.compact();
+            self.refusals.remember(before, &refusal.error);
+            self.replaced.push((before, refusal));
+        }
+    }
+
+    /// Publishes that newer ones have replaced since the last [`Session::tick`], which tells
+    /// [`Event::PublishFailed`] of them: the host need not keep them any more.
+    pub fn replaced(&self) -> impl Iterator<Item = u64> + '_ {
+        self.replaced.iter().map(|(number, _)| *number)
+    }
+
+    fn tell_replaced(&mut self, events: &mut Events) {
+        for (number, refusal) in std::mem::take(&mut self.replaced) {
+            self.publish_failed(number, refusal, events);
+        }
+    }
+
+    fn refusal(&self, number: u64, error: Error) -> Refusal {
+        let private = self.outbox.policies.is_private(number);
+        Refusal { id: self.outbox.id_of(number), private, error }
+    }
+
     /// A level that this message cannot reach fails at once; before the first handshake nobody knows.
     fn check_level(&mut self, level: ReceiptLevel, to: Destination<'_>) -> Result<()> {
         self.check_kept(level)?;
@@ -520,6 +598,9 @@ enum Kept {
     InMemory,
     OnDisk,
 }
+
+const IN_MEMORY: &str =
+    "a message that is private, or does not wait for a connection, stays in memory";
 
 const NOT_STORED: &str = "the server does not store this topic; the message itself is published";
 

@@ -17,6 +17,7 @@ use super::{
     event::Room,
     log::Log,
     marked::Marked,
+    policies::Policies,
     publish::{self, Destination, PublishOptions},
     topics::Topics,
 };
@@ -29,6 +30,7 @@ use crate::{
     wire::{
         Frames, encode_publish,
         frame::{self, Extensions, Frame, HistoryFrame, Name, Publish, Welcome},
+        settle_publish,
     },
 };
 
@@ -58,6 +60,10 @@ pub(super) struct Outbox {
     generations: VecDeque<Generation>,
     /// Unconfirmed publishes with a time to live or a timeout, oldest first.
     timed: VecDeque<Timed>,
+    /// Kept publishes with `to`, `private` or an offline policy.
+    pub(super) policies: Policies,
+    /// Bytes of withdrawn publishes in the log.
+    wasted: usize,
 }
 
 /// What the server lets us do.
@@ -98,6 +104,8 @@ impl Outbox {
             handled: 0,
             generations: VecDeque::from([Generation { after: 0, origin, offset: 0 }]),
             timed: VecDeque::new(),
+            policies: Policies::default(),
+            wasted: 0,
         }
     }
 
@@ -183,7 +191,7 @@ impl Outbox {
             publish::check_payload(payload.len(), self.limits.payload)?;
         }
         if let Some(extras) = options.extras {
-            publish::check_extras(extras)?;
+            publish::check_extras(extras, destination)?;
         }
         // What an earlier process took must not be lost for want of room.
         if self.room() == Room::Hard && !options.maybe_duplicate {
@@ -207,7 +215,9 @@ impl Outbox {
             }
         };
         let number = self.last() + 1;
-        let stored = matches!(destination, Destination::Topic(topic) if self.is_stored(topic));
+        let is_private = options.extras.is_some_and(|extras| extras.private);
+        let stored = matches!(destination, Destination::Topic(topic) if self.is_stored(topic))
+            && !is_private;
         let ack = options.ack.as_ref();
         let publish = Publish {
             number: number - self.generation().offset,
@@ -329,6 +339,7 @@ impl Outbox {
         let count = number.saturating_sub(self.accepted);
         self.accepted = self.accepted.max(number);
         self.handled = self.handled.max(number);
+        self.policies.forget_withdrawn(self.accepted);
         self.release();
         Ok(count)
     }
@@ -350,6 +361,48 @@ impl Outbox {
         }
     }
 
+    /// Publishes that are neither confirmed nor withdrawn.
+    pub(super) fn pending(&self) -> u64 {
+        self.last() - self.accepted - self.policies.count_withdrawn(self.accepted)
+    }
+
+    /// Whether this publish was never sent.
+    pub(super) fn is_unsent(&self, number: u64) -> bool {
+        number > self.released + self.log.ever_sent() as u64
+    }
+
+    /// This publish is given up: of what is kept of it the server gets the number alone.
+    pub(super) fn withdraw(&mut self, number: u64) {
+        let at = number.checked_sub(self.released + 1).and_then(|at| usize::try_from(at).ok());
+        let Some(frame) = at.and_then(|at| self.log.frame_mut(at)) else { return };
+        settle_publish(frame);
+        self.wasted += frame.len();
+        self.policies.withdraw(number);
+        self.give_up(number);
+    }
+
+    /// Gives the memory of withdrawn publishes back, if that is worth it. Not while connected.
+    pub(super) fn compact(&mut self) {
+        if self.wasted < WORTH_IT || self.wasted < self.log.bytes() / 2 {
+            return;
+        }
+        let old = self.log.take();
+        for frame in old.frames() {
+            let mut publish = decode(frame);
+            if publish.extensions.as_ref().is_none_or(|extensions| !extensions.settled) {
+                self.log.append(frame.len(), |out| out.extend_from_slice(frame));
+                continue;
+            }
+            if !matches!(publish.to, frame::Destination::Topic(Name::Alias(_))) {
+                publish.to = frame::Destination::Topic(Name::Inline(SETTLED));
+            }
+            publish.payload = &[];
+            self.log.append(HEAD, |out| encode_publish(&publish, out));
+        }
+        self.log.mark_ever_sent(old.ever_sent());
+        self.wasted = 0;
+    }
+
     /// Forgets what nobody needs any more.
     fn release(&mut self) {
         let unstored = self.unstored.front().map_or(u64::MAX, |first| first - 1);
@@ -360,6 +413,7 @@ impl Outbox {
         }
         self.log.release(usize::try_from(until - self.released).unwrap_or(usize::MAX));
         self.released = until;
+        self.policies.release(until);
         while self.timed.front().is_some_and(|timed| timed.number <= until) {
             self.timed.pop_front();
         }
@@ -405,6 +459,7 @@ impl Outbox {
         let ids: Vec<String> =
             (1..=self.log.len() as u64).map(|at| self.message_id(self.released + at)).collect();
         let old = self.log.take();
+        self.wasted = 0;
         self.stored_topics.learn(&welcome.history);
         let mut unstored = VecDeque::new();
         for (at, frame) in old.frames().enumerate() {
@@ -480,7 +535,8 @@ impl Outbox {
     /// Whether the server stores it once it has it.
     fn will_be_stored(&mut self, publish: &Publish<'_>) -> bool {
         let frame::Destination::Topic(name) = publish.to else { return false };
-        if publish.extensions.as_ref().is_some_and(|extensions| extensions.settled) {
+        let never = |extensions: &Extensions<'_>| extensions.settled || extensions.private;
+        if publish.extensions.as_deref().is_some_and(never) {
             return false;
         }
         let topic = match name {
@@ -532,6 +588,7 @@ impl Outbox {
         (self.released + 1..)
             .zip(self.log.frames())
             .filter(|(number, _)| *number > self.accepted)
+            .filter(|(number, _)| !self.policies.is_withdrawn(*number))
             .map(|(number, frame)| {
                 (number, own_id(frame).unwrap_or_else(|| self.message_id(number)))
             })
@@ -589,6 +646,9 @@ const KNOWN_TOPICS: usize = 4096;
 
 /// Named by publishes of which only the number counts.
 const SETTLED: &str = "kps.settled";
+
+/// Bytes of withdrawn publishes that may stay.
+const WORTH_IT: usize = 64 << 10;
 
 /// Room for a `PUB`'s head without its destination's name.
 const HEAD: usize = 64;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::event::Target;
 use crate::{
     error::{Error, ErrorKind, Result},
-    message::{Extras, ReceiptLevel},
+    message::{Extras, MAX_AUDIENCE, PRINCIPAL, ReceiptLevel},
     options::Limits,
     wire::frame::Extensions,
 };
@@ -77,9 +77,18 @@ pub(super) fn check_id(what: &str, id: &str) -> Result<()> {
     ))
 }
 
-pub(super) fn check_extras(extras: &Extras) -> Result<()> {
+pub(super) fn check_extras(extras: &Extras, destination: Destination<'_>) -> Result<()> {
     if let Some(id) = &extras.id {
         check_id("the message's id", id)?;
+    }
+    if let Some(to) = &extras.to {
+        check_audience(to, destination)?;
+    }
+    if extras.private && matches!(destination, Destination::Server(_)) {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "a private message stays with this server; it cannot be passed on to another one",
+        ));
     }
     let bytes: usize = extras.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     let limit = Limits::default().headers;
@@ -95,6 +104,29 @@ pub(super) fn check_extras(extras: &Extras) -> Result<()> {
         return Err(Error::new(ErrorKind::InvalidArgument, "a header's name must not be empty"));
     }
     Ok(())
+}
+
+fn check_audience(to: &[String], destination: Destination<'_>) -> Result<()> {
+    let limit = Limits::default().id;
+    let wrong =
+        |entry: &&String| entry.is_empty() || entry.len() > limit || entry.as_str() == PRINCIPAL;
+    let problem = match destination {
+        _ if to.is_empty() => "names nobody; name a client or principal, or leave it out".into(),
+        _ if to.len() > MAX_AUDIENCE => {
+            format!("names {}; the limit is {MAX_AUDIENCE}: use a topic of their own", to.len())
+        }
+        Destination::Topic(_) => match to.iter().find(wrong) {
+            None => return Ok(()),
+            Some(entry) => format!(
+                "has an entry of {} bytes; it is a client's id or {PRINCIPAL}NAME, of 1 to {limit}",
+                entry.len()
+            ),
+        },
+        Destination::Client(_) | Destination::Server(_) => {
+            "chooses among a topic's subscribers; this message has one recipient already".into()
+        }
+    };
+    Err(Error::new(ErrorKind::InvalidArgument, format!("`to` {problem}")))
 }
 
 /// What travels of `extras` and the ack's timeout; `None` for most messages.
@@ -113,6 +145,9 @@ pub(super) fn extensions<'a>(
             extras.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
         extensions.id = extras.id.as_deref();
         extensions.ttl_ms = extras.ttl.map(millis);
+        extensions.to = extras.to.as_ref().map(|to| to.iter().map(|entry| &**entry).collect());
+        extensions.private = extras.private;
+        extensions.offline = extras.offline;
     }
     Some(Box::new(extensions))
 }

@@ -57,13 +57,18 @@ impl Session {
 
     /// When to call [`Session::tick`], or [`Session::should_connect`].
     pub fn deadline(&self) -> Option<Time> {
-        [self.link.deadline(), self.credit_at, self.acks.deadline()].into_iter().flatten().min()
+        let now = (!self.replaced.is_empty()).then_some(self.now);
+        [self.link.deadline(), self.credit_at, self.acks.deadline(), now]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due at `now`. An error means: close the connection, then
     /// [`Session::disconnected`].
     pub fn tick(&mut self, now: Time, events: &mut Events) -> Result<()> {
         self.now = now;
+        self.tell_replaced(events);
         self.acks.expire(now, events);
         if self.credit_at.is_some_and(|at| at <= now) {
             self.credit_at = None;
@@ -289,7 +294,7 @@ impl Session {
             Reference::Publish(wire) => {
                 self.reports.note();
                 let Some(number) = self.outbox.number(wire) else { return };
-                let refusal = Refusal { id: self.outbox.id_of(number), error };
+                let refusal = self.refusal(number, error);
                 self.outbox.give_up(number);
                 if number > self.outbox.accepted() {
                     self.refusals.note(number, refusal);
@@ -311,9 +316,10 @@ impl Session {
         }
     }
 
-    fn publish_failed(&mut self, number: u64, refusal: Refusal, events: &mut Events) {
-        let Refusal { id, error } = refusal;
-        self.timeline.note(self.now, "publish_failed", format!("{id}: {error}"));
+    pub(super) fn publish_failed(&mut self, number: u64, refusal: Refusal, events: &mut Events) {
+        let Refusal { id, private, error } = refusal;
+        let named = if private { "a private message" } else { &id };
+        self.timeline.note(self.now, "publish_failed", format!("{named}: {error}"));
         let mut targets = self.receipts.fail(number);
         if targets.is_empty() {
             targets.push(self.config.target);
@@ -355,6 +361,8 @@ fn extras(extensions: &Extensions<'_>) -> Option<Box<Extras>> {
             .collect(),
         id: extensions.id.map(str::to_owned),
         ttl: extensions.ttl_ms.map(std::time::Duration::from_millis),
+        // What these say is between publisher and server.
+        ..Extras::default()
     };
     (!extras.is_empty()).then(|| Box::new(extras))
 }

@@ -5,4 +5,5 @@ pub mod kps_json;
 pub mod v1;
 mod varint;
 
+pub(crate) use v1::settle_publish;
 pub use v1::{Frames, encode, encode_message_head, encode_publish};

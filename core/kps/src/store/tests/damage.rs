@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use kps_proto::{
     ErrorKind,
     history::{HistoryRule, KeptSession, Progress, ReadFrom, Write},
-    message::Extras,
+    message::{Extras, Offline},
 };
 use rusqlite::Connection;
 
@@ -51,7 +51,14 @@ impl Sample {
                         let headers = vec![("name".to_owned(), "value".to_owned())];
                         let id = Some(format!("id {}", record.position));
                         let ttl = Some(Duration::from_secs(1));
-                        record.extras = Some(Box::new(Extras { headers, id, ttl }));
+                        record.extras = Some(Box::new(Extras {
+                            headers,
+                            id,
+                            ttl,
+                            to: Some(vec!["one".into(), "principal:two".into()]),
+                            offline: Offline::Drop,
+                            ..Extras::default()
+                        }));
                     }
                     writes.push(record_of(&record));
                 }
@@ -197,7 +204,7 @@ fn other_files_are_refused() {
 fn a_newer_format_is_refused() {
     let folder = Folder::new();
     drop(Open::new(Some(folder.path()), |_| {}));
-    Connection::open(folder.file()).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    Connection::open(folder.file()).unwrap().pragma_update(None, "user_version", 99).unwrap();
     for error in [
         Open::try_new(Some(folder.path()), |_| {}).err().unwrap(),
         StoreReader::open(folder.path()).unwrap_err(),

@@ -249,7 +249,7 @@ fn a_reader_of_what_has_expired_reads_on() {
     let records: Vec<Record> = world.writes().into_iter().filter_map(record).collect();
     world.bus.stored(world.now, 4);
     let (reader, _) = from(&mut world, b, 1, Start::All);
-    let page = Page { records: records[..3].to_vec(), through: 3, more: true, removed: false };
+    let page = Page { records: records[..3].to_vec(), through: 3, more: true, ..Page::default() };
     world.bus.take_page(world.now, reader, Ok(page));
     world.advance(Duration::from_secs(2));
     let left_out = gaps(&world.pull(b));

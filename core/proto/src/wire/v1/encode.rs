@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::{
-    error, extension, gap, message, outcome, publish,
+    error, extension, gap, message, outcome, policy, publish,
     sink::{Count, Fill, Sink},
     subscribe, types, welcome,
 };
@@ -47,6 +47,30 @@ pub fn encode_publish(frame: &Publish<'_>, out: &mut BytesMut) {
         },
     );
     out.extend_from_slice(frame.payload);
+}
+
+/// Turns an encoded `PUB` with extensions into one of which only the number counts, of the same length.
+/// Nothing else of it is left but its destination.
+pub fn settle_publish(frame: &mut [u8]) {
+    let skip_int = |frame: &[u8], at: usize| {
+        frame[at..].iter().position(|byte| byte & 0x80 == 0).map_or(frame.len(), |end| at + end + 1)
+    };
+    // Behind type, length and number.
+    let flags = skip_int(frame, skip_int(frame, 1));
+    let to = frame[flags] & (0b11 << publish::TO_SHIFT);
+    let destination = flags + 2;
+    let mut rest = skip_int(frame, destination);
+    if to >> publish::TO_SHIFT != publish::TO_ALIAS {
+        let (length, _) = frame[destination..rest].iter().fold((0, 0), |(sum, shift), byte| {
+            (sum | usize::from(byte & 0x7f) << shift, shift + 7)
+        });
+        rest += length;
+    }
+    debug_assert!(frame[flags] & publish::EXTENSIONS != 0 && frame.len() >= rest + 3);
+    frame[flags] = to | publish::EXTENSIONS;
+    frame[rest..].fill(0);
+    frame[rest] = 2;
+    frame[rest + 1] = extension::SETTLED as u8;
 }
 
 /// Appends to `out` what stands before the payload of a `MSG`; `payload_len` bytes of payload must
@@ -194,6 +218,20 @@ fn extensions(extensions: &Extensions<'_>, sink: &mut impl Sink) {
         sink.varint(length.0 as u64);
         sink.int(epoch);
         sink.int(time_ms);
+    }
+    if let Some(to) = &extensions.to {
+        let mut length = Count::default();
+        to.iter().for_each(|entry| length.str(entry));
+        sink.varint(extension::TO);
+        sink.varint(length.0 as u64);
+        to.iter().for_each(|entry| sink.str(entry));
+    }
+    let policy = u64::from(extensions.private) * policy::PRIVATE
+        | (extensions.offline as u64) << policy::OFFLINE_SHIFT;
+    if policy != 0 {
+        sink.varint(extension::POLICY);
+        sink.varint(varint::len(policy) as u64);
+        sink.int(policy);
     }
 }
 

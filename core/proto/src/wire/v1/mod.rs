@@ -10,7 +10,7 @@ mod reader;
 mod sink;
 
 pub use decode::Frames;
-pub use encode::{encode, encode_message_head, encode_publish};
+pub use encode::{encode, encode_message_head, encode_publish, settle_publish};
 
 /// The WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "kps.v1";
@@ -114,6 +114,15 @@ mod extension {
     pub(super) const CURSOR: u64 = 5;
     pub(super) const EARLIER: u64 = 6;
     pub(super) const SETTLED: u64 = 7;
+    pub(super) const TO: u64 = 8;
+    pub(super) const POLICY: u64 = 9;
+}
+
+/// The value of the extension `policy`.
+mod policy {
+    pub(super) const PRIVATE: u64 = 1;
+    pub(super) const OFFLINE_SHIFT: u32 = 1;
+    pub(super) const OFFLINE_MASK: u64 = 0b11;
 }
 
 /// Flags of `WELCOME` and of what it says about history.
