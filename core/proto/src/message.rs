@@ -167,8 +167,17 @@ impl Offline {
     }
 
     /// From how every language spells it.
-    pub fn from_name(name: &str) -> Option<Self> {
-        (0..3).filter_map(Self::from_number).find(|offline| offline.as_str() == name)
+    ///
+    /// # Errors
+    /// `InvalidArgument` for anything else.
+    pub fn parse(name: &str) -> Result<Self, Error> {
+        let known = (0..3).filter_map(Self::from_number).find(|known| known.as_str() == name);
+        known.ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!("offline is {name:?}; it is \"keep\", \"drop\" or \"latest\""),
+            )
+        })
     }
 }
 

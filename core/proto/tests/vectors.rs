@@ -294,7 +294,7 @@ fn extensions(json: &'static Value) -> Option<Box<Extensions<'static>>> {
             private: json["private"] == true,
             offline: match &json["offline"] {
                 Value::Null => Offline::Keep,
-                named => Offline::from_name(text(named)).unwrap(),
+                named => Offline::parse(text(named)).unwrap(),
             },
         })
     })

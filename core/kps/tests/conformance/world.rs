@@ -16,7 +16,7 @@ use kps::{
     Ack, Client, ConnectOptions, Error, ErrorKind, Event, HostMailbox, Receipt, Received, Result,
     Server, ServerOptions, To,
     auth::{self, Token},
-    message::{Extras, ReceiptLevel},
+    message::{Extras, Offline, ReceiptLevel},
     options::{Overflow, Redelivery, StartAt, SubscribeOptions},
     proto::history::HistoryRule,
 };
@@ -649,6 +649,12 @@ impl World {
             headers: headers.map(|(name, value)| (name.clone(), text(value))).collect(),
             id: given["id"].as_str().map(Into::into),
             ttl: given.get("ttl").map(seconds).transpose()?,
+            to: given["to"].as_array().map(|to| to.iter().map(text).collect()),
+            private: given["private"] == true,
+            offline: match given["offline"].as_str() {
+                Some(name) => Offline::parse(name)?,
+                None => Offline::Keep,
+            },
         };
         let receipt = given["receipt"].as_str().map(receipt_level).transpose()?;
         let topic = text(&step["topic"]);

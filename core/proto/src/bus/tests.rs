@@ -10,6 +10,7 @@ use crate::{
 };
 
 mod kept;
+mod policies;
 
 struct World {
     bus: Bus,

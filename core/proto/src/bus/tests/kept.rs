@@ -7,7 +7,7 @@ use crate::{
     wire::frame::Start,
 };
 
-fn keeping(recovered: Recovered) -> BusConfig {
+pub(super) fn keeping(recovered: Recovered) -> BusConfig {
     let rules = Arc::from([HistoryRule::parse("h.>").unwrap()]);
     let history = HistoryConfig { rules, on_disk: true, recovered, ..HistoryConfig::default() };
     BusConfig { history, epoch: 1, ..BusConfig::default() }
@@ -22,7 +22,7 @@ fn again<'a>(number: u64, id: &'a str) -> Publish<'a> {
     }
 }
 
-fn record(write: Write) -> Option<Record> {
+pub(super) fn record(write: Write) -> Option<Record> {
     match write {
         Write::Record(record) => Some(*record),
         _ => None,
@@ -30,7 +30,7 @@ fn record(write: Write) -> Option<Record> {
 }
 
 impl World {
-    fn writes(&mut self) -> Vec<Write> {
+    pub(super) fn writes(&mut self) -> Vec<Write> {
         let mut writes = Vec::new();
         self.bus.take_writes(&mut writes);
         writes
@@ -53,7 +53,7 @@ impl World {
         outputs.collect()
     }
 
-    fn reads(&mut self) -> Vec<(Reader, ReadFrom)> {
+    pub(super) fn reads(&mut self) -> Vec<(Reader, ReadFrom)> {
         let reads = self.bus.take_notices().filter_map(|notice| match notice {
             Notice::Read { reader, query } => Some((reader, query.from)),
             _ => None,
