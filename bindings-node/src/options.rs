@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use kps::{
     ConnectOptions,
-    message::{Extras, ReceiptLevel},
+    message::{Extras, Offline, ReceiptLevel},
     net::{Ca, TlsOptions},
     options::{Overflow, Redelivery, StartAt, SubscribeOptions},
 };
@@ -114,16 +114,25 @@ pub(crate) struct Publish {
     id: Option<String>,
     ttl: Option<f64>,
     receipt: Option<String>,
+    to: Option<Vec<String>>,
+    private: Option<bool>,
+    offline: Option<String>,
 }
 
 impl Publish {
     /// The parts that travel.
-    pub(crate) fn extras(&mut self) -> Extras {
-        Extras {
+    pub(crate) fn extras(&mut self) -> kps::Result<Extras> {
+        Ok(Extras {
             headers: std::mem::take(&mut self.headers),
             id: self.id.take(),
             ttl: self.ttl.map(millis),
-        }
+            to: self.to.take(),
+            private: self.private.unwrap_or(false),
+            offline: match &self.offline {
+                Some(name) => Offline::parse(name)?,
+                None => Offline::Keep,
+            },
+        })
     }
 
     /// The receipt level asked for.

@@ -410,7 +410,15 @@ const SUBSCRIBE = {
   maxAttempts: "number",
 } as const;
 
-const PUBLISH = { headers: "object", id: "string", ttl: "number", receipt: "string" } as const;
+const PUBLISH = {
+  headers: "object",
+  id: "string",
+  ttl: "number",
+  receipt: "string",
+  to: "strings",
+  private: "boolean",
+  offline: "string",
+} as const;
 
 function pairs(headers: Record<string, string> | null | undefined): [string, string][] {
   const pairs = Object.entries(headers ?? {});

@@ -9,8 +9,16 @@ Overflow: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "latest", "
 RowStatus: TypeAlias = Literal["acked", "failed", "no_handler", "disconnected", "dropped", "timeout", "cancelled"]
 ReceiptLevel: TypeAlias = Literal["queued", "queued_on_disk", "accepted", "stored", "replicated"]
 GapReason: TypeAlias = Literal[
-    "overflow", "slow_consumer", "session_expired", "new_epoch", "history_expired", "expired"
+    "overflow",
+    "slow_consumer",
+    "session_expired",
+    "new_epoch",
+    "history_expired",
+    "expired",
+    "private",
+    "offline",
 ]
+Offline: TypeAlias = Literal["keep", "drop", "latest"]
 
 
 class SubscriptionLedger(TypedDict):
