@@ -18,6 +18,7 @@ use crate::{
 
 mod acknowledging;
 mod connecting;
+mod policies;
 mod publishing;
 mod storing;
 mod subscribing;
