@@ -268,7 +268,7 @@ fn publish_now(call: &Call<'_, 6>) -> kps::Result<f64> {
             .map_err(|error| kps::Error::new(kps::ErrorKind::InvalidArgument, error.to_string()))?,
         _ => options::Publish::default(),
     };
-    let extras = given.extras();
+    let extras = given.extras()?;
     let receipt = given.receipt()?;
     call.shared.with_client(call.int(0), |client| {
         let target = client.target;

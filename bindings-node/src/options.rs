@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use kps::{
     ConnectOptions, Error, ErrorKind, Result,
-    message::{Extras, ReceiptLevel},
+    message::{Extras, Offline, ReceiptLevel},
     net::{Ca, TlsOptions},
     options::{OutboxOverflow, Overflow, Redelivery, StartAt, SubscribeOptions},
 };
@@ -126,16 +126,25 @@ pub(crate) struct Publish {
     receipt: Option<String>,
     #[serde(default)]
     pub(crate) retain: bool,
+    to: Option<Vec<String>>,
+    private: Option<bool>,
+    offline: Option<String>,
 }
 
 impl Publish {
     /// The parts that travel.
-    pub(crate) fn extras(&mut self) -> Extras {
-        Extras {
+    pub(crate) fn extras(&mut self) -> kps::Result<Extras> {
+        Ok(Extras {
             headers: std::mem::take(&mut self.headers),
             id: self.id.take(),
             ttl: self.ttl.map(millis),
-        }
+            to: self.to.take(),
+            private: self.private.unwrap_or(false),
+            offline: match &self.offline {
+                Some(name) => Offline::parse(name)?,
+                None => Offline::Keep,
+            },
+        })
     }
 
     /// The receipt level asked for.

@@ -422,7 +422,16 @@ const SUBSCRIBE = {
   maxAttempts: "number",
 } as const;
 
-const PUBLISH = { headers: "object", id: "string", ttl: "number", receipt: "string", retain: "boolean" } as const;
+const PUBLISH = {
+  headers: "object",
+  id: "string",
+  ttl: "number",
+  receipt: "string",
+  to: "strings",
+  private: "boolean",
+  offline: "string",
+  retain: "boolean",
+} as const;
 
 function pairs(headers: Record<string, string> | null | undefined): [string, string][] {
   const pairs = Object.entries(headers ?? {});

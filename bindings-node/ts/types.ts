@@ -20,7 +20,10 @@ export type ReceiptLevel = "queued" | "queued_on_disk" | "accepted" | "stored" |
 export type OutboxOverflow = "refuse" | "drop_oldest";
 
 /** Why messages are missing. */
-export type GapReason = "overflow" | "slow_consumer" | "session_expired" | "new_epoch" | "history_expired" | "expired";
+export type GapReason = "overflow" | "slow_consumer" | "session_expired" | "new_epoch" | "history_expired" | "expired" | "private" | "offline";
+
+/** What becomes of a message where a party is offline. */
+export type Offline = "keep" | "drop" | "latest";
 
 /** How to connect. Times are in milliseconds. */
 export interface ConnectOptions {
@@ -130,6 +133,19 @@ export interface PublishOptions {
    * @default false
    */
   retain?: boolean;
+  /** Who may have it: client ids, and `principal:NAME` for authenticated ones. Without it: everybody. */
+  to?: readonly string[] | null;
+  /**
+   * Whether it is never written to disk, and quoted nowhere.
+   * @default false
+   */
+  private?: boolean;
+  /**
+   * What becomes of it where a party is offline: it waits, it is for those who are there (`drop`), or the newest
+   * of the topic waits (`latest`).
+   * @default "keep"
+   */
+  offline?: Offline;
 }
 
 /** How to publish to another server. */

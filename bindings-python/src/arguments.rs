@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use kps::{
     ErrorKind,
-    message::{Extras, ReceiptLevel},
+    message::{Extras, Offline, ReceiptLevel},
     options::StartAt,
 };
 use pyo3::{
     prelude::*,
-    types::{PyBool, PyDict, PyFloat, PyInt, PyString},
+    types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple},
 };
 
 use crate::errors::{self, OrRaise};
@@ -90,12 +90,19 @@ pub(crate) fn given<'a, 'py>(
     value.filter(|value| !value.is_none())
 }
 
-/// `headers`, `id`, `ttl`.
-pub(crate) fn extras(
-    headers: Option<&Bound<'_, PyAny>>,
-    id: Option<&Bound<'_, PyAny>>,
-    ttl: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Extras> {
+/// What a publish may be told of its message.
+pub(crate) struct Given<'a, 'py> {
+    pub(crate) headers: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) id: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) ttl: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) to: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) private: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) offline: Option<&'a Bound<'py, PyAny>>,
+}
+
+/// It in core's words.
+pub(crate) fn extras(arguments: &Given<'_, '_>) -> PyResult<Extras> {
+    let Given { headers, id, ttl, to, private, offline } = *arguments;
     let mut extras = Extras::default();
     if let Some(headers) = given(headers) {
         let Ok(headers) = headers.cast::<PyDict>() else {
@@ -109,7 +116,25 @@ pub(crate) fn extras(
     }
     extras.id = given(id).map(|id| text(id, "id").map(str::to_owned)).transpose()?;
     extras.ttl = given(ttl).map(|ttl| seconds(ttl, "ttl")).transpose()?;
+    extras.to = given(to).map(|to| texts(to, "to")).transpose()?;
+    if let Some(private) = given(private) {
+        let Ok(private) = private.cast::<PyBool>() else {
+            return Err(errors::wrong_type("private", "bool", private));
+        };
+        extras.private = private.is_true();
+    }
+    if let Some(offline) = given(offline) {
+        extras.offline = Offline::parse(text(offline, "offline")?).or_raise(offline.py())?;
+    }
     Ok(extras)
+}
+
+/// A list or tuple of texts.
+pub(crate) fn texts(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<String>> {
+    if !value.is_instance_of::<PyList>() && !value.is_instance_of::<PyTuple>() {
+        return Err(errors::wrong_type(name, "a list of str", value));
+    }
+    value.try_iter()?.map(|item| Ok(text(&item?, name)?.to_owned())).collect()
 }
 
 /// A receipt's level.

@@ -17,7 +17,7 @@ use pyo3::{
 
 use crate::{
     ack::Ack,
-    arguments::{self, callable, count, given, invalid, seconds, start_at, text},
+    arguments::{self, Given, callable, count, given, invalid, seconds, start_at, text},
     direct,
     dispatch::SERVER_MESSAGE,
     errors::{self, OrRaise},
@@ -238,9 +238,9 @@ impl Client {
     }
 
     #[allow(clippy::too_many_arguments)]
-    #[pyo3(signature = (
-        topic, data, *, headers = None, id = None, ttl = None, receipt = None, retain = false,
-    ))]
+    #[pyo3(signature = (topic, data, *, headers = None, id = None, ttl = None, receipt = None,
+        to = None, private = None, offline = None, retain = false),
+        text_signature = "($self, topic, data, *, headers=None, id=None, ttl=None, receipt=None, to=None, private=False, offline='keep', retain=False)")]
     fn publish(
         &self,
         py: Python<'_>,
@@ -250,15 +250,20 @@ impl Client {
         id: Option<&Bound<'_, PyAny>>,
         ttl: Option<&Bound<'_, PyAny>>,
         receipt: Option<&Bound<'_, PyAny>>,
+        to: Option<&Bound<'_, PyAny>>,
+        private: Option<&Bound<'_, PyAny>>,
+        offline: Option<&Bound<'_, PyAny>>,
         retain: bool,
     ) -> PyResult<Receipt> {
-        let to = To::Topic(text(topic, "topic")?);
+        let topic = To::Topic(text(topic, "topic")?);
         let shared = self.shared(py)?;
-        if headers.is_none() && id.is_none() && ttl.is_none() && receipt.is_none() && !retain {
-            let number = send(py, &shared, to, data, PublishOptions::default())?;
+        let policies = to.or(private).or(offline);
+        if headers.or(id).or(ttl).or(receipt).or(policies).is_none() && !retain {
+            let number = send(py, &shared, topic, data, PublishOptions::default())?;
             return Ok(Receipt::new(shared, number, None, None));
         }
-        let extras = arguments::extras(headers, id, ttl)?;
+        let given_options = Given { headers, id, ttl, to, private, offline };
+        let extras = arguments::extras(&given_options)?;
         let level = given(receipt).map(arguments::level).transpose()?;
         let options = PublishOptions {
             extras: Some(&extras).filter(|extras| !extras.is_empty()),
@@ -267,7 +272,7 @@ impl Client {
             retain,
             ..PublishOptions::default()
         };
-        let number = send(py, &shared, to, data, options)?;
+        let number = send(py, &shared, topic, data, options)?;
         Ok(Receipt::new(shared, number, level, extras.id))
     }
 

@@ -11,12 +11,12 @@ use kps::{
 use parking_lot::Mutex;
 use pyo3::{
     prelude::*,
-    types::{PyBool, PyDict, PyList, PyTuple},
+    types::{PyBool, PyDict, PyList},
 };
 use tokio::sync::oneshot;
 
 use crate::{
-    arguments::{callable, count, given, invalid, seconds, text},
+    arguments::{callable, count, given, invalid, seconds, text, texts},
     client::{Client, finish},
     errors::{self, OrRaise},
     host::Host,
@@ -143,14 +143,6 @@ fn read(settings: &mut ServerOptions, options: &Bound<'_, PyDict>) -> PyResult<(
 
 fn size(value: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
     Ok(usize::try_from(count(value, name, 1)?).unwrap_or(usize::MAX))
-}
-
-/// A list or tuple of str.
-fn texts(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<String>> {
-    if !value.is_instance_of::<PyList>() && !value.is_instance_of::<PyTuple>() {
-        return Err(errors::wrong_type(name, "a list of str", value));
-    }
-    value.try_iter()?.map(|item| Ok(text(&item?, name)?.to_owned())).collect()
 }
 
 /// A bool, or what `AuditOptions` says in words.

@@ -25,6 +25,10 @@ const wrong = {
   "publish: headers": [() => client.publish("t", 1, { headers: { a: 1 } }), "headers.a"],
   "publish: ttl": [() => client.publish("t", 1, { ttl: NaN }), "ttl"],
   "publish: retain": [() => client.publish("t", 1, { retain: 1 }), "retain"],
+  "publish: to": [() => client.publish("t", 1, { to: "client-7" }), "to"],
+  "publish: an entry of to": [() => client.publish("t", 1, { to: ["client-7", 1] }), "to"],
+  "publish: private": [() => client.publish("t", 1, { private: 1 }), "private"],
+  "publish: offline": [() => client.publish("t", 1, { offline: true }), "offline"],
   "publishToId: clientId": [() => client.publishToId(1, 1), "clientId"],
   "publishToServer: address": [() => client.publishToServer(1, 1), "address"],
   "publishWithAck: timeoutMs": [() => client.publishWithAck("t", 1, "30"), "timeoutMs"],
@@ -45,6 +49,8 @@ test.each(Object.entries(wrong))("%s", async (_, [call, name]) => {
 });
 
 const refused = {
+  "an audience of nobody": [() => client.publish("t", 1, { to: [] }), "invalid_argument"],
+  "an offline policy that there is not": [() => client.publish("t", 1, { offline: "never" }), "invalid_argument"],
   "a url of another kind": [() => kps.connect("gopher://x"), "invalid_argument"],
   "an event that there is not": [() => client.on("nothing", () => {}), "invalid_argument"],
   "a negative timeout": [() => client.publishWithAck("t", 1, -1), "invalid_argument"],

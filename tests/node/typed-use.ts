@@ -42,6 +42,7 @@ export async function subscribing(client: Client): Promise<void> {
 
 export async function publishing(client: Client): Promise<void> {
   const receipt: Receipt = client.publish("t", { n: 1 }, { headers: { a: "b" }, id: "x", ttl: 1500, receipt: "accepted", retain: true });
+  client.publish("t", 1, { to: ["client-7", "principal:alice"], private: true, offline: "latest" });
   const level: ReceiptLevel = await receipt;
   console.log(level, receipt.id);
   await client.publishToId("b", new Uint8Array(3));

@@ -27,6 +27,10 @@ def test_wrong_types_name_the_argument() -> None:
                 ("ttl", lambda: client.publish("t", 1, ttl="1")),
                 ("receipt", lambda: client.publish("t", 1, receipt=1)),
                 ("retain", lambda: client.publish("t", 1, retain=1)),
+                ("to", lambda: client.publish("t", 1, to="client-7")),
+                ("to", lambda: client.publish("t", 1, to=["client-7", 1])),
+                ("private", lambda: client.publish("t", 1, private=1)),
+                ("offline", lambda: client.publish("t", 1, offline=True)),
                 ("client_id", lambda: client.publish_to_id(1, 1)),
                 ("address", lambda: client.publish_to_server(1, 1)),
                 ("timeout", lambda: client.publish_with_ack("t", 1, timeout="1")),
@@ -71,6 +75,10 @@ def test_wrong_values_are_errors_with_a_code() -> None:
         async with pair() as (_, client):
             wrong: list[tuple[str, Any]] = [
                 ("invalid_argument", lambda: client.publish("t", 1, ttl=-1)),
+                ("invalid_argument", lambda: client.publish("t", 1, to=[])),
+                ("invalid_argument", lambda: client.publish("t", 1, to=["x" * 257])),
+                ("invalid_argument", lambda: client.publish("t", 1, to=["x"] * 65)),
+                ("invalid_argument", lambda: client.publish("t", 1, offline="never")),
                 ("invalid_argument", lambda: client.publish("t", 1, ttl=float("nan"))),
                 ("invalid_argument", lambda: client.publish("t", 1, receipt="soon")),
                 ("receipt_unavailable", lambda: client.publish("t", 1, receipt="stored")),

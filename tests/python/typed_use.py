@@ -66,6 +66,7 @@ async def subscribing(client: kps.Client) -> None:
 
 async def publishing(client: kps.Client) -> None:
     receipt = client.publish("t", {"n": 1}, headers={"a": "b"}, id="x", ttl=1.5, receipt="accepted", retain=True)
+    client.publish("t", 1, to=["client-7", "principal:alice"], private=True, offline="latest")
     assert_type(receipt, kps.Receipt)
     assert_type(receipt.id, str)
     level: kps.ReceiptLevel = await receipt

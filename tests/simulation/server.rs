@@ -80,8 +80,8 @@ impl Peer {
                     let skips = if epoch % 4 == 3 { 0 } else { features::SKIPS };
                     let features = hello.features
                         & match bus.has_history() {
-                            true => features::HISTORY | skips,
-                            false => skips,
+                            true => features::POLICIES | features::HISTORY | skips,
+                            false => features::POLICIES | skips,
                         };
                     let rules = history.rules.iter();
                     let welcome = Welcome {

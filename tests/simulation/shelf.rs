@@ -10,6 +10,7 @@ use kps_proto::{
     bus::Reader,
     clock::Time,
     history::{KeptSession, Page, Progress, Query, ReadFrom, Record, Recovered, Write},
+    message::Offline,
 };
 
 use crate::random::Dice;
@@ -165,12 +166,26 @@ impl Shelf {
         for record in matching.filter(|record| record.position > after) {
             if records.len() == query.max_count || bytes > query.max_bytes {
                 let through = records.last().map_or(after, |record: &Record| record.position);
-                return Page { records, through, more: true, removed: false };
+                return self.marked(Page { records, through, more: true, ..Page::default() });
             }
             bytes += record.payload.bytes.len();
             records.push(record.clone());
         }
-        Page { records, through: tip, more: false, removed: false }
+        self.marked(Page { records, through: tip, ..Page::default() })
+    }
+
+    /// With what is not its topic's newest message.
+    fn marked(&self, mut page: Page) -> Page {
+        let newest = |record: &Record| {
+            let same = self.disk.records.iter().rev().find(|other| other.topic == record.topic);
+            same.is_none_or(|other| other.position == record.position)
+        };
+        let is_latest = |record: &&Record| {
+            record.extras.as_ref().is_some_and(|extras| extras.offline == Offline::Latest)
+        };
+        let superseded = page.records.iter().filter(is_latest).filter(|record| !newest(record));
+        page.superseded = superseded.map(|record| record.position).collect();
+        page
     }
 
     /// The broker is gone; what it wrote last may be too. `epoch` begins, and the clock has been set.

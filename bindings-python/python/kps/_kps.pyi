@@ -2,7 +2,7 @@
 
 import datetime
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, final, overload
 
 from typing_extensions import Self, disjoint_base
@@ -12,6 +12,7 @@ from .types import (
     ContentType,
     GapReason,
     Grant,
+    Offline,
     Overflow,
     ReceiptLevel,
     RowStatus,
@@ -118,10 +119,16 @@ class Client:
         id: str | None = None,
         ttl: float | None = None,
         receipt: ReceiptLevel | None = None,
+        to: Sequence[str] | None = None,
+        private: bool = False,
+        offline: Offline = "keep",
         retain: bool = False,
     ) -> Receipt:
         """Sends at once, from any thread. `bytes` travel as they are, `str` as text, everything else as JSON.
 
+        `to` names who may have it: client ids, and `principal:NAME` for authenticated ones. A `private` message is
+        never written to disk and quoted nowhere. `offline` says what becomes of it where a party is offline: it waits
+        (`"keep"`), it is for those who are there (`"drop"`), or the newest of the topic waits (`"latest"`).
         With `retain` the server keeps it as the topic's last value, for subscriptions that begin with `start="last"`;
         an empty payload (`b""`) removes the one there is.
         """

@@ -10,8 +10,16 @@ OutboxOverflow: TypeAlias = Literal["refuse", "drop_oldest"]
 RowStatus: TypeAlias = Literal["acked", "failed", "no_handler", "disconnected", "dropped", "timeout", "cancelled"]
 ReceiptLevel: TypeAlias = Literal["queued", "queued_on_disk", "accepted", "stored", "replicated"]
 GapReason: TypeAlias = Literal[
-    "overflow", "slow_consumer", "session_expired", "new_epoch", "history_expired", "expired"
+    "overflow",
+    "slow_consumer",
+    "session_expired",
+    "new_epoch",
+    "history_expired",
+    "expired",
+    "private",
+    "offline",
 ]
+Offline: TypeAlias = Literal["keep", "drop", "latest"]
 
 
 class SubscriptionLedger(TypedDict):

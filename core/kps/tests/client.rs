@@ -29,6 +29,7 @@ async fn messages_carry_what_the_publisher_gave_them() {
         headers: vec![("k".into(), "v".into())],
         id: Some("mine".into()),
         ttl: Some(PATIENCE),
+        ..Extras::default()
     };
     let receipt =
         a.publish_with(To::Topic("x.y"), "text", &extras, Some(ReceiptLevel::Accepted)).unwrap();

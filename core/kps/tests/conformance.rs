@@ -115,7 +115,7 @@ fn enums_are_those_of_the_description() {
     assert_eq!(overflow, names(&enums["Overflow"]));
     let status: Vec<_> = (0..).map_while(RowStatus::from_number).map(RowStatus::as_str).collect();
     assert_eq!(status, names(&enums["RowStatus"]));
-    let reasons: Vec<_> = (0..6).map(|number| GapReason::from_number(number).as_str()).collect();
+    let reasons: Vec<_> = (0..8).map(|number| GapReason::from_number(number).as_str()).collect();
     assert_eq!(reasons, names(&enums["GapReason"]));
 }
 

@@ -141,6 +141,18 @@ impl Error {
     pub fn message(&self) -> &str {
         &self.0.message
     }
+
+    /// The error of a private message: without the names that its sentence may quote.
+    pub(crate) fn without_quotes(self) -> Self {
+        match self.kind() {
+            kind @ (ErrorKind::InvalidTopic | ErrorKind::Unauthorized | ErrorKind::NotFound) => {
+                let sentence = "a private message was refused; it is not quoted, so look at where it \
+                                was published, and to whom";
+                Error::new(kind, sentence)
+            }
+            _ => self,
+        }
+    }
 }
 
 impl fmt::Debug for Error {

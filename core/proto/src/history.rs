@@ -107,7 +107,8 @@ pub struct Record {
     pub maybe_duplicate: bool,
     /// The payload.
     pub payload: Payload,
-    /// Headers, the publisher's own id, time to live.
+    /// Headers, the publisher's own id, time to live, policies. Of a private message history has the
+    /// place alone: payload and sender are empty, and here are [`Extras::private`] and [`Extras::to`].
     pub extras: Option<Box<Extras>>,
     /// Not to be delivered from then on, milliseconds since the Unix epoch.
     pub expires_ms: Option<u64>,
@@ -222,6 +223,9 @@ pub struct Page {
     /// Matching messages behind the position asked for were removed by the rules' limits before they
     /// could be read.
     pub removed: bool,
+    /// The positions of those `records` with the offline policy `latest` that are not their topics'
+    /// newest messages, ascending.
+    pub superseded: Vec<u64>,
 }
 
 #[cfg(test)]

@@ -76,24 +76,111 @@ pub struct Extras {
     pub id: Option<String>,
     /// How long the message is worth delivering.
     pub ttl: Option<Duration>,
+    /// Who may have it: client ids, and `principal:NAME` for an authenticated principal; `None`:
+    /// everybody. Subscribers are not told.
+    pub to: Option<Vec<String>>,
+    /// Never written to disk, neither by the broker nor by the publisher, and quoted nowhere.
+    pub private: bool,
+    /// What becomes of it where a party is offline.
+    pub offline: Offline,
 }
 
 impl Extras {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.headers.is_empty() && self.id.is_none() && self.ttl.is_none()
+        self.headers.is_empty() && self.id.is_none() && self.ttl.is_none() && self.is_plain()
+    }
+
+    /// Whether any server does what it asks for: it is for everybody and without a policy.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.to.is_none() && !self.has_policy()
+    }
+
+    /// Whether it is private, or has an offline policy other than the default.
+    pub(crate) fn has_policy(&self) -> bool {
+        self.private || self.offline != Offline::Keep
+    }
+
+    /// Whether a client with this id and this authenticated name may have the message.
+    pub(crate) fn admits(&self, id: &str, principal: Option<&str>) -> bool {
+        self.to.as_ref().is_none_or(|to| {
+            to.iter().any(|entry| match entry.strip_prefix(PRINCIPAL) {
+                Some(name) => principal == Some(name),
+                None => entry == id,
+            })
+        })
     }
 
     /// About how many bytes it takes in memory.
     pub(crate) fn cost(&self) -> usize {
         let records = self.headers.len() * size_of::<(String, String)>();
-        size_of::<Extras>() + records + self.text_bytes()
+        let audience = self.to.as_ref().map_or(0, |to| to.len() * size_of::<String>());
+        size_of::<Extras>() + records + audience + self.text_bytes()
     }
 
-    /// Bytes of the headers' and the id's text.
+    /// Bytes of the headers', the id's and the audience's text.
     pub(crate) fn text_bytes(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| name.len() + value.len());
-        headers.sum::<usize>() + self.id.as_ref().map_or(0, String::len)
+        let audience = self.to.iter().flatten().map(String::len);
+        headers.sum::<usize>() + self.id.as_ref().map_or(0, String::len) + audience.sum::<usize>()
+    }
+}
+
+/// Why a publish that is to be retained has no recipients or offline policy of its own.
+pub(crate) const RETAINED_IS_FOR_ALL: &str = "a retained message is for whoever comes later; leave out `to`, `private` and `offline`, or do not retain it";
+
+/// Begins an entry of [`Extras::to`] that names a principal instead of a client.
+pub const PRINCIPAL: &str = "principal:";
+
+/// Entries of [`Extras::to`] at most.
+pub const MAX_AUDIENCE: usize = 64;
+
+/// What becomes of a message where a party is offline: a subscription whose client has no
+/// connection, or the publisher itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Offline {
+    /// It waits, as far as the subscription's bounds, or the outbox', allow.
+    #[default]
+    Keep = 0,
+    /// It is for those who are there: a subscription misses it with a gap, a publisher refuses it.
+    Drop = 1,
+    /// Only the newest of its topic waits; older ones are missed with a gap.
+    Latest = 2,
+}
+
+impl Offline {
+    /// From its number on the wire; `None` for one that this version does not know.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Keep),
+            1 => Some(Self::Drop),
+            2 => Some(Self::Latest),
+            _ => None,
+        }
+    }
+
+    /// The policy as every language spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Drop => "drop",
+            Self::Latest => "latest",
+        }
+    }
+
+    /// From how every language spells it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for anything else.
+    pub fn parse(name: &str) -> Result<Self, Error> {
+        let known = (0..3).filter_map(Self::from_number).find(|known| known.as_str() == name);
+        known.ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!("offline is {name:?}; it is \"keep\", \"drop\" or \"latest\""),
+            )
+        })
     }
 }
 
@@ -130,7 +217,8 @@ pub struct Message {
     /// Delivered because it was retained: it is the topic's last known value and was published before
     /// the subscription was made. False for what is delivered live.
     pub retained: bool,
-    /// Headers, the publisher's own id, time to live.
+    /// Headers, the publisher's own id, time to live. What [`Extras::to`], [`Extras::private`] and
+    /// [`Extras::offline`] said is not told to subscribers.
     pub extras: Option<Box<Extras>>,
     /// The place behind it, if its topic has history: a subscription may start there.
     pub cursor: Option<Cursor>,
@@ -318,6 +406,10 @@ pub enum GapReason {
     HistoryExpired = 4,
     /// Time to live ran out in the queue.
     Expired = 5,
+    /// A private message was published before: history has only its place.
+    Private = 6,
+    /// The message was not to wait for whoever is offline.
+    Offline = 7,
 }
 
 impl GapReason {
@@ -339,6 +431,8 @@ impl GapReason {
             3 => Self::NewEpoch,
             4 => Self::HistoryExpired,
             5 => Self::Expired,
+            6 => Self::Private,
+            7 => Self::Offline,
             _ => Self::Overflow,
         }
     }
@@ -352,6 +446,8 @@ impl GapReason {
             Self::NewEpoch => "new_epoch",
             Self::HistoryExpired => "history_expired",
             Self::Expired => "expired",
+            Self::Private => "private",
+            Self::Offline => "offline",
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 use bytes::BytesMut;
 use kps_proto::{
     Error, ErrorKind,
-    message::{ContentType, GapReason, RowStatus},
+    message::{ContentType, GapReason, Offline, RowStatus},
     options::{Overflow, Redelivery},
     wire::{
         Frames, encode,
@@ -219,7 +219,7 @@ fn frame(json: &'static Value) -> Frame<'static> {
             topic: string("topic"),
             count: optional(&json["count"], int),
             range: optional(&json["range"], |range| pair(range, int, int)),
-            reason: named(0..6, GapReason::from_number, GapReason::as_str, &json["reason"]),
+            reason: named(0..8, GapReason::from_number, GapReason::as_str, &json["reason"]),
         }),
         "RESUMED" => Frame::Resumed { sub: small("sub"), replayed: number("replayed") },
         "PING" => Frame::Ping { nonce: number("nonce") },
@@ -298,6 +298,12 @@ fn extensions(json: &'static Value) -> Option<Box<Extensions<'static>>> {
                 let (epoch, time_ms) = pair(json, int, int);
                 Earlier { epoch, time_ms }
             }),
+            to: optional(&json["to"], |json| list(json, text)),
+            private: json["private"] == true,
+            offline: match &json["offline"] {
+                Value::Null => Offline::Keep,
+                named => Offline::parse(text(named)).unwrap(),
+            },
         })
     })
 }

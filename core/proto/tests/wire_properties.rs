@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use kps_proto::{
     ErrorKind,
-    message::{ContentType, GapReason, RowStatus},
+    message::{ContentType, GapReason, Offline, RowStatus},
     options::{Overflow, Redelivery},
     wire::{
         Frames, encode, encode_message_head, encode_publish,
@@ -166,8 +166,12 @@ fn extensions() -> impl Strategy<Value = Option<Box<Extensions<'static>>>> {
     let times = (option::of(int()), option::of(int()));
     let settled = prop_oneof![Just(0), Just(1), int()];
     let kept = ((settled, any::<bool>()), option::of(bytes()), option::of(earlier));
-    let some = (vec((text(), text()), 0..4), option::of(text()), times, kept).prop_map(
-        |(headers, id, (ttl_ms, ack_timeout_ms), ((settled, retained), cursor, earlier))| {
+    let offline = (0..3_u8).prop_map(|number| Offline::from_number(number).unwrap());
+    let policies = (option::of(vec(text(), 0..4)), any::<bool>(), offline);
+    let some = (vec((text(), text()), 0..4), option::of(text()), times, kept, policies).prop_map(
+        |(headers, id, times, kept, (to, private, offline))| {
+            let (ttl_ms, ack_timeout_ms) = times;
+            let ((settled, retained), cursor, earlier) = kept;
             let extensions = Extensions {
                 headers,
                 id,
@@ -177,6 +181,9 @@ fn extensions() -> impl Strategy<Value = Option<Box<Extensions<'static>>>> {
                 retained,
                 cursor,
                 earlier,
+                to,
+                private,
+                offline,
             };
             (!extensions.is_empty()).then(|| Box::new(extensions))
         },
@@ -374,7 +381,7 @@ fn answer() -> BoxedStrategy<AnswerFrame<'static>> {
 }
 
 fn gap() -> BoxedStrategy<GapFrame<'static>> {
-    let reason = (0..6_u8).prop_map(GapReason::from_number);
+    let reason = (0..8_u8).prop_map(GapReason::from_number);
     (any::<u32>(), text(), option::of(int()), option::of((int(), int())), reason)
         .prop_map(|(sub, topic, count, range, reason)| GapFrame {
             sub,

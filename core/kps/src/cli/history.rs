@@ -107,14 +107,40 @@ impl History {
         let mut out = std::io::stdout().lock();
         self.selection.read(|record| {
             let message = message(record);
-            let line = match self.json {
-                true => payload::object(&message).to_string(),
-                false => format!("{} {}", message.topic, payload::readable(&message.payload)),
-            };
+            let line = if self.json { object(&message).to_string() } else { line(&message) };
             // Whoever read the output, like `head`, has enough.
             Ok(writeln!(out, "{line}").is_ok())
         })?;
         out.flush().or(Ok(()))
+    }
+}
+
+/// What is kept of a message, with what subscribers are not told.
+fn object(message: &Message) -> serde_json::Value {
+    let mut object = payload::object(message);
+    if let Some(extras) = message.extras.as_deref() {
+        object["to"] = serde_json::json!(extras.to);
+        object["private"] = extras.private.into();
+        object["offline"] = extras.offline.as_str().into();
+        if extras.private {
+            // Nothing but its place is kept.
+            for unknown in ["data", "content_type", "id", "sender"] {
+                object[unknown] = serde_json::Value::Null;
+            }
+        }
+    }
+    object
+}
+
+fn line(message: &Message) -> String {
+    let extras = message.extras.as_deref();
+    let data = match extras.is_some_and(|extras| extras.private) {
+        true => "(private)".to_owned(),
+        false => payload::readable(&message.payload),
+    };
+    match extras.and_then(|extras| extras.to.as_ref()) {
+        Some(to) => format!("{} {data} (to {})", message.topic, to.join(", ")),
+        None => format!("{} {data}", message.topic),
     }
 }
 
@@ -170,6 +196,10 @@ impl Replay {
     fn publish_all(&self, bridge: &Bridge, inbox: &mut Inbox) -> Result<u64> {
         let (mut count, mut last) = (0, None);
         self.selection.read(|record| {
+            if record.extras.as_ref().is_some_and(|extras| extras.private) {
+                // There is nothing to publish.
+                return Ok(true);
+            }
             let before = last.replace(record.time_ms).unwrap_or(record.time_ms);
             let pause = Duration::from_millis(record.time_ms.saturating_sub(before));
             if self.speed > 0.0 && !pause.is_zero() {

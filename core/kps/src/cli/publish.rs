@@ -3,7 +3,10 @@
 use std::{io::BufRead, time::Duration};
 
 use clap::Args;
-use kps_proto::{Error, ErrorKind, Result, message::Extras};
+use kps_proto::{
+    Error, ErrorKind, Result,
+    message::{Extras, Offline},
+};
 
 use super::{
     duration,
@@ -38,6 +41,15 @@ pub(super) struct Pub {
     /// A header, NAME=VALUE; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = header)]
     header: Vec<(String, String)>,
+    /// Only this client, or principal:NAME, may have it; may be repeated
+    #[arg(long, value_name = "WHO")]
+    to: Vec<String>,
+    /// Have it written to no disk and quoted nowhere
+    #[arg(long)]
+    private: bool,
+    /// What becomes of it where a party is offline: keep, drop or latest
+    #[arg(long, value_parser = Offline::parse, default_value = "keep", value_name = "POLICY")]
+    offline: Offline,
     /// Print answers as JSON objects
     #[arg(long)]
     json: bool,
@@ -77,7 +89,13 @@ impl Pub {
 
     fn publish(&self, bridge: &Bridge, inbox: &mut Inbox, data: &str) -> Result<()> {
         let payload = self.format.payload(data);
-        let extras = Extras { headers: self.header.clone(), ..Extras::default() };
+        let extras = Extras {
+            headers: self.header.clone(),
+            to: (!self.to.is_empty()).then(|| self.to.clone()),
+            private: self.private,
+            offline: self.offline,
+            ..Extras::default()
+        };
         let options = PublishOptions {
             extras: (!extras.is_empty()).then_some(&extras),
             ack: self.ack.then_some(AckRequest {

@@ -225,7 +225,8 @@ impl Bridge {
     ///
     /// # Errors
     /// Nothing is queued on `outbox_full`, `payload_too_large`, `invalid_topic`,
-    /// `invalid_argument`, `receipt_unavailable`, `limit_exceeded`, `closed`. A later refusal is an
+    /// `invalid_argument`, `receipt_unavailable`, `limit_exceeded`, `closed`, and for options that this
+    /// server or moment does not allow on `unsupported` and `not_connected`. A later refusal is an
     /// `Event::PublishFailed`.
     #[inline]
     pub fn publish(

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use kps_proto::{
     Error, ErrorKind, Result,
     clock::Time,
-    message::{ContentType, Extras, Payload},
+    message::{ContentType, Extras, Offline, Payload},
     session::{Destination, PublishOptions, Session},
 };
 
@@ -71,7 +71,7 @@ impl Disk {
         self.places.lock().failed.clone().map_or(Ok(()), Err)
     }
 
-    /// Keeps the publish that was just given this number.
+    /// Keeps the publish that was just given this number, unless it is one that stays in memory.
     pub(super) fn keep(
         &self,
         number: u64,
@@ -82,6 +82,9 @@ impl Disk {
         session: &Session,
     ) {
         let mut extras = options.extras.cloned().unwrap_or_default();
+        if extras.private || extras.offline == Offline::Drop {
+            return;
+        }
         // Under this id it is known, should it arrive and then be sent again by another process.
         extras.id.get_or_insert_with(|| session.message_id(number));
         let now = wall_ms();

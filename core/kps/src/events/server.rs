@@ -270,10 +270,10 @@ impl ServerEvent {
         words.find(|word| word.name == self.name()).expect("a test compares both lists")
     }
 
-    /// What is told of a message, to handlers and to the audit log: this is the one place that decides
-    /// what of it is told, and whether.
+    /// What is told of a message, to handlers and to the audit log; of a private one nothing is.
     pub(crate) fn published(published: &Published) -> Option<ServerEvent> {
-        Some(ServerEvent::MessagePublished {
+        let private = published.extras.as_ref().is_some_and(|extras| extras.private);
+        (!private).then(|| ServerEvent::MessagePublished {
             client_id: published.sender.id.as_str().into(),
             topic: published.topic.clone(),
             message_id: published.id().into(),

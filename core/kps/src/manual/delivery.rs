@@ -90,6 +90,8 @@
 //! | time to live | counted as `expired` in the subscription's ledger; a `Gap` in its stream |
 //! | a full outbox | its publisher: `outbox_full`, at once or by `publish_failed` |
 //! | a full queue | its overflow policy; a `Gap` with the reason `overflow` |
+//! | `private` | live subscribers get it; who reads history past it gets a `Gap` with the reason `private` |
+//! | `offline` | counted as dropped; a `Gap` with the reason `offline`, to who was away |
 //! | the history's limits | a `Gap` with the reason `history_expired`, to whoever wanted to read that far back |
 //! | too many failures | the message goes to `kps.dead.<durable>` with the reason |
 //! | a lost disk, or an older copy of it | a `Gap` with the reason `new_epoch`, to whoever subscribed in a run of the server that the disk does not know |
@@ -107,6 +109,38 @@
 //! that runs, except that the history's limits by age go by it. After a restart times to live that are in
 //! history go by the new time, and so do ages; positions, order and duplicates do not: the window for
 //! duplicates goes on where it was when something was last stored.
+//!
+//! # For some, for nobody's disk, for those who are there
+//!
+//! Three options of a publish ([`Extras`](crate::message::Extras)):
+//!
+//! **`to`** names who may have the message, up to 64 clients (by id) or principals (`principal:alice`). Who is
+//! not named does not hear of it: no message, no row in an ack, no gap, and no place in the ledger. Only a
+//! hole in `seq` may tell that something was there. An id is as good as the server's authentication: name
+//! principals where it matters. History keeps the list (`kps history` shows it), and replays honour it. A
+//! durable hands the message to one of its clients that is named, and waits for it while it is
+//! busy or within its resume window; if no client that takes part is named, the durable is done with the message, and nobody
+//! is told or counts it. A dead letter is for those the message was for.
+//!
+//! **`private`** keeps a message off every disk: history has its place alone (position, number, time, and `to` if it
+//! has one), so that cursors and counts stay true, and the outbox' file does not have it. So its receipt cannot be
+//! `stored` or `queued_on_disk`, and a server or publisher that dies takes it along. Who is live gets
+//! it; who is still reading history when it comes, or spilled, gets the `Gap`. Neither errors nor the timeline
+//! quote its topic, id or data.
+//!
+//! **`offline`** says what becomes of it where a party has no connection, as far as the server knows:
+//!
+//! | | `keep` (default) | `drop` | `latest` |
+//! | --- | --- | --- | --- |
+//! | a subscription whose client is away | it waits | it is missed, with a `Gap` | the newest of its topic waits; the others are in the `Gap` |
+//! | a replay from history, a durable | it is read | only if it was accepted after the client (a durable: the first of its clients) came or came back | also if it is its topic's newest message |
+//! | a publisher that is away | it waits in the outbox | `not_connected`, nothing is queued | it replaces the one that waits on its topic, whose publish fails as `cancelled` |
+//!
+//! What was on its way when the connection broke is sent again, whatever the policy. Of a subscription with the
+//! overflow policy `latest` that policy decides. `drop` is never in the outbox' file.
+//!
+//! A server that is older than these options would deliver such a message to everybody: the publish fails with
+//! `unsupported`.
 //!
 //! ```
 //! use kps::{Client, ConnectOptions, Json, Received, Server, ServerOptions};

@@ -116,7 +116,8 @@ fn welcome<'a>(hub: &'a Hub, attached: &'a Attached, wanted: u64) -> Welcome<'a>
     Welcome {
         version: VERSION,
         features: wanted
-            & (features::RETAINED
+            & (features::POLICIES
+                | features::RETAINED
                 | features::SKIPS
                 | if patterns.is_empty() { 0 } else { features::HISTORY }),
         client_id: &attached.client_id,

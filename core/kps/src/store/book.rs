@@ -9,7 +9,7 @@ use rusqlite::{CachedStatement, Connection};
 use super::{
     catalogue::Catalogue,
     checksum::Sum,
-    columns::{COLUMNS, Columns, WIDTH},
+    columns::{self, COLUMNS, Columns, WIDTH},
     durables,
     fault::Result,
     headers, ids, retained,
@@ -323,6 +323,7 @@ fn bind(statement: &mut CachedStatement<'_>, base: usize, waiting: &Waiting) -> 
     let extras = record.extras.as_deref();
     let headers = extras.and_then(|extras| headers::write(&extras.headers));
     let ttl = extras.and_then(|extras| extras.ttl);
+    let addressees = extras.and_then(columns::addressees);
     let columns = Columns {
         position: record.position,
         topic: *topic,
@@ -338,6 +339,8 @@ fn bind(statement: &mut CachedStatement<'_>, base: usize, waiting: &Waiting) -> 
         id: extras.and_then(|extras| extras.id.as_deref()),
         headers: headers.as_deref(),
         payload: &record.payload.bytes,
+        addressees: addressees.as_deref(),
+        policy: extras.and_then(columns::policy),
     };
     let numbers = [
         columns.position,
@@ -359,5 +362,7 @@ fn bind(statement: &mut CachedStatement<'_>, base: usize, waiting: &Waiting) -> 
     statement.raw_bind_parameter(base + 13, columns.headers)?;
     statement.raw_bind_parameter(base + 14, columns.payload)?;
     statement.raw_bind_parameter(base + 15, columns.checksum(record.epoch))?;
+    statement.raw_bind_parameter(base + 16, columns.addressees)?;
+    statement.raw_bind_parameter(base + 17, columns.policy.map(signed))?;
     Ok(())
 }

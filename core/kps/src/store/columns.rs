@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kps_proto::message::{ContentType, Extras, Payload};
+use kps_proto::message::{ContentType, Extras, Offline, Payload};
 use rusqlite::Row;
 
 use super::{
@@ -13,10 +13,10 @@ use super::{
 
 /// The columns of a message, in the order of [`Columns`].
 pub(super) const COLUMNS: &str = "position, topic, previous, seq, sender, number, time_ms, content_type, \
-     maybe_duplicate, expires_ms, ttl_ms, id, headers, payload, checksum";
+     maybe_duplicate, expires_ms, ttl_ms, id, headers, payload, checksum, addressees, policy";
 
 /// How many there are.
-pub(super) const WIDTH: usize = 15;
+pub(super) const WIDTH: usize = 17;
 
 /// A row of `messages`, borrowed from the message or from SQLite.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub(super) struct Columns<'a> {
     pub(super) id: Option<&'a str>,
     pub(super) headers: Option<&'a str>,
     pub(super) payload: &'a [u8],
+    pub(super) addressees: Option<&'a str>,
+    pub(super) policy: Option<u64>,
 }
 
 impl<'a> Columns<'a> {
@@ -60,6 +62,8 @@ impl<'a> Columns<'a> {
             id: text(11)?,
             headers: text(12)?,
             payload: row.get_ref(13)?.as_blob().map_err(rusqlite::Error::from)?,
+            addressees: text(15)?,
+            policy: some(16)?,
         };
         if row.get::<_, i64>(14)? != columns.checksum(epoch(columns.position)) {
             return corrupt(format!("message {} does not have its checksum", columns.position));
@@ -98,6 +102,7 @@ impl<'a> Columns<'a> {
             hasher.update(self.id.unwrap_or("").as_bytes());
             hasher.update(self.headers.unwrap_or("").as_bytes());
         }
+        add_policies(&mut hasher, self.addressees, self.policy);
         i64::from(hasher.finalize())
     }
 
@@ -111,8 +116,58 @@ impl<'a> Columns<'a> {
 
     /// What the publisher added; `None` if that was nothing.
     pub(super) fn extras(&self) -> Result<Option<Box<Extras>>> {
-        extras(self.id, self.headers, self.ttl_ms)
+        let mut found = extras(self.id, self.headers, self.ttl_ms)?;
+        add_policies_to(&mut found, self.addressees, self.policy)?;
+        Ok(found)
     }
+}
+
+/// What [`Extras::private`] and [`Extras::offline`] say, as a column; `None` if that is nothing.
+pub(super) fn policy(extras: &Extras) -> Option<u64> {
+    let policy = u64::from(extras.private) | (extras.offline as u64) << 1;
+    (policy != 0).then_some(policy)
+}
+
+/// [`Extras::to`] as a column: a line each.
+pub(super) fn addressees(extras: &Extras) -> Option<String> {
+    let lines = extras.to.as_ref()?.iter().map(|entry| headers::line(entry));
+    Some(lines.collect())
+}
+
+/// To a message's checksum; those of messages without are as they were before there were policies.
+pub(super) fn add_policies(
+    hasher: &mut crc32fast::Hasher,
+    addressees: Option<&str>,
+    policy: Option<u64>,
+) {
+    if let Some(addressees) = addressees {
+        hasher.update(b"to");
+        hasher.update(addressees.as_bytes());
+    }
+    if let Some(policy) = policy {
+        hasher.update(b"policy");
+        hasher.update(&policy.to_le_bytes());
+    }
+}
+
+/// Adds what the columns say to the extras.
+pub(super) fn add_policies_to(
+    extras: &mut Option<Box<Extras>>,
+    addressees: Option<&str>,
+    policy: Option<u64>,
+) -> Result<()> {
+    if addressees.is_none() && policy.is_none() {
+        return Ok(());
+    }
+    let extras = extras.get_or_insert_default();
+    extras.to = addressees.map(headers::lines).transpose()?;
+    let policy = policy.unwrap_or(0);
+    extras.private = policy & 1 != 0;
+    match u8::try_from(policy >> 1).ok().and_then(Offline::from_number) {
+        Some(offline) => extras.offline = offline,
+        None => return corrupt(format!("there is no policy {policy}")),
+    }
+    Ok(())
 }
 
 /// The content type that a number stands for.
@@ -133,6 +188,7 @@ pub(super) fn extras(
         headers: headers.map_or(Ok(Vec::new()), headers::parse)?,
         id: id.map(str::to_owned),
         ttl: ttl_ms.map(Duration::from_millis),
+        ..Extras::default()
     };
     Ok((!extras.is_empty()).then(|| Box::new(extras)))
 }

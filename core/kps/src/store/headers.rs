@@ -41,6 +41,45 @@ pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>> {
     Ok(headers)
 }
 
+/// One entry of a list, as a line.
+pub(super) fn line(entry: &str) -> String {
+    let mut text = String::with_capacity(entry.len() + 1);
+    escape(entry, false, &mut text);
+    text.push('\n');
+    text
+}
+
+/// The entries that [`line`] was given, one after the other.
+pub(super) fn lines(text: &str) -> Result<Vec<String>> {
+    let Some(text) = text.strip_suffix('\n') else {
+        return if text.is_empty() {
+            Ok(Vec::new())
+        } else {
+            corrupt("a list does not end with a line's end")
+        };
+    };
+    let mut entries = vec![String::new()];
+    let mut chars = text.chars();
+    while let Some(char) = chars.next() {
+        let char = match char {
+            '\n' => {
+                entries.push(String::new());
+                continue;
+            }
+            '\\' => match chars.next() {
+                Some('n') => '\n',
+                Some(char) => char,
+                None => return corrupt("a list ends within an escape"),
+            },
+            char => char,
+        };
+        if let Some(entry) = entries.last_mut() {
+            entry.push(char);
+        }
+    }
+    Ok(entries)
+}
+
 fn escape(part: &str, is_name: bool, text: &mut String) {
     for char in part.chars() {
         match char {
@@ -76,6 +115,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_list_comes_back(list: Vec<String>) {
+            let text: String = list.iter().map(|entry| line(entry)).collect();
+            prop_assert_eq!(lines(&text).unwrap(), list);
+        }
+
         #[test]
         fn any_headers_come_back(headers: Vec<(String, String)>) {
             let text = write(&headers).unwrap_or_default();

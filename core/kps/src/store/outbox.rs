@@ -30,7 +30,7 @@ use super::{
 
 /// The outbox' file.
 pub(super) const OUTBOX: Kind =
-    Kind { name: "outbox", application_id: 0x6b70_7302, migrations: &[FIRST] };
+    Kind { name: "outbox", application_id: 0x6b70_7302, migrations: &[FIRST, POLICIES] };
 
 const FIRST: &str = "
 CREATE TABLE state (
@@ -52,6 +52,12 @@ CREATE TABLE entries (
     payload BLOB NOT NULL,
     checksum INTEGER NOT NULL
 ) STRICT;
+";
+
+/// As in the store's file.
+const POLICIES: &str = "
+ALTER TABLE entries ADD COLUMN addressees TEXT;
+ALTER TABLE entries ADD COLUMN policy INTEGER;
 ";
 
 /// Entries in one transaction, about.
@@ -86,7 +92,8 @@ pub struct Kept {
     pub retain: bool,
     /// The payload.
     pub payload: Payload,
-    /// Headers, the publisher's own id, time to live (whole milliseconds).
+    /// Headers, the publisher's own id, time to live (whole milliseconds), who may have it, and its
+    /// offline policy.
     pub extras: Option<Box<Extras>>,
     /// Not to be sent from then on, milliseconds since the Unix epoch.
     pub expires_ms: Option<u64>,

@@ -11,7 +11,7 @@ use std::{
 
 use kps_proto::{
     history::{Page, Query, ReadFrom, Record},
-    message::Sender,
+    message::{Offline, Sender},
 };
 use rusqlite::{CachedStatement, Connection, Row};
 
@@ -132,6 +132,7 @@ impl Plan {
             max_count: self.max_count,
             max_bytes: self.max_bytes,
             records: Vec::new(),
+            superseded: Vec::new(),
             bytes: 0,
         };
         let full = reading.fill(&mut self.topics, self.tip)?;
@@ -151,7 +152,9 @@ impl Plan {
                 topic.name, topic.seen
             ));
         }
-        Ok(Page { records, through: more.unwrap_or(self.tip), more: more.is_some(), removed })
+        let superseded = reading.superseded;
+        let (through, more) = (more.unwrap_or(self.tip), more.is_some());
+        Ok(Page { records, through, more, removed, superseded })
     }
 
     fn run_last(mut self, connection: &Connection, senders: &mut SenderCache) -> Result<Page> {
@@ -167,6 +170,7 @@ impl Plan {
             max_count: self.max_count,
             max_bytes: self.max_bytes,
             records: Vec::new(),
+            superseded: Vec::new(),
             bytes: 0,
         };
         let mut fetch = Fetch::new(connection)?;
@@ -191,6 +195,7 @@ impl Plan {
             through: more.unwrap_or(self.tip),
             more: more.is_some(),
             removed: false,
+            superseded: Vec::new(),
         })
     }
 }
@@ -208,6 +213,8 @@ struct Reading<'a> {
     max_count: usize,
     max_bytes: usize,
     records: Vec<Record>,
+    /// See [`Page::superseded`].
+    superseded: Vec<u64>,
     bytes: usize,
 }
 
@@ -327,6 +334,11 @@ impl Reading<'_> {
             extras: columns.extras()?,
             expires_ms: columns.expires_ms,
         };
+        let is_latest =
+            record.extras.as_ref().is_some_and(|extras| extras.offline == Offline::Latest);
+        if is_latest && position < topic.last {
+            self.superseded.push(position);
+        }
         self.records.push(record);
         Ok(true)
     }

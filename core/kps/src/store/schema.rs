@@ -11,8 +11,11 @@ use super::{
 };
 
 /// The store's file.
-pub(super) const STORE: Kind =
-    Kind { name: "store", application_id: 0x6b70_7301, migrations: &[FIRST, AUDIT, RETAINED] };
+pub(super) const STORE: Kind = Kind {
+    name: "store",
+    application_id: 0x6b70_7301,
+    migrations: &[FIRST, AUDIT, RETAINED, POLICIES],
+};
 
 const FIRST: &str = "
 CREATE TABLE state (
@@ -125,6 +128,7 @@ CREATE TABLE audit (
     event TEXT NOT NULL,
     client_id TEXT,
     detail TEXT NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT;
 ";
 
@@ -154,6 +158,29 @@ CREATE TABLE retained_state (
     retained INTEGER NOT NULL,
     checksum INTEGER NOT NULL
 ) STRICT;
+";
+
+/// Who may have a message, and what else its publisher asked for.
+const POLICIES: &str = "
+ALTER TABLE messages ADD COLUMN addressees TEXT;
+ALTER TABLE messages ADD COLUMN policy INTEGER;
+DROP VIEW history;
+CREATE VIEW history AS
+SELECT
+    m.position,
+    strftime('%Y-%m-%d %H:%M:%f', m.time_ms / 1000.0, 'unixepoch') AS time,
+    t.namespace,
+    t.name AS topic,
+    m.seq,
+    s.client_id AS sender,
+    m.id,
+    m.headers,
+    CASE WHEN m.content_type < 2 THEN CAST(m.payload AS TEXT) ELSE m.payload END AS payload,
+    m.addressees,
+    coalesce(m.policy, 0) & 1 AS private
+FROM messages AS m
+JOIN topics AS t ON t.id = m.topic
+JOIN senders AS s ON s.id = m.sender;
 ";
 
 /// The blocks of the index on topics that hold the positions behind `after` up to `last`.

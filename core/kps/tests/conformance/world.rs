@@ -17,7 +17,7 @@ use kps::{
     Received, Result, Server, ServerOptions, To,
     auth::{self, Token},
     events::vocabulary,
-    message::{Extras, ReceiptLevel},
+    message::{Extras, Offline, ReceiptLevel},
     options::{OutboxOverflow, Overflow, Redelivery, StartAt, SubscribeOptions},
     proto::history::HistoryRule,
 };
@@ -687,6 +687,12 @@ impl World {
             headers: headers.map(|(name, value)| (name.clone(), text(value))).collect(),
             id: given["id"].as_str().map(Into::into),
             ttl: given.get("ttl").map(seconds).transpose()?,
+            to: given["to"].as_array().map(|to| to.iter().map(text).collect()),
+            private: given["private"] == true,
+            offline: match given["offline"].as_str() {
+                Some(name) => Offline::parse(name)?,
+                None => Offline::Keep,
+            },
         };
         let receipt = given["receipt"].as_str().map(receipt_level).transpose()?;
         let topic = text(&step["topic"]);

@@ -93,6 +93,8 @@ pub(super) struct History {
     retaining: VecDeque<usize>,
     retained: u64,
     writes: Vec<Write>,
+    /// Publishers of private messages among them, whose records do not name them.
+    unnamed: Vec<KeptSession>,
     ids: Ids,
     origins: Origins,
     routes: HashMap<(Arc<str>, Arc<Sender>), Arc<Route>>,
@@ -262,6 +264,9 @@ impl Bus {
         if let Some(id) = published.extras.as_ref().and_then(|extras| extras.id.as_deref()) {
             history.ids.insert(space, id, time_ms);
         }
+        if let Some(extras) = published.extras.as_ref().filter(|extras| extras.private) {
+            return self.keep_place(time_ms, space, published, extras.to.clone());
+        }
         let record = self.record(now, space, published);
         self.history.writes.push(Write::Record(Box::new(record)));
     }
@@ -285,6 +290,35 @@ impl Bus {
             extras: published.extras.clone(),
             expires_ms: published.expires.map(|expires| self.config.wall_ms(expires)),
         }
+    }
+
+    /// Of a private message history gets the place, and who may know of it. That its publisher had it
+    /// accepted is written as well, or it could be accepted twice.
+    #[cold]
+    fn keep_place(
+        &mut self,
+        time_ms: u64,
+        space: usize,
+        published: &Published,
+        to: Option<Vec<String>>,
+    ) {
+        let origin = published.sender.origin.clone();
+        self.history.unnamed.push(KeptSession { origin, published: published.number });
+        let nobody = Sender { id: String::new(), origin: String::new() };
+        self.history.writes.push(Write::Record(Box::new(Record {
+            position: self.history.last,
+            epoch: self.config.epoch,
+            namespace: self.spaces[space].name.clone(),
+            topic: published.topic.clone(),
+            seq: published.seq,
+            sender: Arc::new(nobody),
+            number: 0,
+            time_ms,
+            maybe_duplicate: false,
+            payload: Payload::default(),
+            extras: Some(Box::new(Extras { to, private: true, ..Extras::default() })),
+            expires_ms: None,
+        })));
     }
 
     /// The publisher hears `STORED` when everything accepted so far is committed.
@@ -311,16 +345,22 @@ impl Bus {
     pub fn take_writes(&mut self, out: &mut Vec<Write>) {
         if !self.history.writes.is_empty() {
             let mut sessions: Vec<KeptSession> = Vec::new();
-            for write in &self.history.writes {
-                let Write::Record(record) = write else { continue };
-                let (origin, published) = (&record.sender.origin, record.number);
+            let mut note = |origin: &str, published: u64| {
                 if origin.is_empty() || origin == SERVER {
-                    continue;
+                    return;
                 }
-                match sessions.iter_mut().find(|session| session.origin == *origin) {
+                match sessions.iter_mut().find(|session| session.origin == origin) {
                     Some(session) => session.published = session.published.max(published),
-                    None => sessions.push(KeptSession { origin: origin.clone(), published }),
+                    None => sessions.push(KeptSession { origin: origin.to_owned(), published }),
                 }
+            };
+            for write in &self.history.writes {
+                if let Write::Record(record) = write {
+                    note(&record.sender.origin, record.number);
+                }
+            }
+            for KeptSession { origin, published } in self.history.unnamed.drain(..) {
+                note(&origin, published);
             }
             out.append(&mut self.history.writes);
             out.extend(sessions.into_iter().map(Write::Session));
@@ -392,6 +432,7 @@ impl Bus {
     pub fn store_failed(&mut self, now: Time, error: Error) {
         self.history.failed = Some(error.clone());
         self.history.writes.clear();
+        self.history.unnamed.clear();
         for confirmation in std::mem::take(&mut self.history.confirmations) {
             self.refuse(confirmation.session, confirmation.number, error.clone());
         }
@@ -404,12 +445,18 @@ impl Bus {
     }
 
     /// A message from the store, as if it had just been accepted.
-    pub(super) fn revive(&mut self, space: usize, record: Record) -> Arc<Published> {
+    pub(super) fn revive(
+        &mut self,
+        space: usize,
+        record: Record,
+        superseded: bool,
+    ) -> Arc<Published> {
         let topic = self.spaces[space].topic(&record.topic);
         let topic = self.spaces[space].name(topic).clone();
         let earlier = (record.epoch != self.config.epoch)
             .then_some(Earlier { epoch: record.epoch, time_ms: record.time_ms });
-        let place = Place::new(record.epoch, record.position, earlier);
+        let mut place = Place::new(record.epoch, record.position, earlier);
+        place.superseded = superseded;
         self.recovered(topic, record, place)
     }
 
@@ -467,6 +514,9 @@ impl Bus {
         let routes = self.spaces[space].routes(key, topic, &self.subscriptions);
         routes.seq += 1;
         let (seq, has_history) = (routes.seq, routes.has_history);
+        if has_history {
+            routes.last = self.history.last + 1;
+        }
         let topic = routes.name.clone();
         let targets = routes.direct.clone();
         let sender = Arc::new(Sender { id: "kps".into(), origin: SERVER.into() });
@@ -488,6 +538,9 @@ impl Bus {
             self.keep(now, space, &published);
         }
         for sub in targets {
+            if !self.may_have(sub, &published) {
+                continue;
+            }
             if has_history && self.subscriptions[sub].replay.is_some() {
                 continue;
             }

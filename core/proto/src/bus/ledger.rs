@@ -2,6 +2,8 @@
 
 use std::ops::Add;
 
+use crate::message::GapReason;
+
 /// accepted = delivered + dropped + expired + cancelled + pending, at every moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -20,6 +22,15 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// One more message that was routed and is not handed out.
+    pub(super) fn miss(&mut self, reason: GapReason) {
+        self.accepted += 1;
+        match reason {
+            GapReason::Expired => self.expired += 1,
+            _ => self.dropped += 1,
+        }
+    }
+
     /// Whether nothing is missing.
     pub fn is_balanced(&self) -> bool {
         self.unaccounted() == 0

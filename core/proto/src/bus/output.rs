@@ -19,7 +19,7 @@ use crate::{
     clock::Time,
     error::Error,
     history::Query,
-    message::{Extras, Gap, GapReason, HandlerError, Payload, RowStatus, Sender},
+    message::{Extras, Gap, GapReason, HandlerError, Offline, Payload, RowStatus, Sender},
     wire::frame::{Earlier, ErrorFrame, Extensions, Frame, GapFrame, Reference, Row},
 };
 
@@ -63,19 +63,21 @@ pub struct Place {
     pub(super) earlier: Option<Earlier>,
     /// It is delivered because it was retained.
     retained: bool,
+    /// When it was read, its topic had a newer one; told of the offline policy `latest` alone.
+    pub(super) superseded: bool,
 }
 
 impl Place {
     pub(super) fn new(epoch: u64, position: u64, earlier: Option<Earlier>) -> Place {
         let cursor = (position > 0).then(|| Cursor { epoch, position }.to_bytes());
-        Place { position, attempt: 1, cursor, earlier, retained: false }
+        Place { position, attempt: 1, cursor, earlier, retained: false, superseded: false }
     }
 
     /// Of a retained message, accepted by an `earlier` run perhaps, that is delivered where history has
     /// this place.
     pub(super) fn of_retained(place: Option<&Place>, earlier: Option<Earlier>) -> Place {
         let (position, cursor) = place.map_or((0, None), |place| (place.position, place.cursor));
-        Place { position, attempt: 1, cursor, earlier, retained: true }
+        Place { position, attempt: 1, cursor, earlier, retained: true, superseded: false }
     }
 }
 
@@ -140,6 +142,19 @@ impl Published {
 
     pub(super) fn is_expired(&self, now: Time) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// Whether a client with this id and this authenticated name may have it.
+    pub(super) fn admits(&self, id: &str, principal: Option<&str>) -> bool {
+        self.extras.as_ref().is_none_or(|extras| extras.admits(id, principal))
+    }
+
+    pub(super) fn is_private(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.private)
+    }
+
+    pub(super) fn offline(&self) -> Offline {
+        self.extras.as_ref().map_or(Offline::Keep, |extras| extras.offline)
     }
 
     pub(super) fn as_gap(&self, reason: GapReason) -> Gap {

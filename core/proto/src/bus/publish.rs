@@ -13,7 +13,10 @@ use super::{
 use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
-    message::{Extras, GapReason, Payload, RowStatus},
+    message::{
+        Extras, GapReason, MAX_AUDIENCE, Offline, PRINCIPAL, Payload, RETAINED_IS_FOR_ALL,
+        RowStatus,
+    },
     options::{Limits, Overflow},
     topic,
     wire::frame::{Destination, Extensions, Name, Publish},
@@ -69,7 +72,15 @@ impl Draft {
 
     /// The publisher's own id for it.
     fn id(&self) -> Option<&str> {
-        self.terms.as_ref()?.extras.as_ref()?.id.as_deref()
+        self.extras()?.id.as_deref()
+    }
+
+    fn is_for_some(&self) -> bool {
+        self.extras().is_some_and(|extras| extras.to.is_some())
+    }
+
+    fn offline(&self) -> Offline {
+        self.extras().map_or(Offline::Keep, |extras| extras.offline)
     }
 }
 
@@ -118,7 +129,7 @@ impl Bus {
             ));
         }
         if let Err(error) = self.check(now, port, key, frame, waiting) {
-            self.refuse(key, frame.number, error);
+            self.refuse(key, frame.number, discreet(frame, error));
             if waiting {
                 self.sessions[key].parked.push_back(Parked::Number(frame.number));
             } else {
@@ -213,6 +224,9 @@ impl Bus {
             Destination::Client(id) => To::Client(id.into()),
             Destination::Server(address) => To::Server(address.into()),
         };
+        if let Some(extensions) = &frame.extensions {
+            check_policies(extensions, &to)?;
+        }
         let terms = match (frame.ack, &frame.extensions) {
             (false, None) => None,
             _ => Some(self.terms(now, key, frame)?),
@@ -321,11 +335,24 @@ impl Bus {
         let session = &self.sessions[key];
         let space = session.space;
         let (mut place, mut is_awaited) = (None, false);
+        let (sessions, subscriptions) = (&self.sessions, &self.subscriptions);
+        let admitted = draft.extras().filter(|_| draft.is_for_some());
+        let admits = |sub: SubKey| {
+            admitted.is_none_or(|extras| {
+                let session = &sessions[subscriptions[sub].session];
+                extras.admits(&session.id, session.principal.name.as_deref())
+            })
+        };
+        // What does not wait for whoever is offline makes nobody wait either.
+        let offline = draft.offline();
+        let waits = |sub: SubKey| {
+            offline == Offline::Keep || sessions[subscriptions[sub].session].port.is_some()
+        };
         let seq = match &draft.to {
             To::Topic(topic, route) => {
                 let routes = &mut self.spaces[space];
-                let topic = routes.routes(*topic, &route.topic, &self.subscriptions);
-                targets.extend(topic.direct.iter().copied());
+                let topic = routes.routes(*topic, &route.topic, subscriptions);
+                targets.extend(topic.direct.iter().copied().filter(|sub| admits(*sub)));
                 if topic.has_history {
                     // What was not committed before is not known to be kept.
                     if self.history.error().is_some() {
@@ -345,32 +372,40 @@ impl Bus {
                     }
                     place = Some(Box::new(self.history.next_place(self.config.epoch)));
                     // They get it from there.
-                    targets.retain(|sub| self.subscriptions[*sub].replay.is_none());
+                    targets.retain(|sub| subscriptions[*sub].replay.is_none());
                 }
                 for group in &mut topic.groups {
-                    targets.push(group.choose(|sub| {
-                        let sub = &self.subscriptions[sub];
-                        let connected = self.sessions[sub.session].port.is_some();
-                        (room && sub.queue.has_room(cost), connected, sub.queue.messages())
+                    targets.extend(group.choose(|sub| {
+                        if !admits(sub) {
+                            return None;
+                        }
+                        let sub = &subscriptions[sub];
+                        let connected = sessions[sub.session].port.is_some();
+                        Some((room && sub.queue.has_room(cost), connected, sub.queue.messages()))
                     }));
                 }
                 // Subscriptions that are to get the topic's last value yet get it first.
                 is_awaited = topic.is_retained && self.walking > 0;
-                let full = |sub: &SubKey| self.subscriptions[*sub].queue.blocks(room, cost);
+                let full = |sub: &SubKey| {
+                    subscriptions[*sub].queue.blocks(room, cost) && waits(*sub) && admits(*sub)
+                };
                 if targets.iter().any(full) {
                     let full = all_full(&targets, &topic.groups, full);
                     return self.park(now, key, draft, &full);
+                }
+                if let Some(place) = &place {
+                    topic.last = place.position;
                 }
                 &mut topic.seq
             }
             To::Client(id) => {
                 let Some(recipient) = self.spaces[space].clients.get(&**id).copied() else {
-                    let acked = draft.terms.is_some_and(|terms| terms.ack.is_some());
-                    return self.unknown_client(now, key, draft.number, id, acked);
+                    return self.unknown_client(now, key, &draft, id);
                 };
                 let recipient = &mut self.sessions[recipient];
                 targets.push(recipient.direct);
-                if self.subscriptions[recipient.direct].queue.blocks(room, cost) {
+                let is_away = offline != Offline::Keep && recipient.port.is_none();
+                if self.subscriptions[recipient.direct].queue.blocks(room, cost) && !is_away {
                     return self.park(now, key, draft, &targets);
                 }
                 &mut recipient.direct_seq
@@ -462,12 +497,14 @@ impl Bus {
     }
 
     /// Nobody has this id: an ack without recipients is complete, a plain message is refused.
-    fn unknown_client(&mut self, now: Time, key: SessionKey, number: u64, id: &str, acked: bool) {
-        if acked {
+    fn unknown_client(&mut self, now: Time, key: SessionKey, draft: &Draft, id: &str) {
+        let number = draft.number;
+        if draft.terms.as_ref().is_some_and(|terms| terms.ack.is_some()) {
             self.report_no_recipients(now, key, number);
         } else {
             let error = Error::new(ErrorKind::NotFound, format!("no client has the id {id:?}"));
-            self.refuse(key, number, error);
+            let is_private = draft.extras().is_some_and(|extras| extras.private);
+            self.refuse(key, number, if is_private { error.without_quotes() } else { error });
         }
         self.dealt_with(now, key, number, 0, true);
     }
@@ -480,10 +517,23 @@ impl Bus {
         delivery: Option<u64>,
         room: bool,
     ) {
+        let offline = published.offline();
+        if offline != Offline::Keep {
+            let pushed = self.push_with(now, key, offline, published, delivery, room);
+            return self.pushed(now, key, pushed, delivery);
+        }
         let sub = &mut self.subscriptions[key];
         sub.count.accepted += 1;
         match sub.queue.push(published, delivery, room) {
-            Pushed::Queued if sub.scheduled => return,
+            Pushed::Queued if sub.scheduled => {}
+            pushed => self.pushed(now, key, pushed, delivery),
+        }
+    }
+
+    /// What comes of a message that was offered to a queue.
+    fn pushed(&mut self, now: Time, key: SubKey, pushed: Pushed, delivery: Option<u64>) {
+        let sub = &mut self.subscriptions[key];
+        match pushed {
             Pushed::Queued => {}
             Pushed::Replaced(old) => {
                 sub.count.dropped += 1;
@@ -523,6 +573,35 @@ impl Bus {
             }
         }
         self.schedule(key);
+    }
+
+    /// Queues a message with an offline policy.
+    #[cold]
+    fn push_with(
+        &mut self,
+        now: Time,
+        key: SubKey,
+        offline: Offline,
+        published: Arc<Published>,
+        delivery: Option<u64>,
+        room: bool,
+    ) -> Pushed {
+        let sub = &mut self.subscriptions[key];
+        sub.count.accepted += 1;
+        let session = sub.session;
+        let is_away = self.sessions[session].port.is_none();
+        let displaced = match offline {
+            Offline::Latest if is_away => sub.queue.displace(&published.topic),
+            _ => None,
+        };
+        if let Some(old) = displaced {
+            sub.count.dropped += 1;
+            if let Some(old) = old {
+                self.settle_delivery(now, session, old, RowStatus::Dropped);
+            }
+        }
+        let sub = &mut self.subscriptions[key];
+        sub.queue.push_with(offline, is_away, published, delivery, room)
     }
 
     pub(super) fn close_slow(&mut self, now: Time, key: SubKey) {
@@ -574,21 +653,27 @@ impl Bus {
 }
 
 impl Group {
-    /// The next member in turn, of those that fit best: with room, connected, least queued.
-    fn choose(&mut self, fitness: impl Fn(SubKey) -> (bool, bool, usize)) -> SubKey {
+    /// The next member in turn, of those that fit best: with room, connected, least queued. `None` if
+    /// none may have the message.
+    fn choose(
+        &mut self,
+        fitness: impl Fn(SubKey) -> Option<(bool, bool, usize)>,
+    ) -> Option<SubKey> {
         let count = self.members.len();
         self.turn = (self.turn + 1) % count;
-        let mut best = self.members[self.turn];
-        let mut best_fit = fitness(best);
-        for step in 1..count {
+        let mut best: Option<(SubKey, (bool, bool, usize))> = None;
+        for step in 0..count {
             let candidate = self.members[(self.turn + step) % count];
-            let fit = fitness(candidate);
-            let better = (fit.0, fit.1).cmp(&(best_fit.0, best_fit.1));
-            if better.then(best_fit.2.cmp(&fit.2)).is_gt() {
-                (best, best_fit) = (candidate, fit);
+            let Some(fit) = fitness(candidate) else { continue };
+            let is_better = best.is_none_or(|(_, best)| {
+                let better = (fit.0, fit.1).cmp(&(best.0, best.1));
+                better.then(best.2.cmp(&fit.2)).is_gt()
+            });
+            if is_better {
+                best = Some((candidate, fit));
             }
         }
-        best
+        best.map(|(member, _)| member)
     }
 }
 
@@ -608,6 +693,40 @@ fn hole(number: u64, arrived: u64) -> Error {
     )
 }
 
+/// What `to` and `private` ask for must be possible.
+fn check_policies(extensions: &Extensions<'_>, destination: &To) -> Result<()> {
+    let to = extensions.to.as_ref();
+    let is_for_some = to.is_some() || extensions.private || extensions.offline != Offline::Keep;
+    if extensions.retained && is_for_some {
+        return Err(Error::new(ErrorKind::InvalidArgument, RETAINED_IS_FOR_ALL));
+    }
+    if to.is_some_and(Vec::is_empty) {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "`to` names nobody; name a client or principal, or leave it out",
+        ));
+    }
+    if to.is_some() && !matches!(destination, To::Topic(..)) {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "`to` chooses among a topic's subscribers; this message has one recipient already",
+        ));
+    }
+    if extensions.private && matches!(destination, To::Server(_)) {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "a private message stays with this server; it cannot be passed on to another one",
+        ));
+    }
+    Ok(())
+}
+
+/// The error without what it quotes of a private message.
+fn discreet(frame: &Publish<'_>, error: Error) -> Error {
+    let is_private = frame.extensions.as_ref().is_some_and(|extensions| extensions.private);
+    if is_private { error.without_quotes() } else { error }
+}
+
 /// The full `block` subscriptions among `targets`, with all of a full one's group, since room in
 /// any of them is enough.
 #[cold]
@@ -624,7 +743,28 @@ fn all_full(targets: &Targets, groups: &[Group], is_full: impl Fn(&SubKey) -> bo
 fn extras(extensions: &Extensions<'_>, limits: &Limits) -> Result<Option<Box<Extras>>> {
     let headers = extensions.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     let id = extensions.id.map_or(0, str::len);
-    for (what, size, limit) in [("headers", headers, limits.headers), ("id", id, limits.id)] {
+    let to = extensions.to.as_deref().unwrap_or_default();
+    let longest = to.iter().map(|entry| entry.len()).max().unwrap_or(0);
+    if to.len() > MAX_AUDIENCE {
+        return Err(Error::new(
+            ErrorKind::LimitExceeded,
+            format!(
+                "`to` names {}; the limit is {MAX_AUDIENCE}: use a topic of their own",
+                to.len()
+            ),
+        ));
+    }
+    if to.iter().any(|entry| entry.is_empty() || *entry == PRINCIPAL) {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "`to` names a client or principal without a name",
+        ));
+    }
+    for (what, size, limit) in [
+        ("headers", headers, limits.headers),
+        ("id", id, limits.id),
+        ("longest entry of `to`", longest, limits.id),
+    ] {
         if size > limit {
             return Err(Error::new(
                 ErrorKind::LimitExceeded,
@@ -640,6 +780,9 @@ fn extras(extensions: &Extensions<'_>, limits: &Limits) -> Result<Option<Box<Ext
             .collect(),
         id: extensions.id.map(str::to_owned),
         ttl: extensions.ttl_ms.map(Duration::from_millis),
+        to: extensions.to.as_ref().map(|to| to.iter().map(|entry| (*entry).to_owned()).collect()),
+        private: extensions.private,
+        offline: extensions.offline,
     };
     Ok((!extras.is_empty()).then(|| Box::new(extras)))
 }

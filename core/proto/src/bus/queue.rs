@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    message::{Gap, GapReason},
+    message::{Gap, GapReason, Offline},
     options::Overflow,
 };
 
@@ -75,6 +75,8 @@ pub(super) struct Queue {
     waiting: VecDeque<Entry>,
     /// Drops before the first waiting entry.
     front_gap: Option<Box<Gap>>,
+    /// What offline policies need; `None` while no message has one.
+    away: Option<Box<Away>>,
     /// Under `latest`: topic → place in `waiting`, counted from `popped`.
     places: HashMap<Arc<str>, u64>,
     popped: u64,
@@ -82,6 +84,23 @@ pub(super) struct Queue {
     messages: usize,
     bytes: usize,
     sent_bytes: usize,
+}
+
+/// What a queue remembers of messages with an offline policy.
+#[derive(Debug, Default)]
+struct Away {
+    /// What was not to wait for the client, told before the first waiting entry.
+    gap: Option<Box<Gap>>,
+    /// The newest waiting message of each topic with the policy `latest`.
+    places: HashMap<Arc<str>, Newest>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    /// Its place in `waiting`, counted from `popped`.
+    place: u64,
+    /// Others of its topic may wait behind it: nothing newer may take its place.
+    followed: bool,
 }
 
 impl Queue {
@@ -92,6 +111,7 @@ impl Queue {
             sent: VecDeque::new(),
             waiting: VecDeque::new(),
             front_gap: None,
+            away: None,
             places: HashMap::default(),
             popped: 0,
             consumed: 0,
@@ -138,12 +158,17 @@ impl Queue {
 
     /// Whether little waits: more may be added of what can as well be added later.
     pub(super) fn has_little(&self) -> bool {
-        self.waiting.len() < PAGE && self.bytes < 2 * PAGE_BYTES
+        !self.is_crowded() && self.bytes < 2 * PAGE_BYTES
     }
 
     /// Whether a message of this cost would close the subscription.
     pub(super) fn closes(&self, room: bool, cost: usize) -> bool {
         self.bounds.overflow == Overflow::Disconnect && !(room && self.has_room(cost))
+    }
+
+    /// Whether so many frames wait, be they gaps, that no more of the past should come.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.waiting.len() >= PAGE
     }
 
     /// Whether publishers of a message of this cost must wait. `room` is false when the whole server
@@ -159,9 +184,93 @@ impl Queue {
     pub(super) fn can_send(&self) -> bool {
         match self.waiting.front() {
             Some(Entry::Close(_)) => true,
-            None if self.front_gap.is_none() => false,
+            None if self.front_gap.is_none() && self.away_gap().is_none() => false,
             _ => self.sent.len() < self.bounds.window && self.sent_bytes < self.bounds.window_bytes,
         }
+    }
+
+    fn away_gap(&self) -> Option<&Gap> {
+        self.away.as_ref()?.gap.as_deref()
+    }
+
+    /// Offers a message with an offline policy. `is_away`: the client has no connection.
+    pub(super) fn push_with(
+        &mut self,
+        offline: Offline,
+        is_away: bool,
+        published: Arc<Published>,
+        delivery: Option<u64>,
+        room: bool,
+    ) -> Pushed {
+        match offline {
+            Offline::Drop if is_away => {
+                self.note_away(&published);
+                return Pushed::Dropped;
+            }
+            // A queue with this policy replaces whatever comes.
+            Offline::Latest if self.bounds.overflow != Overflow::Latest => {}
+            _ => return self.push(published, delivery, room),
+        }
+        let topic = published.topic.clone();
+        let newest = self.away.as_ref().and_then(|away| away.places.get(&topic)).copied();
+        if is_away && let Some(newest) = newest.filter(|newest| !newest.followed) {
+            let at = self.index(newest.place);
+            let entry = Entry::Message { published, delivery };
+            return match self.exchange(at, entry) {
+                Some((old, delivery)) => {
+                    self.note_away(&old);
+                    Pushed::Replaced(delivery)
+                }
+                None => Pushed::Queued,
+            };
+        }
+        let held = self.messages;
+        let pushed = self.push(published, delivery, room);
+        if self.messages > held || matches!(pushed, Pushed::Replaced(_)) {
+            let place = self.popped.wrapping_add(self.waiting.len() as u64 - 1);
+            let away = self.away.get_or_insert_default();
+            away.places.insert(topic, Newest { place, followed: false });
+        }
+        pushed
+    }
+
+    /// A newer message of `topic` is about to come for a client that is away: the one that waits, and
+    /// whose place it cannot take because others of the topic wait behind it, becomes a gap. Returns
+    /// its delivery number, if there is such a message.
+    pub(super) fn displace(&mut self, topic: &str) -> Option<Option<u64>> {
+        let newest = *self.away.as_ref()?.places.get(topic)?;
+        if !newest.followed {
+            return None;
+        }
+        let at = self.index(newest.place);
+        let Entry::Message { published, .. } = &self.waiting[at] else { return None };
+        let gap = Entry::Gap(Box::new(published.as_gap(GapReason::Offline)));
+        self.messages -= 1;
+        let (_, delivery) = self.exchange(at, gap)?;
+        if let Some(away) = &mut self.away {
+            away.places.remove(topic);
+        }
+        Some(delivery)
+    }
+
+    fn index(&self, place: u64) -> usize {
+        usize::try_from(place.wrapping_sub(self.popped)).expect("within the deque")
+    }
+
+    /// Puts `entry` in the place of a waiting message, which it returns.
+    fn exchange(&mut self, at: usize, entry: Entry) -> Option<(Arc<Published>, Option<u64>)> {
+        self.bytes += entry.cost();
+        let old = std::mem::replace(&mut self.waiting[at], entry);
+        self.bytes -= old.cost();
+        match old {
+            Entry::Message { published, delivery } => Some((published, delivery)),
+            Entry::Gap(_) | Entry::Close(_) => None,
+        }
+    }
+
+    fn note_away(&mut self, published: &Published) {
+        let gap = published.as_gap(GapReason::Offline);
+        merge(&mut self.away.get_or_insert_default().gap, gap, &self.pattern);
     }
 
     /// Offers a message. `room` is false when the whole server is at its cap.
@@ -173,8 +282,14 @@ impl Queue {
     ) -> Pushed {
         // Only `latest` notes places.
         if let Some(place) = self.places.get(&published.topic) {
-            let place = usize::try_from(place.wrapping_sub(self.popped)).expect("within the deque");
-            return self.replace(place, Entry::Message { published, delivery });
+            let at = self.index(*place);
+            return match self.exchange(at, Entry::Message { published, delivery }) {
+                Some((old, delivery)) => {
+                    self.note_front(&old, GapReason::Overflow);
+                    Pushed::Replaced(delivery)
+                }
+                None => Pushed::Queued,
+            };
         }
         let mut pushed = Pushed::Queued;
         if !(room && self.has_room(published.cost())) {
@@ -201,23 +316,15 @@ impl Queue {
             let place = self.popped.wrapping_add(self.waiting.len() as u64);
             self.places.insert(published.topic.clone(), place);
         }
+        if let Some(away) = &mut self.away
+            && let Some(newest) = away.places.get_mut(&published.topic)
+        {
+            newest.followed = true;
+        }
         self.messages += 1;
         self.bytes += published.cost();
         self.waiting.push_back(Entry::Message { published, delivery });
         pushed
-    }
-
-    fn replace(&mut self, place: usize, entry: Entry) -> Pushed {
-        self.bytes += entry.cost();
-        let old = std::mem::replace(&mut self.waiting[place], entry);
-        self.bytes -= old.cost();
-        match old {
-            Entry::Message { published, delivery } => {
-                self.note_front(&published, GapReason::Overflow);
-                Pushed::Replaced(delivery)
-            }
-            Entry::Gap(_) | Entry::Close(_) => Pushed::Queued,
-        }
     }
 
     /// Drops the oldest waiting message; `None` if no message waits.
@@ -245,7 +352,9 @@ impl Queue {
             Some(Entry::Gap(last)) if last.reason == gap.reason => {
                 extend(last, gap, &self.pattern);
             }
-            None if self.front_gap.is_some() => merge(&mut self.front_gap, gap, &self.pattern),
+            None if self.front_gap.as_ref().is_some_and(|front| front.reason == gap.reason) => {
+                merge(&mut self.front_gap, gap, &self.pattern);
+            }
             _ => self.waiting.push_back(Entry::Gap(Box::new(gap))),
         }
     }
@@ -261,8 +370,25 @@ impl Queue {
         {
             self.places.remove(&published.topic);
         }
+        if self.away.is_some() {
+            self.forget_newest(&entry);
+        }
         self.popped = self.popped.wrapping_add(1);
         Some(entry)
+    }
+
+    /// The entry at `popped` is no longer among those that wait.
+    #[cold]
+    fn forget_newest(&mut self, entry: &Entry) {
+        let (Some(away), Entry::Message { published, .. }) = (&mut self.away, entry) else {
+            return;
+        };
+        if away.places.get(&published.topic).is_some_and(|newest| newest.place == self.popped) {
+            away.places.remove(&published.topic);
+        }
+        if away.places.is_empty() && away.gap.is_none() {
+            self.away = None;
+        }
     }
 
     fn forget(&mut self, cost: usize) {
@@ -276,12 +402,17 @@ impl Queue {
         if !self.can_send() {
             return None;
         }
-        let entry = match self.front_gap.take() {
+        let entry = match self.front_gap.take().or_else(|| self.take_away_gap()) {
             Some(gap) => Entry::Gap(gap),
             None => self.pop_waiting()?,
         };
         self.settle(&entry, keep);
         Some(entry)
+    }
+
+    #[inline]
+    fn take_away_gap(&mut self) -> Option<Box<Gap>> {
+        self.away.as_mut()?.gap.take()
     }
 
     fn settle(&mut self, entry: &Entry, keep: bool) {
@@ -331,6 +462,9 @@ impl Queue {
     /// waits again. Returns how many frames wait.
     pub(super) fn rewind(&mut self, received: u64) -> u64 {
         let arrived = usize::try_from(received.saturating_sub(self.consumed)).unwrap_or(usize::MAX);
+        if let Some(gap) = self.take_away_gap() {
+            self.push_front(Entry::Gap(gap));
+        }
         if let Some(gap) = self.front_gap.take() {
             self.push_front(Entry::Gap(gap));
         }
@@ -349,6 +483,12 @@ impl Queue {
         {
             // Only the newest of a topic may be replaced by a newer one.
             self.places.entry(published.topic.clone()).or_insert(self.popped);
+        } else if let Entry::Message { published, .. } = &entry
+            && published.offline() == Offline::Latest
+        {
+            let newest = Newest { place: self.popped, followed: true };
+            let away = self.away.get_or_insert_default();
+            away.places.entry(published.topic.clone()).or_insert(newest);
         }
         self.waiting.push_front(entry);
     }
@@ -374,6 +514,10 @@ impl Queue {
                 Entry::Close(_) => {}
             }
         }
+        if let Some(gap) = self.take_away_gap() {
+            merge(&mut self.front_gap, *gap, &self.pattern);
+        }
+        self.away = None;
         self.waiting.push_back(Entry::Close(Box::new(error)));
         count
     }
@@ -393,7 +537,10 @@ impl Queue {
 
     /// Whether nothing is left to send or to wait credit for.
     pub(super) fn is_finished(&self) -> bool {
-        self.sent.is_empty() && self.waiting.is_empty() && self.front_gap.is_none()
+        self.sent.is_empty()
+            && self.waiting.is_empty()
+            && self.front_gap.is_none()
+            && self.away_gap().is_none()
     }
 
     fn release_memory(&mut self) {

@@ -16,7 +16,7 @@ use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
     history::{Page, Query, ReadFrom},
-    message::{Gap, GapReason},
+    message::{Gap, GapReason, Offline},
     wire::frame::Start,
 };
 
@@ -31,6 +31,8 @@ const MAX_READS: usize = 32;
 #[derive(Debug)]
 pub(super) struct Replay {
     from: ReadFrom,
+    /// What was accepted up to here was accepted before there was this subscription.
+    since: u64,
     /// A page is on its way.
     reading: bool,
     /// It goes on where it was before its session was lost; messages replayed so far.
@@ -86,7 +88,11 @@ impl Bus {
 
     /// A new subscription reads from there on. `resumed`: its client is told how much it had missed.
     pub(super) fn start_replay(&mut self, key: SubKey, from: ReadFrom, resumed: bool) {
-        let replay = Replay { from, reading: false, resumed, replayed: 0 };
+        self.read_from(key, from, self.history.last(), resumed);
+    }
+
+    fn read_from(&mut self, key: SubKey, from: ReadFrom, since: u64, resumed: bool) {
+        let replay = Replay { from, since, reading: false, resumed, replayed: 0 };
         self.subscriptions[key].replay = Some(Box::new(replay));
         self.history.readers += 1;
         self.read_on(key);
@@ -172,7 +178,8 @@ impl Bus {
         let sub = &self.subscriptions[key];
         let space = self.sessions[sub.session].space;
         for record in page.records {
-            let mut published = self.revive(space, record);
+            let superseded = page.superseded.binary_search(&record.position).is_ok();
+            let mut published = self.revive(space, record, superseded);
             if from == ReadFrom::Last {
                 published = self.or_retained(now, key, space, published);
             }
@@ -210,12 +217,19 @@ impl Bus {
     /// Queues a message of the past, or a gap if its time is over. False if there is no room: it is read
     /// again when there is.
     fn replay(&mut self, now: Time, key: SubKey, published: Arc<Published>) -> bool {
+        let sub = &self.subscriptions[key];
+        let session = &self.sessions[sub.session];
+        if !session.may_have(&published) {
+            return true;
+        }
+        let since = sub.replay.as_ref().map_or(0, |replay| replay.since).max(session.joined);
+        let missed = session.port.is_none() || published.position() <= since;
+        let reason = self.reason_to_miss(now, session.space, &published, missed);
         let sub = &mut self.subscriptions[key];
-        if published.is_expired(now) {
-            sub.count.accepted += 1;
-            sub.count.expired += 1;
-            sub.queue.leave_out(&published, GapReason::Expired);
-            self.observe_drop(now, key, 1, GapReason::Expired);
+        if let Some(reason) = reason {
+            sub.count.miss(reason);
+            sub.queue.leave_out(&published, reason);
+            self.observe_drop(now, key, 1, reason);
             self.schedule(key);
             return true;
         }
@@ -228,6 +242,35 @@ impl Bus {
         }
         self.enqueue(now, key, published, None, true);
         true
+    }
+
+    /// Why a message of the past is not handed out, if it is not. `missed`: it was accepted while nobody
+    /// was there who could have it.
+    pub(super) fn reason_to_miss(
+        &self,
+        now: Time,
+        space: usize,
+        published: &Published,
+        missed: bool,
+    ) -> Option<GapReason> {
+        if published.is_private() {
+            return Some(GapReason::Private);
+        }
+        if published.is_expired(now) {
+            return Some(GapReason::Expired);
+        }
+        let is_stale = missed
+            && match published.offline() {
+                Offline::Keep => false,
+                Offline::Drop => true,
+                Offline::Latest => {
+                    let was_superseded =
+                        published.place.as_ref().is_some_and(|place| place.superseded);
+                    was_superseded
+                        || self.spaces[space].last(&published.topic) > published.position()
+                }
+            };
+        is_stale.then_some(GapReason::Offline)
     }
 
     fn replay_from(&mut self, key: SubKey, position: u64) {
@@ -264,7 +307,8 @@ impl Bus {
 
     /// A full queue spills: the subscription reads on from this position when it has room.
     pub(super) fn spill(&mut self, key: SubKey, position: u64) {
-        self.start_replay(key, ReadFrom::After(position - 1), false);
+        // Its client was there, or counts as having been away by itself.
+        self.read_from(key, ReadFrom::After(position - 1), 0, false);
     }
 
     pub(super) fn end_replay(&mut self, key: SubKey) {

@@ -41,6 +41,8 @@ pub(super) struct Space {
 pub(super) struct Topic {
     pub(super) name: Arc<str>,
     pub(super) seq: u64,
+    /// The position of its newest message since the start; 0: none is known.
+    pub(super) last: u64,
     /// Its messages are kept.
     pub(super) has_history: bool,
     /// It has a retained message.
@@ -104,6 +106,7 @@ impl Space {
         let key = self.topics.insert(Topic {
             name: name.clone(),
             seq: self.floor,
+            last: 0,
             has_history,
             is_retained: self.retained.has(&name),
             direct: Vec::new(),
@@ -125,6 +128,11 @@ impl Space {
     /// The name of a topic that is known.
     pub(super) fn name(&self, key: TopicKey) -> &Arc<str> {
         &self.topics[key].name
+    }
+
+    /// The position of the newest message on a topic, as far as it is known.
+    pub(super) fn last(&self, name: &str) -> u64 {
+        self.names.get(name).map_or(0, |key| self.topics[*key].last)
     }
 
     /// The topic with its routes up to date. `key` may be of before it was forgotten.

@@ -189,12 +189,19 @@ impl Bus {
                 }
             }
         }
+        let subs: Vec<_> = self.sessions[key].subs.values().copied().collect();
+        for sub in subs {
+            if let Some(member) = &self.subscriptions[sub].member {
+                self.joined_durable(member.durable);
+            }
+        }
         let port = self.insert_port(key, PortKind::Native);
         let session = &mut self.sessions[key];
         if let Some(expires) = session.expires.take() {
             self.timers.remove(&(expires, Timer::Expiry(key)));
         }
         session.port = Some(port);
+        session.joined = self.history.last();
         let received = |number: u32| {
             let found = attach.received.iter().find(|(sub, _)| *sub == number);
             found.map(|(_, count)| *count)
@@ -320,6 +327,7 @@ impl Bus {
             principal,
             space,
             port: None,
+            joined: self.history.last(),
             expires: None,
             subs: Default::default(),
             direct: Default::default(),

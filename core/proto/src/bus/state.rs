@@ -8,6 +8,7 @@ use std::{
 use slotmap::new_key_type;
 
 use super::{
+    Published,
     durable::Member,
     ledger::Ledger,
     output::{Output, Route},
@@ -99,6 +100,9 @@ pub(super) struct Session {
     pub(super) principal: Arc<Principal>,
     pub(super) space: usize,
     pub(super) port: Option<PortId>,
+    /// The last position given when it connected or was resumed: what was accepted up to there was
+    /// accepted without it.
+    pub(super) joined: u64,
     pub(super) expires: Option<Time>,
     pub(super) subs: HashMap<u32, SubKey>,
     /// Number 0: direct messages.
@@ -126,6 +130,11 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Whether it may have the message.
+    pub(super) fn may_have(&self, published: &Published) -> bool {
+        published.admits(&self.id, self.principal.name.as_deref())
+    }
+
     /// What its messages on `topic` share.
     pub(super) fn route(&self, topic: Arc<str>, released: &Arc<AtomicU64>) -> Arc<Route> {
         Arc::new(Route { topic, sender: self.sender.clone(), released: released.clone() })

@@ -11,6 +11,7 @@ use crate::{
 
 mod kept;
 mod observed;
+mod policies;
 mod retained;
 
 struct World {

@@ -47,7 +47,7 @@ impl Session {
         }
         let hello = Frame::Hello(Hello {
             versions: (VERSION, VERSION),
-            features: features::HISTORY | features::RETAINED | features::SKIPS,
+            features: features::HISTORY | features::POLICIES | features::RETAINED | features::SKIPS,
             client_id: &self.id,
             origin: &self.offered_origin,
             namespace: &self.config.namespace,
@@ -153,6 +153,7 @@ impl Session {
         };
         self.can_retain = Some(welcome.features & features::RETAINED != 0);
         self.refuse_receipts(events);
+        self.knows_policies = Some(welcome.features & features::POLICIES != 0);
         self.give_up(events);
         let (last, waiting) = (self.outbox.last(), self.outbox.pending());
         self.backlog = (waiting > 0).then_some((last, waiting));

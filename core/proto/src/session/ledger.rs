@@ -12,7 +12,7 @@ pub struct Counts {
     /// Handed to the handler or iterator.
     pub delivered: u64,
     /// Reported missing, by [`GapReason`] (its number is the index). Only what was counted.
-    pub dropped: [u64; 6],
+    pub dropped: [u64; 8],
     /// Reported missing because their time to live ran out.
     pub expired: u64,
     /// Received, but the subscription ended before they were handed over.

@@ -25,6 +25,7 @@ mod marked;
 mod names;
 mod outbox;
 mod payloads;
+mod policies;
 mod publish;
 mod random;
 mod receipts;
@@ -51,7 +52,7 @@ use self::{
     payloads::Payloads,
     random::Random,
     receipts::Receipts,
-    refusals::Refusals,
+    refusals::{Refusal, Refusals},
     reports::Reports,
     subscriptions::{Phase, Subscriptions},
     timeline::Timeline,
@@ -67,7 +68,7 @@ pub use self::{
 use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
-    message::{Answer, ContentType, ReceiptLevel, RowStatus},
+    message::{Answer, ContentType, Extras, Offline, RETAINED_IS_FOR_ALL, ReceiptLevel, RowStatus},
     options::SubscribeOptions,
     wire::{encode, frame::Frame},
 };
@@ -96,6 +97,8 @@ pub struct Session {
     history: Kept,
     /// Whether the server has retained messages; `None` before the first handshake.
     can_retain: Option<bool>,
+    /// Whether the server knows `to`, `private` and offline policies; `None` before it has said so.
+    knows_policies: Option<bool>,
     /// Frames that are never gated, sent before all others and not kept.
     control: Log,
     outbox: Outbox,
@@ -153,6 +156,7 @@ impl Session {
             time_base_ms: 0,
             history: Kept::Unknown,
             can_retain: None,
+            knows_policies: None,
             control: Log::default(),
             outbox,
             answers: Answers::default(),
@@ -319,6 +323,9 @@ impl Session {
         options: &PublishOptions<'_>,
     ) -> Result<u64> {
         self.check_open()?;
+        if let Some(extras) = options.extras.filter(|extras| !extras.is_plain()) {
+            self.check_policies(extras, options)?;
+        }
         if let Some(level) = options.receipt {
             self.check_level(level, to)?;
         }
@@ -328,7 +335,16 @@ impl Session {
         if options.retain && self.can_retain == Some(false) {
             return Err(publish::cannot_retain());
         }
-        let number = self.outbox.publish(now, to, content_type, payload, options)?;
+        let published = self.outbox.publish(now, to, content_type, payload, options);
+        let number = match (published, options.extras) {
+            (Ok(number), None) => number,
+            (Ok(number), Some(extras)) => {
+                self.note_policies(number, to, extras);
+                number
+            }
+            (Err(error), Some(extras)) if extras.private => return Err(error.without_quotes()),
+            (Err(error), _) => return Err(error),
+        };
         if !self.pressed && self.outbox.room() != Room::Free {
             self.note_pressure(now);
         }
@@ -383,6 +399,9 @@ impl Session {
         }
         let reached = match level {
             ReceiptLevel::Queued => true,
+            ReceiptLevel::QueuedOnDisk if self.outbox.policies.is_in_memory(number) => {
+                return Err(unavailable(level, IN_MEMORY));
+            }
             ReceiptLevel::QueuedOnDisk => {
                 let reached = number <= self.on_disk.max(self.outbox.accepted());
                 if let Some(error) = self.disk_error.as_ref().filter(|_| !reached) {
@@ -538,6 +557,47 @@ impl Session {
         if self.link.is_closed() { Err(closed()) } else { Ok(()) }
     }
 
+    /// Whether a publish with these options is possible now.
+    #[cold]
+    fn check_policies(&self, extras: &Extras, options: &PublishOptions<'_>) -> Result<()> {
+        if options.retain {
+            return Err(Error::new(ErrorKind::InvalidArgument, RETAINED_IS_FOR_ALL));
+        }
+        if self.knows_policies == Some(false) {
+            return Err(policies::unsupported());
+        }
+        if extras.offline == Offline::Drop && !self.link.is_ready() {
+            return Err(policies::offline());
+        }
+        match options.receipt {
+            Some(level @ ReceiptLevel::Stored) if extras.private => {
+                Err(unavailable(level, "a private message is not stored"))
+            }
+            Some(level @ ReceiptLevel::QueuedOnDisk) if policies::stays_in_memory(extras) => {
+                Err(unavailable(level, IN_MEMORY))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// While the client is offline, the newest publish with the policy `latest` takes the place of the one
+    /// before on its topic.
+    fn note_policies(&mut self, number: u64, to: Destination<'_>, extras: &Extras) {
+        let topic = match to {
+            Destination::Topic(topic) => Some(topic),
+            Destination::Client(_) | Destination::Server(_) => None,
+        };
+        let before = self.outbox.policies.note(number, topic, extras);
+        if let Some(before) = before.filter(|_| !self.link.is_ready()) {
+            self.outbox.replace(before, policies::replaced());
+        }
+    }
+
+    fn refusal(&self, number: u64, error: Error) -> Refusal {
+        let private = self.outbox.policies.is_private(number);
+        Refusal { id: self.outbox.id_of(number), private, error }
+    }
+
     /// A level that this message cannot reach fails at once; before the first handshake nobody knows.
     fn check_level(&mut self, level: ReceiptLevel, to: Destination<'_>) -> Result<()> {
         self.check_kept(level)?;
@@ -586,6 +646,9 @@ enum Kept {
     InMemory,
     OnDisk,
 }
+
+const IN_MEMORY: &str =
+    "a message that is private, or does not wait for a connection, stays in memory";
 
 const NOT_STORED: &str = "the server does not store this topic; the message itself is published";
 

@@ -18,6 +18,7 @@ use super::{
     event::Room,
     log::Log,
     marked::Marked,
+    policies::Policies,
     publish::{self, Destination, PublishOptions},
     skipped::{Range, Skipped},
     topics::Topics,
@@ -76,6 +77,8 @@ pub(super) struct Outbox {
     /// Unconfirmed publishes with a time to live or a timeout, oldest first.
     timed: VecDeque<Timed>,
     backlog: Backlog,
+    /// Kept publishes with `to`, `private` or an offline policy.
+    pub(super) policies: Policies,
 }
 
 /// What the server lets us do.
@@ -99,6 +102,7 @@ struct Generation {
 pub(super) struct GivenUp {
     pub(super) number: u64,
     pub(super) id: String,
+    pub(super) private: bool,
     pub(super) error: Error,
 }
 
@@ -133,6 +137,7 @@ impl Outbox {
             generations: VecDeque::from([Generation { after: 0, origin, offset: 0 }]),
             timed: VecDeque::new(),
             backlog: Backlog::default(),
+            policies: Policies::default(),
         }
     }
 
@@ -259,7 +264,7 @@ impl Outbox {
             publish::check_payload(payload.len(), self.limits.payload)?;
         }
         if let Some(extras) = options.extras {
-            publish::check_extras(extras)?;
+            publish::check_extras(extras, destination)?;
         }
         // What an earlier process took must not be lost for want of room.
         let must_drop = self.room() == Room::Hard && !options.maybe_duplicate;
@@ -287,7 +292,9 @@ impl Outbox {
             self.drop_oldest();
         }
         let number = self.last() + 1;
-        let stored = matches!(destination, Destination::Topic(topic) if self.is_stored(topic));
+        let is_private = options.extras.is_some_and(|extras| extras.private);
+        let stored = matches!(destination, Destination::Topic(topic) if self.is_stored(topic))
+            && !is_private;
         let ack = options.ack.as_ref();
         let publish = Publish {
             number: number - self.generation().offset,
@@ -353,18 +360,38 @@ impl Outbox {
                 if self.is_connected { self.ever_told.max(self.accepted) } else { self.accepted };
             let Some(number) = self.skipped.others(before).next() else { return };
             self.log.drop_at(at);
-            self.skipped.insert(number);
-            self.give_up(number);
             if settled {
                 // A lost session had it.
+                self.skip(number);
                 continue;
             }
             self.dropped += 1;
-            let id = own.unwrap_or_else(|| self.message_id(number));
             let error =
                 Error::new(ErrorKind::OutboxFull, if again { DROPPED_AGAIN } else { DROPPED });
-            self.given_up.push(GivenUp { number, id, error });
+            self.fail(number, own, error);
         }
+    }
+
+    /// A newer publish takes the place of this one, unless it was ever sent. Not while connected.
+    pub(super) fn replace(&mut self, number: u64, error: Error) {
+        let Some(at) = self.place(number).filter(|_| number > self.ever_told) else { return };
+        let own = self.log.frame(at).and_then(own_id);
+        self.log.drop_at(at);
+        self.fail(number, own, error);
+    }
+
+    /// The log has this publish no more, and who published it is to be told why.
+    fn fail(&mut self, number: u64, own_id: Option<String>, error: Error) {
+        let id = own_id.unwrap_or_else(|| self.message_id(number));
+        let private = self.policies.is_private(number);
+        self.skip(number);
+        self.given_up.push(GivenUp { number, id, private, error });
+    }
+
+    /// The log has this publish no more: the server gets its number alone.
+    fn skip(&mut self, number: u64) {
+        self.skipped.insert(number);
+        self.give_up(number);
     }
 
     /// Gives up what this server does not take, or would misunderstand.
@@ -382,10 +409,7 @@ impl Outbox {
             if let Err(error) = publish::check_fits(&publish, self.limits.payload, features)
                 && is_open
             {
-                let id = own_id(frame).unwrap_or_else(|| self.message_id(number));
-                self.skipped.insert(number);
-                self.give_up(number);
-                self.given_up.push(GivenUp { number, id, error });
+                self.fail(number, own_id(frame), error);
                 continue;
             }
             self.largest = self.largest.max(length);
@@ -596,6 +620,7 @@ impl Outbox {
         self.skipped.forget(until);
         self.released = until;
         self.told = self.told.max(until);
+        self.policies.release(until);
         while self.timed.front().is_some_and(|timed| timed.number <= until) {
             self.timed.pop_front();
         }
@@ -736,7 +761,8 @@ impl Outbox {
     /// Whether the server stores it once it has it.
     fn will_be_stored(&mut self, publish: &Publish<'_>) -> bool {
         let frame::Destination::Topic(name) = publish.to else { return false };
-        if publish.extensions.as_ref().is_some_and(|extensions| extensions.settled > 0) {
+        let never = |extensions: &Extensions<'_>| extensions.settled > 0 || extensions.private;
+        if publish.extensions.as_deref().is_some_and(never) {
             return false;
         }
         let topic = match name {

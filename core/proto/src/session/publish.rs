@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::event::Target;
+use super::{event::Target, policies};
 use crate::{
     error::{Error, ErrorKind, Result},
-    message::{Extras, ReceiptLevel},
+    message::{Extras, MAX_AUDIENCE, Offline, PRINCIPAL, ReceiptLevel},
     options::Limits,
     wire::frame::{Extensions, Publish, features},
 };
@@ -52,7 +52,7 @@ pub struct AckRequest {
 }
 
 /// What a server must know for every message to mean there what it means here.
-pub(super) const NEEDED: u64 = features::RETAINED;
+pub(super) const NEEDED: u64 = features::RETAINED | features::POLICIES;
 
 /// Whether a server with these features takes `publish` as it is meant.
 pub(super) fn check_fits(publish: &Publish<'_>, max_payload: usize, features: u64) -> Result<()> {
@@ -60,6 +60,11 @@ pub(super) fn check_fits(publish: &Publish<'_>, max_payload: usize, features: u6
     let Some(extensions) = &publish.extensions else { return Ok(()) };
     if extensions.retained && features & features::RETAINED == 0 {
         return Err(cannot_retain());
+    }
+    let has_policy =
+        extensions.to.is_some() || extensions.private || extensions.offline != Offline::Keep;
+    if has_policy && features & features::POLICIES == 0 {
+        return Err(policies::unsupported());
     }
     Ok(())
 }
@@ -100,9 +105,18 @@ pub(super) fn check_id(what: &str, id: &str) -> Result<()> {
     ))
 }
 
-pub(super) fn check_extras(extras: &Extras) -> Result<()> {
+pub(super) fn check_extras(extras: &Extras, destination: Destination<'_>) -> Result<()> {
     if let Some(id) = &extras.id {
         check_id("the message's id", id)?;
+    }
+    if let Some(to) = &extras.to {
+        check_audience(to, destination)?;
+    }
+    if extras.private && matches!(destination, Destination::Server(_)) {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "a private message stays with this server; it cannot be passed on to another one",
+        ));
     }
     let bytes: usize = extras.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     let limit = Limits::default().headers;
@@ -118,6 +132,29 @@ pub(super) fn check_extras(extras: &Extras) -> Result<()> {
         return Err(Error::new(ErrorKind::InvalidArgument, "a header's name must not be empty"));
     }
     Ok(())
+}
+
+fn check_audience(to: &[String], destination: Destination<'_>) -> Result<()> {
+    let limit = Limits::default().id;
+    let wrong =
+        |entry: &&String| entry.is_empty() || entry.len() > limit || entry.as_str() == PRINCIPAL;
+    let problem = match destination {
+        _ if to.is_empty() => "names nobody; name a client or principal, or leave it out".into(),
+        _ if to.len() > MAX_AUDIENCE => {
+            format!("names {}; the limit is {MAX_AUDIENCE}: use a topic of their own", to.len())
+        }
+        Destination::Topic(_) => match to.iter().find(wrong) {
+            None => return Ok(()),
+            Some(entry) => format!(
+                "has an entry of {} bytes; it is a client's id or {PRINCIPAL}NAME, of 1 to {limit}",
+                entry.len()
+            ),
+        },
+        Destination::Client(_) | Destination::Server(_) => {
+            "chooses among a topic's subscribers; this message has one recipient already".into()
+        }
+    };
+    Err(Error::new(ErrorKind::InvalidArgument, format!("`to` {problem}")))
 }
 
 /// What travels of the options as extensions; `None` for most messages.
@@ -137,6 +174,9 @@ pub(super) fn extensions<'a>(options: &PublishOptions<'a>) -> Option<Box<Extensi
             extras.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
         extensions.id = extras.id.as_deref();
         extensions.ttl_ms = extras.ttl.map(millis);
+        extensions.to = extras.to.as_ref().map(|to| to.iter().map(|entry| &**entry).collect());
+        extensions.private = extras.private;
+        extensions.offline = extras.offline;
     }
     Some(Box::new(extensions))
 }

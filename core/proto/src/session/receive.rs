@@ -329,7 +329,7 @@ impl Session {
                     // It was dropped before this was heard, and has failed.
                     return;
                 }
-                let refusal = Refusal { id: self.outbox.id_of(number), error };
+                let refusal = self.refusal(number, error);
                 self.outbox.give_up(number);
                 if number > self.outbox.accepted() {
                     self.refusals.note(number, refusal);
@@ -358,9 +358,9 @@ impl Session {
         if self.outbox.untold() == 0 {
             return;
         }
-        for GivenUp { number, id, error } in self.outbox.take_given_up() {
+        for GivenUp { number, id, private, error } in self.outbox.take_given_up() {
             // The server may have refused it before.
-            let refusal = self.refusals.withdraw(number).unwrap_or(Refusal { id, error });
+            let refusal = self.refusals.withdraw(number).unwrap_or(Refusal { id, private, error });
             self.refusals.remember(number, &refusal.error);
             self.publish_failed(number, refusal, events);
             if self.config.outbox_on_disk {
@@ -371,8 +371,9 @@ impl Session {
     }
 
     fn publish_failed(&mut self, number: u64, refusal: Refusal, events: &mut Events) {
-        let Refusal { id, error } = refusal;
-        self.timeline.note(self.now, "publish_failed", format!("{id}: {error}"));
+        let Refusal { id, private, error } = refusal;
+        let named = if private { "a private message" } else { &id };
+        self.timeline.note(self.now, "publish_failed", format!("{named}: {error}"));
         let mut targets = self.receipts.fail(number);
         if targets.is_empty() {
             targets.push(self.config.target);
@@ -414,6 +415,8 @@ fn extras(extensions: &Extensions<'_>) -> Option<Box<Extras>> {
             .collect(),
         id: extensions.id.map(str::to_owned),
         ttl: extensions.ttl_ms.map(std::time::Duration::from_millis),
+        // What these say is between publisher and server.
+        ..Extras::default()
     };
     (!extras.is_empty()).then(|| Box::new(extras))
 }

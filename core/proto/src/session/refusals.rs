@@ -21,6 +21,8 @@ pub(super) struct Refusals {
 pub(super) struct Refusal {
     /// The message's id.
     pub(super) id: String,
+    /// The message is private: no record quotes its id.
+    pub(super) private: bool,
     pub(super) error: Error,
 }
 

@@ -4,7 +4,7 @@
 
 use crate::{
     error::ErrorKind,
-    message::{ContentType, GapReason, RowStatus},
+    message::{ContentType, GapReason, Offline, RowStatus},
     options::{Overflow, Redelivery},
 };
 
@@ -159,6 +159,8 @@ pub mod features {
     pub const STREAMED_ROWS: u64 = 1 << 1;
     /// `STORED` and cursors.
     pub const HISTORY: u64 = 1 << 2;
+    /// Extensions `to` and `policy`: messages for some, private ones, and offline policies.
+    pub const POLICIES: u64 = 1 << 3;
     /// Retained messages.
     pub const RETAINED: u64 = 1 << 4;
     /// One settled `PUB` may take many numbers.
@@ -302,6 +304,12 @@ pub struct Extensions<'a> {
     pub cursor: Option<&'a [u8]>,
     /// `MSG` from history, accepted by an earlier run of the broker.
     pub earlier: Option<Earlier>,
+    /// `PUB`, with [`features::POLICIES`]: who may have it; `None`: everybody.
+    pub to: Option<Vec<&'a str>>,
+    /// `PUB`, with [`features::POLICIES`]: not to be written to disk, nor quoted.
+    pub private: bool,
+    /// `PUB`, with [`features::POLICIES`]: what becomes of it where a party is offline.
+    pub offline: Offline,
 }
 
 /// When a message was accepted, if the broker was started again since.
@@ -324,6 +332,12 @@ impl Extensions<'_> {
             && !self.retained
             && self.cursor.is_none()
             && self.earlier.is_none()
+            && !self.needs_policies()
+    }
+
+    /// Whether only a server with [`features::POLICIES`] does what it asks for.
+    pub fn needs_policies(&self) -> bool {
+        self.to.is_some() || self.private || self.offline != Offline::Keep
     }
 }
 

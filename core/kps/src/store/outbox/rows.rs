@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::{
     super::{
         checksum::{Checksum, Sum},
-        columns::{content_type, extras},
+        columns::{self, content_type, extras},
         fault::{Result, corrupt},
         headers,
         mark::Marked,
@@ -101,6 +101,8 @@ struct Columns<'a> {
     id: Option<&'a str>,
     headers: Option<&'a str>,
     payload: &'a [u8],
+    addressees: Option<&'a str>,
+    policy: Option<u64>,
 }
 
 impl Columns<'_> {
@@ -117,13 +119,20 @@ impl Columns<'_> {
             self.id.is_some().into(),
             self.headers.is_some().into(),
         ];
-        Checksum::of("entries")
+        let sum = Checksum::of("entries")
             .ints(numbers)
             .text(self.destination)
             .text(self.id.unwrap_or(""))
             .text(self.headers.unwrap_or(""))
-            .bytes(self.payload)
-            .done()
+            .bytes(self.payload);
+        // Entries without are as they were before there were policies.
+        match (self.addressees, self.policy) {
+            (None, None) => sum.done(),
+            (addressees, policy) => sum
+                .ints([addressees.is_some().into(), policy.unwrap_or(0)])
+                .text(addressees.unwrap_or(""))
+                .done(),
+        }
     }
 }
 
@@ -138,6 +147,7 @@ pub(super) fn insert(connection: &Connection, kept: &Kept) -> Result<i64> {
     let extras = kept.extras.as_deref();
     let headers = extras.and_then(|extras| headers::write(&extras.headers));
     let ttl = extras.and_then(|extras| extras.ttl);
+    let addressees = extras.and_then(columns::addressees);
     let columns = Columns {
         place: kept.place,
         kind,
@@ -149,9 +159,11 @@ pub(super) fn insert(connection: &Connection, kept: &Kept) -> Result<i64> {
         id: extras.and_then(|extras| extras.id.as_deref()),
         headers: headers.as_deref(),
         payload: &kept.payload.bytes,
+        addressees: addressees.as_deref(),
+        policy: extras.and_then(columns::policy),
     };
     let checksum = columns.checksum();
-    let sql = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let sql = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     connection.prepare_cached(sql)?.execute((
         signed(columns.place),
         signed(columns.kind),
@@ -164,6 +176,8 @@ pub(super) fn insert(connection: &Connection, kept: &Kept) -> Result<i64> {
         columns.headers,
         columns.payload,
         checksum,
+        columns.addressees,
+        columns.policy.map(signed),
     ))?;
     Ok(checksum)
 }
@@ -182,6 +196,8 @@ fn parse(row: &Row<'_>) -> Result<Kept> {
         id: text(7)?,
         headers: text(8)?,
         payload: row.get_ref(9)?.as_blob().map_err(rusqlite::Error::from)?,
+        addressees: text(11)?,
+        policy: some(12)?,
     };
     let place = columns.place;
     if row.get::<_, i64>(10)? != columns.checksum() {
@@ -194,6 +210,8 @@ fn parse(row: &Row<'_>) -> Result<Kept> {
         2 => Destination::Server(name),
         kind => return corrupt(format!("there is no destination of kind {kind}")),
     };
+    let mut extras = extras(columns.id, columns.headers, columns.ttl_ms)?;
+    columns::add_policies_to(&mut extras, columns.addressees, columns.policy)?;
     Ok(Kept {
         place,
         destination,
@@ -202,7 +220,7 @@ fn parse(row: &Row<'_>) -> Result<Kept> {
             content_type: content_type(columns.content_type)?,
             bytes: columns.payload.to_vec().into(),
         },
-        extras: extras(columns.id, columns.headers, columns.ttl_ms)?,
+        extras,
         expires_ms: columns.expires_ms,
         published_ms: columns.published_ms,
     })

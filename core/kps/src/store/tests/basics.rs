@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use kps_proto::{
     ErrorKind,
     history::{KeptSession, Progress, ReadFrom, Write},
-    message::{ContentType, Extras, Payload, Sender},
+    message::{ContentType, Extras, Offline, Payload, Sender},
 };
 
 use super::*;
@@ -25,6 +25,9 @@ fn what_was_written_comes_back_whole() {
             headers: vec![("name".into(), "value\0".into()), (String::new(), "\n".into())],
             id: Some("my id".into()),
             ttl: Some(Duration::from_millis(1500)),
+            to: Some(vec!["bob".into(), "principal:alice\n\\".into(), String::new()]),
+            private: true,
+            offline: Offline::Latest,
         }));
         open.commit(vec![record_of(&plain), record_of(&rich)]);
         let page = open.read(">", ReadFrom::After(0));

@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use kps_proto::{
     ErrorKind,
     history::{HistoryRule, KeptSession, Progress, ReadFrom, Write},
-    message::Extras,
+    message::{Extras, Offline},
 };
 use rusqlite::Connection;
 
@@ -51,7 +51,14 @@ impl Sample {
                         let headers = vec![("name".to_owned(), "value".to_owned())];
                         let id = Some(format!("id {}", record.position));
                         let ttl = Some(Duration::from_secs(1));
-                        record.extras = Some(Box::new(Extras { headers, id, ttl }));
+                        record.extras = Some(Box::new(Extras {
+                            headers,
+                            id,
+                            ttl,
+                            to: Some(vec!["one".into(), "principal:two".into()]),
+                            offline: Offline::Drop,
+                            ..Extras::default()
+                        }));
                     }
                     writes.push(record_of(&record));
                     if round % 3 == 0 {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kps_proto::{
     history::{HistoryRule, ReadFrom, Write},
-    message::Extras,
+    message::{Extras, Offline},
 };
 use proptest::prelude::*;
 
@@ -134,7 +134,14 @@ impl Model {
             records.push((*record).clone());
         }
         let more = records.len() < found.len();
+        let newer = |record: &&Record| {
+            let other =
+                |other: &Record| other.topic == record.topic && other.position > record.position;
+            record.extras.is_some() && self.records.iter().any(other)
+        };
+        let superseded = records.iter().filter(newer).map(|record| record.position).collect();
         Page {
+            superseded,
             through: if more { records.last().unwrap().position } else { self.position },
             records,
             more,
@@ -170,7 +177,8 @@ fn run(folder: Option<&Folder>, steps: Vec<Step>) {
                     record.time_ms = now.checked_add_signed(offset).unwrap();
                     if has_id {
                         let id = Some(record.position.to_string());
-                        record.extras = Some(Box::new(Extras { id, ..Extras::default() }));
+                        let offline = Offline::Latest;
+                        record.extras = Some(Box::new(Extras { id, offline, ..Extras::default() }));
                     }
                     writes.push(record_of(&record));
                     model.position = record.position;

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use kps_proto::{ErrorKind, message::Extras};
+use kps_proto::{
+    ErrorKind,
+    message::{Extras, Offline},
+};
 
 use super::{super::outbox::*, *};
 
@@ -47,6 +50,9 @@ fn what_is_not_done_is_there_again() {
                 headers: vec![("a".into(), "b".into())],
                 id: Some("id".into()),
                 ttl: Some(Duration::from_millis(7)),
+                to: Some(vec!["one".into()]),
+                offline: Offline::Latest,
+                ..Extras::default()
             })),
             ..message(9)
         },

@@ -36,6 +36,7 @@ fn the_last_value_of_each_topic_is_there_again() {
         headers: vec![("name".into(), "value\n".into())],
         id: Some("my id".into()),
         ttl: Some(Duration::from_millis(1500)),
+        ..Extras::default()
     }));
     let gone = retained(&mut open, "gone", "x");
     let message = open.record("a", "kept as well");

@@ -91,7 +91,9 @@ impl Bus {
             kept.clone_from(&extras.headers);
         }
         headers.extend(kept);
-        let extras = Extras { headers, id, ttl: None };
+        // Whom it was not for does not see it now.
+        let to = published.extras.as_ref().and_then(|extras| extras.to.clone());
+        let extras = Extras { headers, id, to, ..Extras::default() };
         self.finish(key, position);
         self.notices.push_back(Notice::DeadLettered {
             durable: name,

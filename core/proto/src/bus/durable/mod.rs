@@ -38,6 +38,9 @@ const MAX_DURABLES: usize = 10_000;
 const MAX_TRIES: usize = 4096;
 const MAX_ACKED: usize = 1 << 14;
 
+/// Messages that wait for clients of a durable without room while others have; above that all wait.
+const MAX_HELD: usize = 256;
+
 /// How often the delay after a failure doubles.
 const DOUBLINGS: u32 = 6;
 
@@ -57,9 +60,12 @@ pub(super) struct Durable {
     reading: bool,
     /// Read and not done with, by position.
     open: BTreeSet<u64>,
-    /// Of those: not handed out yet; to be handed out again, from a time on; with a client.
+    /// Of those: not handed out yet; to be handed out again, from a time on; for clients without room;
+    /// with a client.
     ready: VecDeque<Arc<Published>>,
     retry: BTreeMap<(Time, u64), Arc<Published>>,
+    /// For clients that are members and have no room now, while others have.
+    held: VecDeque<Arc<Published>>,
     out: BTreeMap<u64, Out>,
     /// Above the first open one, and done with.
     acked: BTreeSet<u64>,
@@ -67,6 +73,8 @@ pub(super) struct Durable {
     tries: BTreeMap<u64, Tries>,
     /// Its progress changed since it was written.
     dirty: bool,
+    /// What was accepted up to here was accepted while none of its clients was connected.
+    joined: u64,
     /// An earlier run of the broker may have handed out everything up to here, and not have known it
     /// when it ended.
     doubtful: u64,
@@ -174,6 +182,7 @@ impl Durable {
         self.open.clear();
         self.ready.clear();
         self.retry.clear();
+        self.held.clear();
     }
 
     fn progress(&self, namespace: &str) -> Progress {
@@ -242,10 +251,12 @@ impl Bus {
             open: BTreeSet::new(),
             ready: VecDeque::new(),
             retry: BTreeMap::new(),
+            held: VecDeque::new(),
             out: BTreeMap::new(),
             acked: BTreeSet::new(),
             tries: BTreeMap::new(),
             dirty: false,
+            joined: 0,
             doubtful: 0,
         });
         self.durable_names.insert((space, name), key);
@@ -296,6 +307,7 @@ impl Bus {
 
     /// `sub` takes messages of the durable from now on.
     pub(super) fn join_durable(&mut self, now: Time, key: DurableKey, sub: SubKey) {
+        self.joined_durable(key);
         let member = Member { durable: key, has: 0, moved: now, armed: false, stalled: false };
         self.subscriptions[sub].member = Some(Box::new(member));
         let durable = &mut self.durables[key];
@@ -304,6 +316,15 @@ impl Bus {
             self.history.readers += 1;
         }
         self.hand_out(now, key);
+    }
+
+    /// A client comes, or comes back: if it is the only one connected, what was accepted until now was
+    /// accepted without any.
+    pub(super) fn joined_durable(&mut self, key: DurableKey) {
+        let mut members = self.durables[key].members.iter();
+        if !members.any(|sub| self.sessions[self.subscriptions[*sub].session].port.is_some()) {
+            self.durables[key].joined = self.history.last();
+        }
     }
 
     /// `sub` is gone: what it had and did not ack goes to others. If it broke, the first of it may be
@@ -325,7 +346,7 @@ impl Bus {
     /// Messages at hand that no client has.
     pub(super) fn backlog(&self, key: DurableKey) -> u64 {
         let durable = &self.durables[key];
-        (durable.ready.len() + durable.retry.len()) as u64
+        (durable.ready.len() + durable.retry.len() + durable.held.len()) as u64
     }
 
     fn remove_out(&mut self, key: DurableKey, position: u64) -> Option<Arc<Published>> {
@@ -339,11 +360,13 @@ impl Bus {
 
     /// Hands out what is at hand to clients with room, and reads on.
     pub(super) fn hand_out(&mut self, now: Time, key: DurableKey) {
-        while let Some(sub) = self.free_member(key) {
+        self.hand_out_held(now, key);
+        while let Some(sub) = self.free_member(key, None) {
             let room = self.memory() <= self.config.limits.server_bytes;
-            let fresh = self.durables[key].may_begin(room);
+            let fresh =
+                self.durables[key].may_begin(room) && self.durables[key].held.len() < MAX_HELD;
             match self.durables[key].next(now, fresh) {
-                Some(published) => self.hand_to(now, key, sub, published),
+                Some(published) => self.hand_to_one(now, key, sub, published),
                 None if fresh && self.refill(key) => {}
                 None => break,
             }
@@ -353,6 +376,67 @@ impl Bus {
         {
             self.timers.insert((*due, Timer::Retry(key)));
         }
+    }
+
+    /// Hands the message to `free`, or if that one may not have it, to who may. It is passed over if
+    /// nobody may, and if history does not give it to anybody any more.
+    fn hand_to_one(&mut self, now: Time, key: DurableKey, free: SubKey, published: Arc<Published>) {
+        let durable = &self.durables[key];
+        let (space, position) = (durable.space, published.position());
+        let is_new = !durable.tries.contains_key(&position);
+        let missed = is_new && position <= durable.joined;
+        let to = match self.may_have(free, &published) {
+            true => Some(free),
+            false => self.free_member(key, Some(&published)),
+        };
+        // A time to live that is over is noticed when it is sent.
+        let reason = self.reason_to_miss(now, space, &published, missed);
+        let reason = reason.filter(|reason| *reason != GapReason::Expired);
+        match (to, reason) {
+            (Some(to), None) => self.hand_to(now, key, to, published),
+            (Some(to), Some(reason)) => {
+                let sub = &mut self.subscriptions[to];
+                sub.count.miss(reason);
+                sub.queue.leave_out(&published, reason);
+                self.finish(key, position);
+                self.schedule(to);
+            }
+            (None, _) => {
+                let mut members = self.durables[key].members.iter();
+                if members.any(|member| self.may_have(*member, &published)) {
+                    self.durables[key].held.push_back(published);
+                } else {
+                    self.finish(key, position);
+                }
+            }
+        }
+    }
+
+    /// What waits for room of clients that are to have it.
+    fn hand_out_held(&mut self, now: Time, key: DurableKey) {
+        for _ in 0..self.durables[key].held.len() {
+            let Some(published) = self.durables[key].held.pop_front() else { return };
+            if !self.durables[key].open.contains(&published.position()) {
+                continue;
+            }
+            match self.free_member(key, Some(&published)) {
+                Some(to) => self.hand_to_one(now, key, to, published),
+                None => {
+                    let mut members = self.durables[key].members.iter();
+                    let is_empty = self.durables[key].members.is_empty();
+                    if is_empty || members.any(|member| self.may_have(*member, &published)) {
+                        self.durables[key].held.push_back(published);
+                    } else {
+                        self.finish(key, published.position());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the subscription's client may have the message.
+    pub(super) fn may_have(&self, sub: SubKey, published: &Published) -> bool {
+        self.sessions[self.subscriptions[sub].session].may_have(published)
     }
 
     fn hand_to(&mut self, now: Time, key: DurableKey, to: SubKey, published: Arc<Published>) {
@@ -391,8 +475,12 @@ impl Bus {
         self.enqueue(now, to, published, Some(delivery), true);
     }
 
-    /// The next client in turn that is connected and has room.
-    fn free_member(&mut self, key: DurableKey) -> Option<SubKey> {
+    /// The next client in turn that is connected and has room; with `published`, and may have that.
+    fn free_member(
+        &mut self,
+        key: DurableKey,
+        published: Option<&Arc<Published>>,
+    ) -> Option<SubKey> {
         let durable = &mut self.durables[key];
         let count = durable.members.len();
         for step in 1..=count {
@@ -403,7 +491,10 @@ impl Bus {
             });
             let connected = self.sessions[sub.session].port.is_some();
             let (messages, bytes) = sub.queue.free();
-            if free && connected && !sub.closing && messages.min(bytes) > 0 {
+            let admitted =
+                published.is_none_or(|published| self.sessions[sub.session].may_have(published));
+            let has_room = messages.min(bytes) > 0 && !sub.queue.is_crowded();
+            if free && connected && !sub.closing && has_room && admitted {
                 durable.turn = place;
                 return Some(durable.members[place]);
             }
@@ -480,7 +571,8 @@ impl Bus {
         for record in page.records {
             let position = record.position;
             if self.durables[key].is_wanted(position) {
-                let published = self.revive(space, record);
+                let superseded = page.superseded.binary_search(&position).is_ok();
+                let published = self.revive(space, record, superseded);
                 self.durables[key].take(position, published);
             }
         }

@@ -7,7 +7,7 @@ use crate::{
     wire::frame::Start,
 };
 
-fn keeping(recovered: Recovered) -> BusConfig {
+pub(super) fn keeping(recovered: Recovered) -> BusConfig {
     let rules = Arc::from([HistoryRule::parse("h.>").unwrap()]);
     let history = HistoryConfig { rules, on_disk: true, recovered, ..HistoryConfig::default() };
     BusConfig { history, epoch: 1, ..BusConfig::default() }
@@ -22,7 +22,7 @@ fn again<'a>(number: u64, id: &'a str) -> Publish<'a> {
     }
 }
 
-fn record(write: Write) -> Option<Record> {
+pub(super) fn record(write: Write) -> Option<Record> {
     match write {
         Write::Record(record) => Some(*record),
         _ => None,
@@ -30,7 +30,7 @@ fn record(write: Write) -> Option<Record> {
 }
 
 impl World {
-    fn writes(&mut self) -> Vec<Write> {
+    pub(super) fn writes(&mut self) -> Vec<Write> {
         let mut writes = Vec::new();
         self.bus.take_writes(&mut writes);
         writes
@@ -53,7 +53,7 @@ impl World {
         outputs.collect()
     }
 
-    fn reads(&mut self) -> Vec<(Reader, ReadFrom)> {
+    pub(super) fn reads(&mut self) -> Vec<(Reader, ReadFrom)> {
         let reads = self.bus.take_notices().filter_map(|notice| match notice {
             Notice::Read { reader, query } => Some((reader, query.from)),
             _ => None,
@@ -249,7 +249,7 @@ fn a_reader_of_what_has_expired_reads_on() {
     let records: Vec<Record> = world.writes().into_iter().filter_map(record).collect();
     world.bus.stored(world.now, 4);
     let (reader, _) = from(&mut world, b, 1, Start::All);
-    let page = Page { records: records[..3].to_vec(), through: 3, more: true, removed: false };
+    let page = Page { records: records[..3].to_vec(), through: 3, more: true, ..Page::default() };
     world.bus.take_page(world.now, reader, Ok(page));
     world.advance(Duration::from_secs(2));
     let left_out = gaps(&world.pull(b));

@@ -19,6 +19,7 @@ use crate::{
 
 mod acknowledging;
 mod connecting;
+mod policies;
 mod publishing;
 mod retaining;
 mod storing;

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::{
-    error, extension, gap, message, outcome, publish,
+    error, extension, gap, message, outcome, policy, publish,
     reader::{Fault, Reader, not_negotiated, unknown, utf8},
     subscribe, types, welcome,
 };
 use crate::{
     error::{Error, ErrorKind, Result as KpsResult},
-    message::{ContentType, GapReason, RowStatus},
+    message::{ContentType, GapReason, Offline, RowStatus},
     options::{Overflow, Redelivery},
     wire::frame::{
         AnswerFrame, Destination, Earlier, ErrorFrame, Extensions, Frame, GapFrame, Hello,
@@ -185,6 +185,23 @@ fn extension_block<'a>(body: &mut Reader<'a>) -> Result<Option<Box<Extensions<'a
                 let mut value = Reader(value);
                 let (epoch, time_ms) = (value.int("epoch")?, value.int("time")?);
                 extensions.earlier = Some(Earlier { epoch, time_ms });
+            }
+            extension::TO => {
+                let mut value = Reader(value);
+                let mut to = Vec::new();
+                while !value.0.is_empty() {
+                    to.push(value.str("recipient")?);
+                }
+                extensions.to = Some(to);
+            }
+            extension::POLICY => {
+                let policy = Reader(value).int("policy")?;
+                extensions.private = policy & policy::PRIVATE != 0;
+                let offline = (policy >> policy::OFFLINE_SHIFT & policy::OFFLINE_MASK) as u8;
+                let Some(offline) = Offline::from_number(offline) else {
+                    return Err(unknown("offline policy", offline));
+                };
+                extensions.offline = offline;
             }
             _ => {}
         }

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::{
-    error, extension, gap, message, outcome, publish,
+    error, extension, gap, message, outcome, policy, publish,
     sink::{Count, Fill, Sink},
     subscribe, types, welcome,
 };
@@ -204,6 +204,20 @@ fn extensions(extensions: &Extensions<'_>, sink: &mut impl Sink) {
         sink.varint(length.0 as u64);
         sink.int(epoch);
         sink.int(time_ms);
+    }
+    if let Some(to) = &extensions.to {
+        let mut length = Count::default();
+        to.iter().for_each(|entry| length.str(entry));
+        sink.varint(extension::TO);
+        sink.varint(length.0 as u64);
+        to.iter().for_each(|entry| sink.str(entry));
+    }
+    let policy = u64::from(extensions.private) * policy::PRIVATE
+        | (extensions.offline as u64) << policy::OFFLINE_SHIFT;
+    if policy != 0 {
+        sink.varint(extension::POLICY);
+        sink.varint(varint::len(policy) as u64);
+        sink.int(policy);
     }
 }
 

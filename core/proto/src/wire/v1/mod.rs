@@ -114,7 +114,16 @@ mod extension {
     pub(super) const CURSOR: u64 = 5;
     pub(super) const EARLIER: u64 = 6;
     pub(super) const SETTLED: u64 = 7;
+    pub(super) const TO: u64 = 8;
+    pub(super) const POLICY: u64 = 9;
     pub(super) const RETAINED: u64 = 10;
+}
+
+/// The value of the extension `policy`.
+mod policy {
+    pub(super) const PRIVATE: u64 = 1;
+    pub(super) const OFFLINE_SHIFT: u32 = 1;
+    pub(super) const OFFLINE_MASK: u64 = 0b11;
 }
 
 /// Flags of `WELCOME` and of what it says about history.
