@@ -196,10 +196,9 @@ impl Program {
                     assert_eq!(error.kind(), ErrorKind::OutboxFull, "c{} {number}", self.index);
                     let token = (self.index, number);
                     waits.remove(&number);
-                    if fates.published.remove(&token) {
-                        if error.message().contains("may have been received") {
-                            fates.dropped.insert(token);
-                        }
+                    let perhaps = error.message().contains("may have been received");
+                    if fates.published.remove(&token) && perhaps {
+                        fates.dropped.insert(token);
                     }
                 }
                 (
