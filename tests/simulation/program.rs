@@ -149,6 +149,10 @@ impl Program {
         if self.is_owed_a_gap {
             return Some(format!("was not told what it lost after run {}", self.run));
         }
+        let pending = self.session.ledger().published.pending;
+        if pending > 0 {
+            return Some(format!("has {pending} publishes pending"));
+        }
         match &self.role {
             Role::Publisher { left, waits, .. } if *left > 0 || !waits.is_empty() => {
                 Some(format!("has {left} left and waits {waits:?}"))
@@ -196,10 +200,9 @@ impl Program {
                     assert_eq!(error.kind(), ErrorKind::OutboxFull, "c{} {number}", self.index);
                     let token = (self.index, number);
                     waits.remove(&number);
-                    if fates.published.remove(&token) {
-                        if error.message().contains("may have been received") {
-                            fates.dropped.insert(token);
-                        }
+                    let perhaps = error.message().contains("may have been received");
+                    if fates.published.remove(&token) && perhaps {
+                        fates.dropped.insert(token);
                     }
                 }
                 (

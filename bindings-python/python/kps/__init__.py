@@ -51,9 +51,8 @@ from .errors import (
     UnsupportedError,
     WouldDeadlockError,
 )
-from .server import NewServer, Server
-
 from .retry import Retry
+from .server import NewServer, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -268,8 +268,8 @@ class Message:
         """Answers a publisher who asked for an ack; the first answer counts."""
 
     def fail(self, error: BaseException | str, *, delay: float | None = None) -> None:
-        """Answers that it went wrong. A durable's message comes again after `delay` seconds if they are given, at most a
-        day, else after its `retry_delay`."""
+        """Answers that it went wrong. A durable's message comes again after `delay` seconds if they are given, at most
+        a day, else after its `retry_delay`."""
 
 @final
 class Gap:

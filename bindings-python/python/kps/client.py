@@ -37,8 +37,8 @@ async def connect(
 
     `wait=False` returns at once, perhaps offline: what is published waits in the outbox. `outbox` is a file that
     keeps it over the end of the process (one process at a time; publishes that wait for answers are not kept).
-    When it is full, `publish` raises `OutboxFullError`, or with `outbox_overflow="drop_oldest"` the oldest messages that
-    are not on their way make room, each named by `publish_failed`.
+    When it is full, `publish` raises `OutboxFullError`, or with `outbox_overflow="drop_oldest"` the oldest messages
+    that are not on their way make room, each named by `publish_failed`.
     `ca` is a PEM file trusted instead of the system's certificates.
     """
     client = Client()
