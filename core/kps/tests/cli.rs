@@ -244,3 +244,43 @@ fn serve_says_why_it_cannot() {
     let half = kps(&["serve", "--tls-cert", "x.pem"]).output().unwrap();
     assert_eq!(half.status.code(), Some(2));
 }
+
+#[cfg(unix)]
+#[test]
+fn history_shows_whom_a_message_is_for_and_nothing_of_a_private_one() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("policies-{}", std::process::id()));
+    let data = folder.to_str().unwrap();
+    let mut serve = Serve::start(&["--data", data, "--history", "h.>"]);
+    let live = serve.subscribe(&["h.>", "--id", "bob", "--count", "3"]);
+    let publish = |rest: &[&str]| {
+        let done = serve.run(&[&["pub", "h.t"], rest].concat());
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    };
+    publish(&["1", "--to", "bob", "--to", "principal:alice"]);
+    publish(&["2", "--to", "alice"]);
+    publish(&["hush", "--private", "--header", "hushed=yes"]);
+    publish(&["3", "--offline", "latest"]);
+    let live = live.wait_with_output().unwrap();
+    assert_eq!(text(&live.stdout), "h.t 1\nh.t hush\nh.t 3\n");
+    let wrong = serve.run(&["pub", "h.t", "1", "--offline", "never"]);
+    assert_eq!(wrong.status.code(), Some(2));
+
+    let pid = serve.child.id().to_string();
+    assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+    assert_eq!(serve.child.wait().unwrap().code(), Some(0));
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(4).any(|found| found == b"hush"));
+    }
+    let kept = kps(&["history", "--data", data]).output().unwrap();
+    let lines = "h.t 1 (to bob, principal:alice)\nh.t 2 (to alice)\nh.t (private)\nh.t 3\n";
+    assert_eq!(text(&kept.stdout), lines);
+    let kept = kps(&["history", "--data", data, "--json"]).output().unwrap();
+    let objects: Vec<Value> =
+        text(&kept.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(objects[0]["to"], json!(["bob", "principal:alice"]));
+    assert_eq!((&objects[2]["private"], &objects[2]["data"]), (&json!(true), &Value::Null));
+    assert_eq!(objects[3]["offline"], "latest");
+    std::fs::remove_dir_all(&folder).unwrap();
+}

@@ -124,7 +124,8 @@
 //!
 //! **`private`** keeps a message off every disk: history has its place alone (position, number, time, and `to` if it
 //! has one), so that cursors and counts stay true, and the outbox' file does not have it. So its receipt cannot be
-//! `stored` or `queued_on_disk`, and a server or publisher that dies takes it along. Who is live gets
+//! `stored` or `queued_on_disk`, and a server or publisher that dies takes it along; nor is its id written,
+//! so that after a restart of the server a repeat under the same id counts as new. Who is live gets
 //! it; who is still reading history when it comes, or spilled, gets the `Gap`. Neither errors nor the timeline
 //! quote its topic, id or data.
 //!

@@ -343,10 +343,12 @@ impl Bus {
                 extras.admits(&session.id, session.principal.name.as_deref())
             })
         };
-        // What does not wait for whoever is offline makes nobody wait either.
         let offline = draft.offline();
-        let waits = |sub: SubKey| {
-            offline == Offline::Keep || sessions[subscriptions[sub].session].port.is_some()
+        let is_full = |key: SubKey, topic: &str| {
+            let sub = &subscriptions[key];
+            let away = offline != Offline::Keep && sessions[sub.session].port.is_none();
+            // What does not wait for whoever is offline makes nobody wait either.
+            sub.queue.blocks(room, cost) && !(away && sub.queue.needs_no_room(offline, topic))
         };
         let seq = match &draft.to {
             To::Topic(topic, route) => {
@@ -386,9 +388,7 @@ impl Bus {
                 }
                 // Subscriptions that are to get the topic's last value yet get it first.
                 is_awaited = topic.is_retained && self.walking > 0;
-                let full = |sub: &SubKey| {
-                    subscriptions[*sub].queue.blocks(room, cost) && waits(*sub) && admits(*sub)
-                };
+                let full = |sub: &SubKey| is_full(*sub, &route.topic) && admits(*sub);
                 if targets.iter().any(full) {
                     let full = all_full(&targets, &topic.groups, full);
                     return self.park(now, key, draft, &full);
@@ -402,13 +402,12 @@ impl Bus {
                 let Some(recipient) = self.spaces[space].clients.get(&**id).copied() else {
                     return self.unknown_client(now, key, &draft, id);
                 };
-                let recipient = &mut self.sessions[recipient];
-                targets.push(recipient.direct);
-                let is_away = offline != Offline::Keep && recipient.port.is_none();
-                if self.subscriptions[recipient.direct].queue.blocks(room, cost) && !is_away {
+                let direct = sessions[recipient].direct;
+                targets.push(direct);
+                if is_full(direct, subscriptions[direct].pattern.as_str()) {
                     return self.park(now, key, draft, &targets);
                 }
-                &mut recipient.direct_seq
+                &mut self.sessions[recipient].direct_seq
             }
             To::Server(address) => {
                 self.notices.push_back(Notice::PublishToServer {

@@ -234,6 +234,17 @@ impl Queue {
         pushed
     }
 
+    /// Whether a message with this offline policy takes no room while the client is away.
+    pub(super) fn needs_no_room(&self, offline: Offline, topic: &str) -> bool {
+        match offline {
+            Offline::Keep => false,
+            Offline::Drop => true,
+            Offline::Latest => {
+                self.away.as_ref().is_some_and(|away| away.places.contains_key(topic))
+            }
+        }
+    }
+
     /// A newer message of `topic` is about to come for a client that is away: the one that waits, and
     /// whose place it cannot take because others of the topic wait behind it, becomes a gap. Returns
     /// its delivery number, if there is such a message.

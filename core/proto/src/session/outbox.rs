@@ -403,18 +403,19 @@ impl Outbox {
         self.largest = 0;
         for (at, (number, frame)) in numbers.into_iter().zip(old.frames()).enumerate() {
             let publish = decode(frame);
-            let length = publish.payload.len();
-            let is_open = number > self.accepted
-                && publish.extensions.as_ref().is_none_or(|ext| ext.settled == 0);
-            if let Err(error) = publish::check_fits(&publish, self.limits.payload, features)
-                && is_open
-            {
-                self.fail(number, own_id(frame), error);
-                continue;
+            let settled = publish.extensions.as_ref().is_some_and(|ext| ext.settled > 0);
+            match publish::check_fits(&publish, self.limits.payload, features) {
+                Err(error) if !settled && number > self.accepted => {
+                    self.fail(number, own_id(frame), error);
+                }
+                // A lost session accepted it; this one will not store it.
+                Err(_) if !settled => self.skip(number),
+                _ => {
+                    self.largest = self.largest.max(publish.payload.len());
+                    self.log.append(frame.len(), |out| out.extend_from_slice(frame));
+                    ever_sent += usize::from(at < old.ever_sent());
+                }
             }
-            self.largest = self.largest.max(length);
-            self.log.append(frame.len(), |out| out.extend_from_slice(frame));
-            ever_sent += usize::from(at < old.ever_sent());
         }
         self.log.mark_ever_sent(ever_sent);
     }

@@ -1,5 +1,7 @@
 //! Messages for some, private ones, and those that do not wait for whoever is offline.
 
+use proptest::prelude::*;
+
 use super::{kept::*, *};
 use crate::{
     history::{Page, Record, Recovered, Write},
@@ -497,4 +499,90 @@ fn extras_know_their_audience() {
     assert!(extras.admits("a", None) && extras.admits("x", Some("p")));
     assert!(!extras.admits("p", None) && !extras.admits("principal:p", Some("a")));
     assert!(Extras::default().admits("x", None));
+}
+
+/// A step of a subscriber's life, or a publish: topic and policy.
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(usize, Offline),
+    Leave,
+    Return,
+    Read,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let offline = prop_oneof![Just(Offline::Keep), Just(Offline::Drop), Just(Offline::Latest)];
+    prop_oneof![
+        6 => (0..3_usize, offline).prop_map(|(topic, offline)| Step::Publish(topic, offline)),
+        1 => Just(Step::Leave),
+        1 => Just(Step::Return),
+        2 => Just(Step::Read),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_message_is_seen_once_or_in_a_gap_and_none_is_overtaken(
+        steps in prop::collection::vec(step(), 1..80),
+        overflow in prop_oneof![
+            Just(Overflow::Block), Just(Overflow::DropOldest), Just(Overflow::DropNewest), Just(Overflow::Latest)
+        ],
+        capacity in prop_oneof![Just(0_u32), 3..9_u32],
+    ) {
+        const TOPICS: [&str; 3] = ["t", "u", "v"];
+        let mut world = World::new(BusConfig::default());
+        let a = world.connect("a");
+        let (mut b, secret) = world.lose("b");
+        let capacity = if overflow == Overflow::Block { 0 } else { capacity };
+        let sub = Subscribe { sub: 1, pattern: ">", overflow, capacity, window: 2, ..subscribe_defaults() };
+        world.subscribe_with(b, sub);
+        let (mut away, mut frames, mut published) = (false, 0, Vec::new());
+        let (mut got, mut missed): (Vec<u64>, u64) = (Vec::new(), 0);
+        let mut read = |world: &mut World, b: Peer, frames: &mut u64| loop {
+            let seen = world.see(b);
+            if seen.is_empty() {
+                break;
+            }
+            for seen in seen {
+                *frames += 1;
+                match seen {
+                    Got(number) => got.push(number),
+                    Missed(reason, count) => {
+                        assert!(matches!(reason, GapReason::Offline | GapReason::Overflow));
+                        missed += count;
+                    }
+                }
+            }
+            world.credit(b, 1, *frames);
+        };
+        for step in steps.into_iter().chain([Step::Return]) {
+            match step {
+                Step::Publish(topic, offline) => {
+                    published.push(topic);
+                    let number = published.len() as u64;
+                    let change = |extensions: &mut Extensions<'_>| extensions.offline = offline;
+                    world.handle(a, Frame::Publish(with(number, TOPICS[topic], change)));
+                }
+                Step::Leave if !away => {
+                    world.bus.detach(world.now, b.port, true);
+                    away = true;
+                }
+                Step::Return if away => {
+                    b = world.come_back("b", secret, frames);
+                    away = false;
+                }
+                Step::Read if !away => read(&mut world, b, &mut frames),
+                _ => {}
+            }
+        }
+        read(&mut world, b, &mut frames);
+        prop_assert_eq!(got.len() as u64 + missed, published.len() as u64);
+        for topic in 0..TOPICS.len() {
+            let mine: Vec<u64> =
+                got.iter().copied().filter(|number| published[*number as usize - 1] == topic).collect();
+            prop_assert!(mine.is_sorted(), "{mine:?}");
+        }
+        let ledger = world.bus.ledger();
+        prop_assert_eq!((ledger.delivered, ledger.dropped), (got.len() as u64, missed));
+    }
 }

@@ -78,7 +78,10 @@ fn what_waited_for_a_server_that_turns_out_older_fails_and_gives_its_number_alon
     assert_eq!(heard[..2], ["0: failed 2 unsupported", "0: failed 3 unsupported"], "{heard:?}");
     let said = stage.said();
     let publishes: Vec<_> = said.iter().filter(|line| line.starts_with("PUB")).collect();
-    assert_eq!(publishes, ["PUB 1 a", "PUB 2 a settled", "PUB 3 b settled", "PUB 4 a"]);
+    assert_eq!(
+        publishes,
+        ["PUB 1 a", "PUB 2 kps.settled settled", "PUB 3 kps.settled settled", "PUB 4 a"]
+    );
     assert_eq!(stage.counts(), (4, 0, 2, 2));
     stage.accepted(4);
     assert_eq!(stage.heard(), ["0: outbox flushed 2"]);
@@ -129,8 +132,14 @@ fn the_latest_replaces_the_one_before_while_the_publisher_is_away() {
     stage.connect(Welcome { features: features::POLICIES, ..resumed(0) });
     let said = stage.said();
     let publishes: Vec<_> = said.iter().filter(|line| line.starts_with("PUB")).collect();
-    let wanted =
-        ["PUB 1 a", "PUB 2 #0 settled", "PUB 3 #0 settled", "PUB 4 b", "PUB 5 #0", "PUB 6 #0"];
+    let wanted = [
+        "PUB 1 a",
+        "PUB 2 kps.settled settled",
+        "PUB 3 kps.settled settled",
+        "PUB 4 b",
+        "PUB 5 #0",
+        "PUB 6 #0",
+    ];
     assert_eq!(publishes, wanted);
     stage.accepted(6);
     assert_eq!(stage.counts(), (6, 4, 2, 0));
