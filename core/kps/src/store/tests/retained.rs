@@ -82,24 +82,3 @@ fn damage_and_loss_are_noticed() {
         assert_eq!(error.kind(), ErrorKind::StoreCorrupt, "{damage}");
     }
 }
-
-#[test]
-fn a_store_of_the_first_format_is_brought_up_to_date() {
-    let folder = Folder::new();
-    let mut open = Open::new(Some(folder.path()), |_| {});
-    let message = open.add("a", "1");
-    open.store.close();
-    let path = folder.path().join("kps.db");
-    let connection = Connection::open(&path).unwrap();
-    connection
-        .execute_batch("DROP TABLE retained; DROP TABLE retained_state; PRAGMA user_version = 1")
-        .unwrap();
-    connection.close().unwrap();
-    let open = Open::new(Some(folder.path()), |options| options.epoch = 2);
-    assert_eq!(open.read("a", ReadFrom::After(0)).records, [message]);
-    assert!(open.recovered.retained.is_empty());
-    let connection = Connection::open(&path).unwrap();
-    let version: i64 =
-        connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, STORE.version());
-}

@@ -81,6 +81,7 @@ fn a_store_of_the_first_version_is_brought_up_to_date_with_all_it_has() {
     let error = StoreReader::open(folder.path()).unwrap_err();
     assert!(error.message().contains("older format"), "{error}");
     let mut open = Open::new(Some(folder.path()), |_| {});
+    assert!(open.recovered.retained.is_empty());
     let new = open.add("a", "three");
     let found = open.read(">", kps_proto::history::ReadFrom::After(0)).records;
     assert_eq!(found, [kept[0].clone(), kept[1].clone(), new]);
