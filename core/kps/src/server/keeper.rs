@@ -89,9 +89,11 @@ impl Keeper {
         let pages = Mutex::new(Some(pages));
         let keeper = Keeper { store, rules: rules.clone(), news, pages, answers };
         if options.history.is_empty() {
-            // The bus is to know nothing of a store that only keeps the audit log.
-            let recovered = Recovered { epoch: recovered.epoch, ..Recovered::default() };
-            return Ok(Some((keeper, HistoryConfig { recovered, ..HistoryConfig::default() })));
+            // Of a store that keeps no topic's history the bus is to know the retained messages alone.
+            let Recovered { epoch, retained, .. } = recovered;
+            let recovered = Recovered { epoch, retained, ..Recovered::default() };
+            let history = HistoryConfig { on_disk: true, recovered, ..HistoryConfig::default() };
+            return Ok(Some((keeper, history)));
         }
         let history = HistoryConfig {
             rules,
