@@ -262,7 +262,7 @@ fn of_a_private_message_history_has_the_place_alone() {
     world.publish(a, 4, "h.t", b"1");
     let mut writes = Vec::new();
     world.bus.take_writes(&mut writes);
-    let text = format!("{:?}", writes.iter().filter(|write| is_record(write)).nth(1).unwrap());
+    let text = format!("{:?}", writes.iter().filter(is_record).nth(1).unwrap());
     for quoted in ["my id", "a header", "its text", "origin of a", "\"a\""] {
         assert!(!text.contains(quoted), "{quoted}: {text}");
     }
