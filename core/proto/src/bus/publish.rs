@@ -534,18 +534,18 @@ impl Bus {
         let sub = &mut self.subscriptions[key];
         match pushed {
             Pushed::Queued => {}
-            Pushed::Replaced(old) => {
+            Pushed::Replaced(old, reason) => {
                 sub.count.dropped += 1;
                 let session = sub.session;
-                self.observe_drop(now, key, 1, GapReason::Overflow);
+                self.observe_drop(now, key, 1, reason);
                 if let Some(old) = old {
                     self.settle_delivery(now, session, old, RowStatus::Dropped);
                 }
             }
-            Pushed::Dropped => {
+            Pushed::Dropped(reason) => {
                 sub.count.dropped += 1;
                 let session = sub.session;
-                self.observe_drop(now, key, 1, GapReason::Overflow);
+                self.observe_drop(now, key, 1, reason);
                 if let Some(delivery) = delivery {
                     self.settle_delivery(now, session, delivery, RowStatus::Dropped);
                 }
@@ -595,6 +595,7 @@ impl Bus {
         };
         if let Some(old) = displaced {
             sub.count.dropped += 1;
+            self.observe_drop(now, key, 1, GapReason::Offline);
             if let Some(old) = old {
                 self.settle_delivery(now, session, old, RowStatus::Dropped);
             }

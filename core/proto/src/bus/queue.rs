@@ -58,9 +58,9 @@ pub(super) enum Pushed {
     /// It waits.
     Queued,
     /// It waits; an older one was dropped for it, whose delivery number this is.
-    Replaced(Option<u64>),
+    Replaced(Option<u64>, GapReason),
     /// It was dropped.
-    Dropped,
+    Dropped(GapReason),
     /// The policy closes the subscription.
     Overflowed,
     /// It stays in history, from this position on.
@@ -205,7 +205,7 @@ impl Queue {
         match offline {
             Offline::Drop if is_away => {
                 self.note_away(&published);
-                return Pushed::Dropped;
+                return Pushed::Dropped(GapReason::Offline);
             }
             // A queue with this policy replaces whatever comes.
             Offline::Latest if self.bounds.overflow != Overflow::Latest => {}
@@ -219,14 +219,14 @@ impl Queue {
             return match self.exchange(at, entry) {
                 Some((old, delivery)) => {
                     self.note_away(&old);
-                    Pushed::Replaced(delivery)
+                    Pushed::Replaced(delivery, GapReason::Offline)
                 }
                 None => Pushed::Queued,
             };
         }
         let held = self.messages;
         let pushed = self.push(published, delivery, room);
-        if self.messages > held || matches!(pushed, Pushed::Replaced(_)) {
+        if self.messages > held || matches!(pushed, Pushed::Replaced(..)) {
             let place = self.popped.wrapping_add(self.waiting.len() as u64 - 1);
             let away = self.away.get_or_insert_default();
             away.places.insert(topic, Newest { place, followed: false });
@@ -297,7 +297,7 @@ impl Queue {
             return match self.exchange(at, Entry::Message { published, delivery }) {
                 Some((old, delivery)) => {
                     self.note_front(&old, GapReason::Overflow);
-                    Pushed::Replaced(delivery)
+                    Pushed::Replaced(delivery, GapReason::Overflow)
                 }
                 None => Pushed::Queued,
             };
@@ -312,13 +312,13 @@ impl Queue {
                 Overflow::Spill => return Pushed::Spilled(published.position()),
                 Overflow::DropNewest => {
                     self.leave_out(&published, GapReason::Overflow);
-                    return Pushed::Dropped;
+                    return Pushed::Dropped(GapReason::Overflow);
                 }
                 Overflow::DropOldest | Overflow::Latest => match self.drop_oldest() {
-                    Some(delivery) => pushed = Pushed::Replaced(delivery),
+                    Some(delivery) => pushed = Pushed::Replaced(delivery, GapReason::Overflow),
                     None => {
                         self.leave_out(&published, GapReason::Overflow);
-                        return Pushed::Dropped;
+                        return Pushed::Dropped(GapReason::Overflow);
                     }
                 },
             }

@@ -398,6 +398,7 @@ impl Bus {
                 let sub = &mut self.subscriptions[to];
                 sub.count.miss(reason);
                 sub.queue.leave_out(&published, reason);
+                self.observe_drop(now, to, 1, reason);
                 self.finish(key, position);
                 self.schedule(to);
             }

@@ -4,7 +4,7 @@ use super::*;
 
 impl World {
     /// The notices so far, as short texts.
-    fn told(&mut self) -> Vec<String> {
+    pub(super) fn told(&mut self) -> Vec<String> {
         let short = |notice| match notice {
             Notice::SubscriptionOpened { client_id, topic } => format!("{client_id} opens {topic}"),
             Notice::SubscriptionClosed { client_id, topic } => {
@@ -24,7 +24,7 @@ impl World {
         self.bus.take_notices().map(short).collect()
     }
 
-    fn wait(&mut self, time: Duration) {
+    pub(super) fn wait(&mut self, time: Duration) {
         self.now = self.now + time;
         self.bus.tick(self.now);
     }

@@ -262,7 +262,7 @@ fn of_a_private_message_history_has_the_place_alone() {
     world.publish(a, 4, "h.t", b"1");
     let mut writes = Vec::new();
     world.bus.take_writes(&mut writes);
-    let text = format!("{:?}", writes.iter().filter(|write| is_record(write)).nth(1).unwrap());
+    let text = format!("{:?}", writes.iter().filter(is_record).nth(1).unwrap());
     for quoted in ["my id", "a header", "its text", "origin of a", "\"a\""] {
         assert!(!text.contains(quoted), "{quoted}: {text}");
     }
@@ -330,6 +330,8 @@ fn what_is_not_to_wait_is_missed_by_who_is_away_and_by_nobody_else() {
     world.handle(a, Frame::Publish(with(4, "t", DROP)));
     assert_eq!(world.see(back), [Missed(GapReason::Offline, 2), Got(2), Got(4)]);
     assert_eq!(world.bus.ledger().dropped, 2);
+    world.wait(Duration::from_secs(1));
+    assert!(world.told().contains(&"away t drops 2 offline".to_owned()));
 }
 
 #[test]
@@ -375,6 +377,8 @@ fn of_the_latest_only_the_newest_waits_and_none_is_overtaken() {
     let offline = |count| Missed(GapReason::Offline, count);
     assert_eq!(world.see(back), [offline(3), offline(1), Got(6), Got(7), Got(9)]);
     assert_eq!(world.bus.ledger().dropped, 4);
+    world.wait(Duration::from_secs(1));
+    assert!(world.told().contains(&"away > drops 4 offline".to_owned()));
     world.handle(a, Frame::Publish(with(10, "u", LATEST)));
     world.handle(a, Frame::Publish(with(11, "u", LATEST)));
     assert_eq!(world.see(back), [Got(10), Got(11)]);
@@ -463,6 +467,8 @@ fn a_durable_passes_over_what_is_private_or_came_while_nobody_was_there() {
     world.handle(a, Frame::Publish(with(2, "h.t", PRIVATE)));
     world.commit();
     assert_eq!(world.see(b), [Got(1), Missed(GapReason::Private, 1)]);
+    world.wait(Duration::from_secs(1));
+    assert!(world.told().contains(&"b h.t drops 1 private".to_owned()));
     world.bus.detach(world.now, b.port, true);
     world.handle(a, Frame::Publish(with(3, "h.t", DROP)));
     world.handle(a, Frame::Publish(with(4, "h.t", LATEST)));

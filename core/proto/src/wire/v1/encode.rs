@@ -212,8 +212,8 @@ fn extensions(extensions: &Extensions<'_>, sink: &mut impl Sink) {
         sink.varint(length.0 as u64);
         to.iter().for_each(|entry| sink.str(entry));
     }
-    let policy = u64::from(extensions.private) * policy::PRIVATE
-        | (extensions.offline as u64) << policy::OFFLINE_SHIFT;
+    let private = if extensions.private { policy::PRIVATE } else { 0 };
+    let policy = private | ((extensions.offline as u64) << policy::OFFLINE_SHIFT);
     if policy != 0 {
         sink.varint(extension::POLICY);
         sink.varint(varint::len(policy) as u64);
