@@ -7,7 +7,7 @@ use kps_proto::{
 use rusqlite::Connection;
 
 use super::*;
-use crate::store::{schema::STORE, verify};
+use crate::store::verify;
 
 fn retained(open: &mut Open, topic: &str, payload: &str) -> Record {
     let mut record = open.record(topic, payload);
