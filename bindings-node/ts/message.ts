@@ -3,7 +3,7 @@ import { Retry, retryDelay } from "./retry";
 import { readData } from "./row";
 import { type Batch, Flag, Float, Int } from "./slab";
 import type { Subscription } from "./subscription";
-import type { ContentType, GapReason } from "./types";
+import type { ContentType, FailOptions, GapReason } from "./types";
 
 /** By their numbers. @internal */
 export const CONTENT_TYPES: readonly ContentType[] = ["json", "text", "bytes"];
@@ -140,7 +140,7 @@ export class Message<T = unknown> {
    * Answers an iterated message with an error, once. A durable's comes again after `delay` milliseconds if they are
    * given, at most a day, else after its `retryDelay`.
    */
-  fail(error: unknown, options: { delay?: number | null } = {}): void {
+  fail(error: unknown, options: FailOptions = {}): void {
     if (!this._wanted) return;
     const delay = retryDelay(options.delay ?? (error instanceof Retry ? error.delay : null));
     this.answer = Answer.Given;

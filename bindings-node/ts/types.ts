@@ -148,6 +148,12 @@ export interface PublishOptions {
   offline?: Offline;
 }
 
+/** How a durable's message that failed comes again. */
+export interface FailOptions {
+  /** After how long, in milliseconds, at most a day. Without it: after the subscription's `retryDelay`. */
+  delay?: number | null;
+}
+
 /** How to publish to another server. */
 export interface PublishToServerOptions {
   /**

@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,13 @@ def test_an_audit_log_is_kept_and_its_limits_are_checked(tmp_path: Path) -> None
             await (await kps.connect(server.url, id="ann")).close()
 
     run(main())
-    command = ["kps", "audit", "--data", str(tmp_path), "--kind", "client_connected"]
+    command = [
+        str(Path(sys.executable).with_name("kps")),
+        "audit",
+        "--data",
+        str(tmp_path),
+        "--kind",
+        "client_connected",
+    ]
     printed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     assert printed.endswith("client_connected client_id=ann\n")

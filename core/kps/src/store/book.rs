@@ -7,6 +7,7 @@ use kps_proto::history::{KeptSession, Progress, Record, Write};
 use rusqlite::{CachedStatement, Connection};
 
 use super::{
+    breath::Breath,
     catalogue::Catalogue,
     checksum::Sum,
     columns::{self, COLUMNS, Columns, WIDTH},
@@ -93,7 +94,9 @@ impl Book {
         writes: impl Iterator<Item = Write>,
     ) -> Result<()> {
         let mut insert = Insert::new(connection)?;
+        let mut breath = Breath::default();
         for write in writes {
+            breath.row();
             match write {
                 Write::Record(record) => self.record(connection, &mut insert, *record)?,
                 Write::Session(session) => {

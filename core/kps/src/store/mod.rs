@@ -18,6 +18,7 @@
 
 mod audit;
 mod book;
+mod breath;
 mod catalogue;
 mod checksum;
 mod columns;

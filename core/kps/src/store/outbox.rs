@@ -20,6 +20,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use self::rows::State;
 use super::{
+    breath::Breath,
     fault::{self, File},
     file::{Kind, Lock},
     mark::{MarkFile, Marked},
@@ -275,16 +276,19 @@ impl<E: FnMut(OutboxEvent)> Writer<E> {
     fn commit(&mut self, pushed: &BTreeMap<u64, Box<Kept>>) -> fault::Result<()> {
         let transaction =
             Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+        let mut breath = Breath::default();
         {
             let sql = "DELETE FROM entries WHERE place = ? RETURNING checksum";
             let mut delete = transaction.prepare_cached(sql)?;
             for &place in &self.done {
                 let gone = delete.query_row([signed(place)], |row| row.get(0)).optional()?;
                 self.state.entries.remove(gone.unwrap_or(0));
+                breath.row();
             }
         }
         for kept in pushed.values() {
             self.state.entries.add(rows::insert(&transaction, kept)?);
+            breath.row();
         }
         self.state.commits += 1;
         self.state.save(&transaction)?;
