@@ -1,5 +1,5 @@
 //! What waited for the connection is sent in bursts, each when the server has dealt with the one before
-//! and has had as long again for everybody else: a long backlog must not make others wait.
+//! and has had three times as long for everybody else: a long backlog must not make others wait.
 
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ const MESSAGES: usize = 64;
 
 /// Bytes of a burst, unless its first message is larger.
 const BYTES: usize = 64 << 10;
+
+/// How much longer than for a burst a server has for everybody else before the next one.
+const SHARE: u32 = 3;
 
 /// A server that is slow for another reason is not waited for longer than this.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
@@ -63,7 +66,8 @@ impl Backlog {
     /// The server has dealt with everything up to `number`.
     pub(super) fn dealt_with(&mut self, now: Time, number: u64) {
         if self.burst < self.last && number >= self.burst && self.pause.is_none() {
-            self.pause = Some(now + now.since(self.begun).min(LONGEST_PAUSE));
+            let took = now.since(self.begun);
+            self.pause = Some(now + (SHARE * took).min(LONGEST_PAUSE));
         }
     }
 

@@ -51,7 +51,7 @@ fn what_waited_for_the_connection_goes_in_bursts_each_when_the_one_before_is_dea
     assert_eq!(sent(&mut stage), (0, false), "one is not dealt with");
     stage.now = Time::ZERO + Duration::from_millis(3);
     stage.accepted(64);
-    assert_eq!(sent(&mut stage), (0, false), "as long again for everybody else");
+    assert_eq!(sent(&mut stage), (0, false), "time for everybody else");
     stage.pause();
     assert_eq!(sent(&mut stage), (64, true));
     stage.lose();
