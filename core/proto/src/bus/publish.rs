@@ -354,7 +354,12 @@ impl Bus {
             To::Topic(topic, route) => {
                 let routes = &mut self.spaces[space];
                 let topic = routes.routes(*topic, &route.topic, subscriptions);
-                targets.extend(topic.direct.iter().copied().filter(|sub| admits(*sub)));
+                match admitted {
+                    None => targets.extend_from_slice(&topic.direct),
+                    Some(_) => {
+                        targets.extend(topic.direct.iter().copied().filter(|sub| admits(*sub)))
+                    }
+                }
                 if topic.has_history {
                     // What was not committed before is not known to be kept.
                     if self.history.error().is_some() {
@@ -389,7 +394,9 @@ impl Bus {
                 // Subscriptions that are to get the topic's last value yet get it first.
                 is_awaited = topic.is_retained && self.walking > 0;
                 let full = |sub: &SubKey| is_full(*sub, &route.topic) && admits(*sub);
-                if targets.iter().any(full) {
+                // Nearly always none is, for whatever message.
+                let blocks = |sub: &SubKey| subscriptions[*sub].queue.blocks(room, cost);
+                if targets.iter().any(blocks) && targets.iter().any(full) {
                     let full = all_full(&targets, &topic.groups, full);
                     return self.park(now, key, draft, &full);
                 }

@@ -285,6 +285,7 @@ impl Queue {
     }
 
     /// Offers a message. `room` is false when the whole server is at its cap.
+    #[inline]
     pub(super) fn push(
         &mut self,
         published: Arc<Published>,
