@@ -141,6 +141,7 @@ impl Bus {
 
     /// Numbers of which nothing else is to come: `count` of them, from the frame's on. Some may have
     /// arrived before.
+    #[cold]
     fn skip(&mut self, now: Time, key: SessionKey, frame: &Publish<'_>, count: u64) -> Result<()> {
         let session = &mut self.sessions[key];
         let last = frame.number.saturating_add(count - 1);
@@ -225,7 +226,7 @@ impl Bus {
             Destination::Server(address) => To::Server(address.into()),
         };
         if let Some(extensions) = &frame.extensions {
-            check_policies(extensions, &to)?;
+            check_policies(extensions, &to, frame.request)?;
         }
         let terms = match (frame.ack, &frame.extensions) {
             (false, None) => None,
@@ -700,8 +701,15 @@ fn hole(number: u64, arrived: u64) -> Error {
     )
 }
 
-/// What `to` and `private` ask for must be possible.
-fn check_policies(extensions: &Extensions<'_>, destination: &To) -> Result<()> {
+/// What `to`, `private` and `retained` ask for must be possible.
+#[cold]
+fn check_policies(extensions: &Extensions<'_>, destination: &To, request: bool) -> Result<()> {
+    if extensions.retained && (request || !matches!(destination, To::Topic(..))) {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "only what is published to a topic is retained, and no request",
+        ));
+    }
     let to = extensions.to.as_ref();
     let is_for_some = to.is_some() || extensions.private || extensions.offline != Offline::Keep;
     if extensions.retained && is_for_some {
@@ -729,6 +737,7 @@ fn check_policies(extensions: &Extensions<'_>, destination: &To) -> Result<()> {
 }
 
 /// The error without what it quotes of a private message.
+#[cold]
 fn discreet(frame: &Publish<'_>, error: Error) -> Error {
     let is_private = frame.extensions.as_ref().is_some_and(|extensions| extensions.private);
     if is_private { error.without_quotes() } else { error }
