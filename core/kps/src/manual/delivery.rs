@@ -20,9 +20,9 @@
 //!
 //! A full outbox refuses: `publish` fails with `outbox_full`, and nothing is queued. With
 //! [`ConnectOptions::outbox_overflow`] set to `drop_oldest` the oldest messages make room instead, of those that
-//! are not on their way to the server; an outbox file forgets them as well, also those of an earlier process. Each is
+//! the server was never sent; an outbox file forgets them as well, also those of an earlier process. Each is
 //! named by `publish_failed` with `outbox_full`, ends its receipt and its ack with that error, and is counted as dropped. Its
-//! sentence says so if it had been sent before the connection was lost, for then it may have been received.
+//! sentence says so if a server that lost the session had been sent it, for then it may have been received.
 //! What is larger than the server takes is not sent to it, and fails once, with `payload_too_large`.
 //!
 //! # What a subscription gets

@@ -76,7 +76,6 @@ impl Session {
             self.subscriptions.find(sub.0).is_some_and(|entry| entry.is_durable())
         });
         self.subscriptions.disconnect();
-        self.outbox.disconnect();
         let what = if was_ready { "connection_closed" } else { "connect_failed" };
         self.timeline.note(now, what, error.to_string());
         self.confirm_closing(events);

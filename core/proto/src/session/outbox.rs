@@ -49,7 +49,6 @@ pub(super) struct Outbox {
     ever_told: u64,
     /// The server takes many skipped numbers at once.
     can_skip: bool,
-    is_connected: bool,
     /// Payload bytes of the largest message kept.
     largest: usize,
     /// Given up, and nobody was told yet.
@@ -121,7 +120,6 @@ impl Outbox {
             told: 0,
             ever_told: 0,
             can_skip: false,
-            is_connected: false,
             largest: 0,
             given_up: Vec::new(),
             dropped: 0,
@@ -330,12 +328,12 @@ impl Outbox {
         self.topics.introduce(topic)
     }
 
-    /// The oldest message that a newer one may take the place of: while there is a connection, one that
-    /// was not sent on it; else one that is not known to have been accepted.
+    /// The oldest message that a newer one may take the place of: one that the server's session was never
+    /// sent. It may hold the others, and they count against its window.
     fn oldest(&self) -> Option<usize> {
         let kept = self.accepted - self.skipped.up_to(self.accepted) - self.released;
         let accepted = usize::try_from(kept).unwrap_or(usize::MAX);
-        let at = if self.is_connected { self.log.ever_sent().max(accepted) } else { accepted };
+        let at = self.log.ever_sent().max(accepted);
         (at < self.log.len()).then_some(at)
     }
 
@@ -354,10 +352,9 @@ impl Outbox {
             let Some(frame) = self.log.frame(at) else { return };
             let publish = decode(frame);
             let settled = publish.extensions.as_ref().is_some_and(|ext| ext.settled > 0);
-            let again = publish.maybe_duplicate || at < self.log.ever_sent();
+            let again = publish.maybe_duplicate;
             let own = own_id(frame);
-            let before =
-                if self.is_connected { self.ever_told.max(self.accepted) } else { self.accepted };
+            let before = self.ever_told.max(self.accepted);
             let Some(number) = self.skipped.others(before).next() else { return };
             self.log.drop_at(at);
             if settled {
@@ -708,11 +705,6 @@ impl Outbox {
         count
     }
 
-    /// There is no connection any more.
-    pub(super) fn disconnect(&mut self) {
-        self.is_connected = false;
-    }
-
     /// The first session begins with what waited for it.
     pub(super) fn connect(&mut self, now: Time, welcome: &Welcome<'_>) {
         let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
@@ -721,7 +713,6 @@ impl Outbox {
             messages: size(welcome.publish_window).max(1),
             bytes: size(welcome.publish_window_bytes),
         };
-        self.is_connected = true;
         self.can_skip = welcome.features & features::SKIPS != 0;
         self.log.rewind();
         self.told = self.released;
