@@ -31,7 +31,13 @@ export type ErrorCode =
   | "bind_failed"
   | "session_lost"
   | "store_failed"
-  | "store_corrupt";
+  | "store_corrupt"
+  | "unknown_capability"
+  | "unknown_operation"
+  | "unavailable"
+  | "conflict"
+  | "too_large"
+  | "quota_exceeded";
 
 /** An error of kps: match on `code`; `message` says what to do. */
 export class KpsError extends Error {

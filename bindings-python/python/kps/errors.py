@@ -206,6 +206,42 @@ class StoreCorruptError(KpsError, OSError):
     code = "store_corrupt"
 
 
+class UnknownCapabilityError(KpsError, LookupError):
+    """Nobody offers the capability."""
+
+    code = "unknown_capability"
+
+
+class UnknownOperationError(KpsError, LookupError):
+    """The capability has no such operation."""
+
+    code = "unknown_operation"
+
+
+class UnavailableError(KpsError, ConnectionError):
+    """Who should do it is not there or went away; trying again may help."""
+
+    code = "unavailable"
+
+
+class ConflictError(KpsError):
+    """The state is not the one that was asked for: another ETag, a name that is taken."""
+
+    code = "conflict"
+
+
+class TooLargeError(KpsError, ValueError):
+    """A value, key or number is over its limit."""
+
+    code = "too_large"
+
+
+class QuotaExceededError(KpsError):
+    """There is no more room of what was granted."""
+
+    code = "quota_exceeded"
+
+
 BY_CODE = {
     error.code: error
     for error in list(globals().values())

@@ -33,6 +33,7 @@
 //! reaches a server is a [`net::Transport`], and a program may bring its own.
 
 pub mod auth;
+pub mod capability;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;

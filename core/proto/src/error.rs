@@ -100,6 +100,18 @@ kinds! {
     StoreFailed = 30, "store_failed";
     /// The store's file is damaged: what it says cannot be trusted.
     StoreCorrupt = 31, "store_corrupt";
+    /// Nobody offers the capability.
+    UnknownCapability = 32, "unknown_capability";
+    /// The capability has no such operation.
+    UnknownOperation = 33, "unknown_operation";
+    /// Who should do it is not there or went away; trying again may help.
+    Unavailable = 34, "unavailable";
+    /// The state is not the one that was asked for: another ETag, a name that is taken.
+    Conflict = 35, "conflict";
+    /// A value, key or number is over its limit.
+    TooLarge = 36, "too_large";
+    /// There is no more room of what was granted.
+    QuotaExceeded = 37, "quota_exceeded";
 }
 
 impl fmt::Display for ErrorKind {
