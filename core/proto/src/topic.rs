@@ -10,6 +10,24 @@ pub const MAX_LENGTH: usize = 1024;
 /// Topics below this prefix belong to the server.
 pub const RESERVED: &str = "kps.";
 
+/// Calls of capabilities that clients offer: `kps.call.<capability>.<operation>`.
+pub const CALLS: &str = "kps.call.";
+
+/// Calls of the server's own capabilities, which only the server hears.
+pub const SERVER_CALLS: &str = "kps.server.";
+
+/// What happens in the channels of `sync`: `kps.sync.<channel>`.
+pub const CHANNELS: &str = "kps.sync.";
+
+/// The reserved prefix that clients may publish under, if `topic` has one. Only patterns that spell it
+/// out match there: somebody who follows everything with `>` must neither hear calls nor answer them.
+pub fn open_prefix(topic: &str) -> Option<&'static str> {
+    if !topic.starts_with(RESERVED) {
+        return None;
+    }
+    [CALLS, SERVER_CALLS, CHANNELS].into_iter().find(|prefix| topic.starts_with(prefix))
+}
+
 /// Checks that `topic` is one a client may publish to: not empty, not over-long, no wildcard
 /// level, not reserved.
 pub fn check_name(topic: &str) -> Result<()> {
@@ -19,7 +37,7 @@ pub fn check_name(topic: &str) -> Result<()> {
             "{topic:?} holds a wildcard level; publish to a topic, subscribe to a pattern"
         ));
     }
-    if topic.starts_with(RESERVED) {
+    if topic.starts_with(RESERVED) && open_prefix(topic).is_none() {
         return invalid(format!("{topic:?} is reserved: topics under `kps.` belong to the server"));
     }
     Ok(())
@@ -79,6 +97,9 @@ impl Pattern {
         if !self.wild {
             return *self.text == *topic;
         }
+        if !self.spells(topic) {
+            return false;
+        }
         let mut levels = topic.split('.');
         for want in self.text.split('.') {
             match (want, levels.next()) {
@@ -92,6 +113,11 @@ impl Pattern {
         levels.next().is_none()
     }
 
+    /// Whether it spells out the [open prefix](open_prefix) of `topic`, if that has one.
+    pub(crate) fn spells(&self, topic: &str) -> bool {
+        open_prefix(topic).is_none_or(|prefix| self.text.starts_with(prefix))
+    }
+
     /// Whether it stands for one topic, the one of its own name.
     pub(crate) fn is_name(&self) -> bool {
         !self.wild
@@ -100,6 +126,9 @@ impl Pattern {
     /// Whether every topic that `other` matches matches this one too: `a.*` is covered by `a.*` and
     /// `a.>`, not by `a.b`.
     pub fn covers(&self, other: &Pattern) -> bool {
+        if !self.spells(&other.text) {
+            return false;
+        }
         let mut levels = other.text.split('.');
         for want in self.text.split('.') {
             match (want, levels.next()) {
@@ -284,6 +313,12 @@ mod tests {
             ("a*", "a*", true),
             ("*.b.>", "a.b.c", true),
             ("a b/ü", "a b/ü", true),
+            // Calls are heard by those who say so.
+            (">", "kps.call.a.b", false),
+            ("kps.>", "kps.call.a.b", false),
+            ("kps.call.>", "kps.call.a.b", true),
+            ("*.server.>", "kps.server.a.b", false),
+            ("kps.>", "kps.dead.a", true),
         ] {
             assert_eq!(pattern(text).matches(topic), expected, "{text} {topic}");
         }

@@ -1,8 +1,20 @@
 //! Calls: `dispatch("capability.operation", payload)` reaches a capability in this process, on the
 //! server, or on whichever client offers it.
 
+mod backoff;
+mod builtin;
+mod deadline;
+mod envelope;
 mod failure;
 mod fields;
+mod json;
+mod listing;
+mod offer;
+mod progress;
+mod remote;
+mod repeats;
+mod router;
+mod task;
 mod value;
 
 use std::{
@@ -14,9 +26,13 @@ use std::{
     time::Instant,
 };
 
+pub(crate) use self::{builtin::Builtins, offer::Offer};
 pub use self::{
+    envelope::{CallTarget, DispatchOptions, Request, Response},
     failure::{Failure, Outcome, Raised},
     fields::{Fields, missing, wrong},
+    router::{RegisterOptions, Router},
+    task::{Task, promptly},
     value::{Array, Callback, Map, NumberKind, Value},
 };
 use crate::net::BoxFuture;

@@ -4,7 +4,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering},
     },
     time::Duration,
@@ -18,7 +18,7 @@ use kps_proto::{
     session::{Ledger, Moment},
 };
 
-use super::{ConnectOptions, desk::Desk, inner::Inner, outlets::NATIVE};
+use super::{ConnectOptions, Kept, desk::Desk, inner::Inner, outlets::NATIVE};
 use crate::{
     events::{ClientKey, ClientState, MailboxRef, PublishOptions, Room, SubId, Target, To},
     net::{self, Health, LinkState, Transport},
@@ -56,6 +56,17 @@ pub struct CloseReport {
 /// parent.
 #[derive(Clone, Debug)]
 pub struct Bridge(Arc<Shared>);
+
+/// A handle that does not keep the client.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakBridge(Weak<Shared>);
+
+impl WeakBridge {
+    /// The client, unless it is gone.
+    pub(crate) fn upgrade(&self) -> Option<Bridge> {
+        self.0.upgrade().map(Bridge)
+    }
+}
 
 struct Shared {
     key: ClientKey,
@@ -345,9 +356,26 @@ impl Bridge {
         (token, done)
     }
 
+    /// What a room above keeps with this client, in this process.
+    pub(crate) fn annex<T: Kept>(&self, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
+        self.inner().annex.get(make)
+    }
+
+    /// A handle that does not keep the client.
+    pub(crate) fn downgrade(&self) -> WeakBridge {
+        WeakBridge(Arc::downgrade(&self.0))
+    }
+
+    /// Bytes of a payload that the server takes.
+    pub(crate) fn max_payload(&self) -> usize {
+        self.inner().session(|session| session.max_payload())
+    }
+
     /// Flushes, says goodbye, and reports; returns within `timeout` and a little for the goodbye.
     pub async fn close(&self, timeout: Duration) -> CloseReport {
         self.0.closed.store(true, Ordering::Relaxed);
+        // What it offers ends first: its last answers are among what is flushed.
+        let _ = runtime::timeout(timeout / 2, self.inner().annex.close()).await;
         let report = self.inner().begin_close(timeout);
         report.await.unwrap_or_default()
     }

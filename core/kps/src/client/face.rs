@@ -243,11 +243,25 @@ impl Client {
         data: impl IntoPayload,
         timeout: Duration,
     ) -> Result<AckRow> {
+        self.request_row_with(topic, data, timeout, &Extras::default()).await
+    }
+
+    /// [`request_row`](Self::request_row) with headers, an own id, a time to live or policies.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn request_row_with(
+        &self,
+        topic: &str,
+        data: impl IntoPayload,
+        timeout: Duration,
+        extras: &Extras,
+    ) -> Result<AckRow> {
         let payload = data.into_payload()?;
         let (waiter, answer) = oneshot::channel();
         let number = {
             let mut desks = self.desk().0.lock();
-            let number = self.publish_acked(To::Topic(topic), &payload, timeout, true)?;
+            let number = self.publish_acked(To::Topic(topic), &payload, timeout, true, extras)?;
             desks.requests.insert(number, waiter);
             number
         };
@@ -344,7 +358,7 @@ impl Client {
     fn follow(&self, to: To<'_>, payload: Payload, timeout: Duration) -> Result<Ack> {
         let table = Arc::<Table>::default();
         let mut desks = self.desk().0.lock();
-        let number = self.publish_acked(to, &payload, timeout, false)?;
+        let number = self.publish_acked(to, &payload, timeout, false, &Extras::default())?;
         desks.acks.insert(number, table.clone());
         Ok(Ack::new(self.bridge.clone(), number, table))
     }
@@ -355,9 +369,11 @@ impl Client {
         payload: &Payload,
         timeout: Duration,
         request: bool,
+        extras: &Extras,
     ) -> Result<u64> {
         let ack = Some(AckRequest { timeout, request, target: NATIVE });
-        let options = PublishOptions { ack, target: NATIVE, ..PublishOptions::default() };
+        let extras = (!extras.is_empty()).then_some(extras);
+        let options = PublishOptions { ack, extras, target: NATIVE, ..PublishOptions::default() };
         self.bridge.publish(to, payload.content_type, &payload.bytes, options, FlushHint::Now)
     }
 }

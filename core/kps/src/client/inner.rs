@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     CloseReport, ConnectOptions, FlushHint,
+    annex::Annex,
     bell::Bell,
     desk::Desk,
     disk::Disk,
@@ -74,6 +75,7 @@ pub(super) struct Inner {
     closing: Lock<Closing>,
     /// Mirrors that `closing` wants something of the driver.
     is_closing: AtomicBool,
+    pub(super) annex: Annex,
 }
 
 #[derive(Default)]
@@ -155,6 +157,7 @@ impl Inner {
             queued: AtomicUsize::new(0),
             closing: Lock::default(),
             is_closing: AtomicBool::new(false),
+            annex: Annex::default(),
         });
         if let Some(disk) = &inner.disk {
             disk.set_owner(Arc::downgrade(&inner));

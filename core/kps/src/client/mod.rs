@@ -1,6 +1,7 @@
 //! The client: a session, its connection, and the faces it shows to Rust and to other languages.
 
 mod ack;
+mod annex;
 mod bell;
 mod bridge;
 mod desk;
@@ -16,6 +17,8 @@ mod payload;
 mod subscription;
 
 pub use ack::Ack;
+pub(crate) use annex::Kept;
+pub(crate) use bridge::WeakBridge;
 pub use bridge::{Bridge, CloseReport, FlushHint};
 pub use face::{Client, DEFAULT_TIMEOUT, Events, Receipt};
 pub use options::ConnectOptions;

@@ -38,6 +38,8 @@ pub struct Subscription {
     /// The message that was handed out last, if its publisher waits.
     open: Vec<Arc<Reply>>,
     over: bool,
+    /// A message counts as taken when it is answered.
+    by_answers: bool,
 }
 
 /// One item of a [`Subscription`].
@@ -63,7 +65,14 @@ pub struct Delivered {
 
 impl Subscription {
     pub(super) fn new(bridge: Bridge, sub: SubId, feed: Arc<Feed>) -> Self {
-        Subscription { bridge, sub, feed, open: Vec::new(), over: false }
+        Subscription { bridge, sub, feed, open: Vec::new(), over: false, by_answers: false }
+    }
+
+    /// From now on a message counts as taken when it is answered, so that the server sees how much every
+    /// member of a group has to do.
+    pub(crate) fn by_answers(mut self) -> Self {
+        self.by_answers = true;
+        self
     }
 
     /// The next item; `None` when the subscription has ended.
@@ -169,10 +178,13 @@ impl Subscription {
     fn received(&mut self, event: Event) -> Option<Received> {
         match event {
             Event::Message { message, delivery, request, .. } => {
-                self.bridge.consumed(self.sub, 1, FlushHint::Now);
+                let owed = (self.by_answers && delivery.is_some()).then_some(self.sub);
+                if owed.is_none() {
+                    self.bridge.consumed(self.sub, 1, FlushHint::Now);
+                }
                 let reply = delivery.map(|delivery| {
                     let bridge = self.bridge.clone();
-                    Arc::new(Reply { bridge, delivery, answered: AtomicBool::new(false) })
+                    Arc::new(Reply { bridge, delivery, answered: AtomicBool::new(false), owed })
                 });
                 self.open.extend(reply.clone());
                 Some(Received::Message(Delivered { message, request, reply }))
@@ -340,6 +352,8 @@ struct Reply {
     bridge: Bridge,
     delivery: u64,
     answered: AtomicBool,
+    /// The subscription whose message counts as taken with the answer.
+    owed: Option<SubId>,
 }
 
 impl Reply {
@@ -351,6 +365,8 @@ impl Reply {
         if result.as_ref().is_err_and(|error| error.kind() == kps_proto::ErrorKind::PayloadTooLarge)
         {
             self.answered.store(false, Ordering::Relaxed);
+        } else if let Some(sub) = self.owed {
+            self.bridge.consumed(sub, 1, FlushHint::Now);
         }
         result
     }

@@ -138,7 +138,12 @@ impl Guest {
     ) -> Result<Principal> {
         if self.remote.is_none() {
             // The program that runs the server.
-            return Ok(Principal { name: Some("server".into()), ..Principal::default() });
+            return Ok(Principal {
+                name: Some("server".into()),
+                namespace: namespace.into(),
+                is_server: true,
+                ..Principal::default()
+            });
         }
         let mut principal = self.hub.tokens.principal(token)?;
         if !namespace.is_empty() && namespace != principal.namespace {

@@ -57,6 +57,8 @@ pub(super) struct Introduction {
     pub(super) path: String,
     /// Names in lower case, secrets left out.
     pub(super) headers: Vec<(String, String)>,
+    /// It is the server's own client.
+    pub(super) is_own: bool,
 }
 
 /// A connection that became a WebSocket.
@@ -211,6 +213,7 @@ fn upgrade<B>(request: &Request<B>) -> Result<(Reply, Introduction), Box<Reply>>
         token: bearer(headers).map(str::to_owned).or(query_token).unwrap_or_default(),
         path,
         headers: public(headers),
+        is_own: false,
     };
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()))
         .expect("base64 is a valid header value");

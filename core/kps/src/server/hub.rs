@@ -21,11 +21,12 @@ use slotmap::SecondaryMap;
 use tokio::sync::Notify;
 
 use super::{
-    connection::Connection, egress::Egress, events::Listeners, keeper::Keeper,
+    calls::Calls, connection::Connection, egress::Egress, events::Listeners, keeper::Keeper,
     options::ServerOptions, relay,
 };
 use crate::{
     auth::{OnConnect, Tokens},
+    capability::Builtins,
     events::ServerEvent,
     runtime,
 };
@@ -46,6 +47,7 @@ pub(super) struct Hub {
     /// The hook of the options, until the host sets another one.
     pub(super) on_connect: Mutex<Option<OnConnect>>,
     pub(super) listeners: Listeners,
+    pub(super) calls: Calls,
     /// Keeps what topics with history hold.
     keeper: Option<Keeper>,
     start: Instant,
@@ -58,7 +60,7 @@ pub(super) struct Hub {
     /// Sockets open, registered or not.
     sockets: AtomicUsize,
     /// The ids of this process' own clients.
-    locals: Mutex<Vec<Arc<str>>>,
+    locals: Mutex<Vec<(String, Arc<str>)>>,
     closing: AtomicBool,
     /// Says that `closing` was set.
     pub(super) stop: Notify,
@@ -109,6 +111,7 @@ impl Hub {
             on_connect: Mutex::new(options.on_connect.clone()),
             options,
             listeners: Listeners::default(),
+            calls: Calls::new(Builtins::default()),
             start: Instant::now(),
             generation: runtime::generation(),
             state: Mutex::new(State { bus, links: SecondaryMap::new() }),
@@ -243,17 +246,19 @@ impl Hub {
 
     fn notice(self: &Arc<Self>, notice: Notice) {
         match notice {
-            Notice::Connected { port, client_id, .. } => {
+            Notice::Connected { port, namespace, client_id } => {
                 if self.state.lock().links.get(port).is_some_and(|link| link.is_local()) {
-                    self.locals.lock().push(client_id);
+                    self.locals.lock().push((namespace, client_id));
                 } else {
                     self.tell(ServerEvent::ClientConnected { client_id });
                 }
             }
-            Notice::Disconnected { client_id, .. } => {
+            Notice::Disconnected { namespace, client_id } => {
                 let is_local = {
                     let mut locals = self.locals.lock();
-                    let place = locals.iter().position(|local| *local == client_id);
+                    let place = locals
+                        .iter()
+                        .position(|(space, id)| *space == namespace && *id == client_id);
                     place.map(|place| locals.swap_remove(place)).is_some()
                 };
                 if !is_local {
@@ -328,7 +333,8 @@ impl Hub {
     /// Connected clients of a namespace, this process' own left out.
     pub(super) fn count_clients(&self, namespace: &str) -> usize {
         self.if_here(|bus| {
-            let locals = if namespace.is_empty() { self.locals.lock().len() } else { 0 };
+            let locals = self.locals.lock();
+            let locals = locals.iter().filter(|(space, _)| space == namespace).count();
             bus.count_clients(namespace).saturating_sub(locals)
         })
     }

@@ -4,6 +4,7 @@
 //! finds out who it is, and from then on a `connection` carries frames (`native`) or actions
 //! (`kps_json`) to the bus that the `hub` guards. Everything runs on the runtime's thread.
 
+mod calls;
 mod connection;
 mod dialogue;
 mod egress;
@@ -25,7 +26,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -80,7 +81,6 @@ struct Running {
     hub: Arc<Hub>,
     address: Option<SocketAddr>,
     secure: bool,
-    own: OnceLock<Bridge>,
     _name: Option<mem::Registered>,
     stopping: AtomicBool,
     closed: AtomicBool,
@@ -121,7 +121,6 @@ impl Server {
             hub: hub.clone(),
             address,
             secure,
-            own: OnceLock::new(),
             _name: name,
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -159,18 +158,13 @@ impl Server {
 
     /// The server's own client: every client method works on the server itself. It is made at the
     /// first call, has the id [`ServerOptions::id`], and needs no token.
-    pub fn bridge(&self) -> Result<&Bridge> {
-        if let Some(own) = self.0.own.get() {
-            return Ok(own);
-        }
-        let options = ConnectOptions { id: self.0.hub.options.id.clone(), ..Default::default() };
-        let bridge = self.connect(options)?;
-        Ok(self.0.own.get_or_init(|| bridge))
+    pub fn bridge(&self) -> Result<Bridge> {
+        self.0.hub.calls.client(&self.0.hub, "")
     }
 
     /// The server's own client, as Rust programs use it.
     pub fn client(&self) -> Result<Client> {
-        self.bridge().cloned().map(Client::from)
+        self.bridge().map(Client::from)
     }
 
     /// Another client inside the process, without any socket. `url` and `transport` of `options`
@@ -293,9 +287,7 @@ impl Running {
         }
         let deadline = tokio::time::Instant::now() + timeout;
         Server(self.clone()).announce_stop();
-        if let Some(own) = self.own.get() {
-            own.close(timeout / 2).await;
-        }
+        self.hub.calls.close(timeout / 2).await;
         // What was accepted is stored, and its publishers hear so, before anybody says goodbye.
         let _ = tokio::time::timeout_at(deadline, Keeper::flush(&self.hub)).await;
         self.hub.start_closing();
@@ -311,7 +303,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         if !*self.closed.get_mut() && self.hub.is_here() {
             let hub = self.hub.clone();
-            runtime::spawn(async move { hub.start_closing() });
+            runtime::spawn(async move {
+                hub.start_closing();
+                hub.calls.close(Duration::ZERO).await;
+            });
         }
     }
 }
@@ -443,6 +438,15 @@ fn turn_away(hub: &Hub, stream: &TcpStream, remote: SocketAddr) {
 
 /// A client of this process brings its pipe.
 fn attach(hub: &Weak<Hub>, end: mem::End) -> bool {
+    take_pipe(hub, end, false)
+}
+
+/// The server's own client does.
+fn attach_own(hub: &Weak<Hub>, end: mem::End) -> bool {
+    take_pipe(hub, end, true)
+}
+
+fn take_pipe(hub: &Weak<Hub>, end: mem::End, is_own: bool) -> bool {
     let Some(hub) = hub.upgrade().filter(|hub| hub.is_here()) else { return false };
     let Some(admission) = hub.admit() else { return false };
     runtime::spawn(async move {
@@ -451,6 +455,7 @@ fn attach(hub: &Weak<Hub>, end: mem::End) -> bool {
             token: String::new(),
             path: String::new(),
             headers: Vec::new(),
+            is_own,
         };
         let upgraded = Upgraded { io: Socket::Memory(end), read: Bytes::new(), introduction };
         serve(&hub, upgraded, None).await;

@@ -55,6 +55,9 @@ pub(super) async fn greet(mut guest: Guest) -> Option<(Arc<Connection>, Guest)> 
         Err(error) => return guest.refuse_native(&error, hello.client_id).await,
     };
     let (hub, name) = (guest.hub.clone(), principal.name.clone());
+    if !guest.introduction.is_own {
+        hub.calls.serve(&hub, &principal.namespace).await;
+    }
     let attached = hub.with_bus(|bus, now| {
         bus.attach(
             now,

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    topic::Pattern,
+    topic::{Pattern, SERVER_CALLS},
 };
 
 /// Who is connected and what it may do. The default is an anonymous one that may do everything.
@@ -16,6 +16,8 @@ pub struct Principal {
     pub publish: Option<Vec<Pattern>>,
     /// Patterns it may subscribe to; `None`: all.
     pub subscribe: Option<Vec<Pattern>>,
+    /// It is the program that runs the server, which alone hears calls of the server's capabilities.
+    pub is_server: bool,
 }
 
 impl Principal {
@@ -34,6 +36,13 @@ impl Principal {
     /// A wildcard in `pattern` must itself be covered: `a.*` is allowed by `a.*` or `a.>`, not by
     /// `a.b`.
     pub(super) fn check_subscribe(&self, pattern: &Pattern) -> Result<()> {
+        if pattern.as_str().starts_with(SERVER_CALLS) && !self.is_server {
+            return Err(Error::new(
+                ErrorKind::Unauthorized,
+                "topics under `kps.server.` are calls of the server's own capabilities: offer yours under \
+                 another name",
+            ));
+        }
         match &self.subscribe {
             Some(allowed) if !allowed.iter().any(|allowed| allowed.covers(pattern)) => {
                 Err(Error::new(

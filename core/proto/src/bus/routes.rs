@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     history::HistoryRule,
-    topic::{Pattern, TopicTable},
+    topic::{Pattern, TopicTable, open_prefix},
 };
 
 new_key_type! {
@@ -150,6 +150,9 @@ impl Space {
             topic.direct.clear();
             topic.groups.clear();
             self.table.find(&topic.name, &mut topic.direct);
+            if open_prefix(&topic.name).is_some() {
+                topic.direct.retain(|sub| subscriptions[*sub].pattern.spells(&topic.name));
+            }
             topic.direct.sort_unstable();
             let mut names: Vec<Arc<str>> = Vec::new();
             let groups = &mut topic.groups;

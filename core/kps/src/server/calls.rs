@@ -1,0 +1,94 @@
+//! The server's own clients: one per namespace, which answers calls of the server's capabilities.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use kps_proto::Result;
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+
+use super::{attach_own, hub::Hub};
+use crate::{
+    capability::{Builtins, Offer, Router},
+    client::{Bridge, Client, ConnectOptions},
+    net::mem::MemTransport,
+};
+
+/// Namespaces in which the server answers calls; beyond them it answers none.
+const NAMESPACES: usize = 1024;
+/// A client's handshake waits no longer for its server's capabilities.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The own clients, made when they are wanted.
+#[derive(Default)]
+pub(super) struct Calls {
+    builtins: Arc<Builtins>,
+    own: Mutex<HashMap<String, Own>>,
+}
+
+#[derive(Clone)]
+struct Own {
+    bridge: Bridge,
+    offers: Arc<OnceCell<Vec<Offer>>>,
+}
+
+impl Calls {
+    pub(super) fn new(builtins: Builtins) -> Self {
+        Calls { builtins: Arc::new(builtins), own: Mutex::default() }
+    }
+
+    /// The client in this namespace.
+    pub(super) fn client(&self, hub: &Arc<Hub>, namespace: &str) -> Result<Bridge> {
+        self.own(hub, namespace).map(|own| own.bridge)
+    }
+
+    /// Waits until calls in this namespace are answered. Without that the client is served all the same.
+    pub(super) async fn serve(&self, hub: &Arc<Hub>, namespace: &str) {
+        let has_room =
+            |own: &HashMap<String, Own>| own.len() < NAMESPACES || own.contains_key(namespace);
+        if !has_room(&self.own.lock()) {
+            return;
+        }
+        let Ok(Own { bridge, offers }) = self.own(hub, namespace) else { return };
+        let client = Client::from(bridge);
+        let router = Router::sharing(&client, || self.builtins.clone());
+        let serving = offers.get_or_try_init(|| router.serve(&client));
+        match tokio::time::timeout(PATIENCE, serving).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, namespace, "the server answers no calls"),
+            Err(_) => tracing::warn!(namespace, "the server answers no calls yet"),
+        }
+    }
+
+    /// Closes them.
+    pub(super) async fn close(&self, timeout: Duration) {
+        let all: Vec<_> = self.own.lock().values().cloned().collect();
+        for own in all {
+            own.bridge.close(timeout).await;
+        }
+    }
+
+    fn own(&self, hub: &Arc<Hub>, namespace: &str) -> Result<Own> {
+        let mut all = self.own.lock();
+        if let Some(own) = all.get(namespace) {
+            return Ok(own.clone());
+        }
+        let id = hub.options.id.clone().filter(|_| namespace.is_empty());
+        let hub: Weak<Hub> = Arc::downgrade(hub);
+        let bridge = Bridge::start(ConnectOptions {
+            id,
+            namespace: Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty()),
+            url: "mem://server".into(),
+            transport: Some(Arc::new(MemTransport(move |end| attach_own(&hub, end)))),
+            ..ConnectOptions::default()
+        })?;
+        // Whoever calls on the server itself has the server's own capabilities.
+        Router::sharing(&Client::from(bridge.clone()), || self.builtins.clone());
+        let own = Own { bridge, offers: Arc::default() };
+        all.insert(namespace.to_owned(), own.clone());
+        Ok(own)
+    }
+}
