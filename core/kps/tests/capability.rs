@@ -35,6 +35,9 @@ impl Capability for Tester {
 
     fn call(&self, call: Call) -> BoxFuture<'static, Outcome> {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        if &*call.operation == "hang" {
+            self.hung.lock().unwrap().push(call.cancel.clone());
+        }
         if let Some(started) = &self.started {
             let _ = started.send(());
         }
@@ -51,10 +54,7 @@ impl Capability for Tester {
                 call.progress.expect("somebody listens").call(Value::from(50));
                 Ok(Value::Null)
             }
-            "hang" => {
-                self.hung.lock().unwrap().push(call.cancel);
-                return Box::pin(std::future::pending());
-            }
+            "hang" => return Box::pin(std::future::pending()),
             other => Err(unknown_operation(other, &["add", "hang"])),
         };
         Box::pin(std::future::ready(outcome))

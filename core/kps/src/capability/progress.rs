@@ -1,6 +1,6 @@
 //! How far a call in another process is, on its way back to who called.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use kps_proto::{message::Extras, topic::CALLS};
 use parking_lot::Mutex;
@@ -27,9 +27,16 @@ pub(super) struct Listening {
     id: Arc<str>,
 }
 
+/// News may come a little after the answer: they took another way.
+const LINGER: Duration = Duration::from_secs(1);
+
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.listeners.lock().remove(&self.id);
+        let (listeners, id) = (self.listeners.clone(), self.id.clone());
+        runtime::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            listeners.lock().remove(&id);
+        });
     }
 }
 

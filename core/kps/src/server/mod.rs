@@ -448,7 +448,11 @@ fn attach_own(hub: &Weak<Hub>, end: mem::End) -> bool {
 
 fn take_pipe(hub: &Weak<Hub>, end: mem::End, is_own: bool) -> bool {
     let Some(hub) = hub.upgrade().filter(|hub| hub.is_here()) else { return false };
-    let Some(admission) = hub.admit() else { return false };
+    // The server's own clients take nobody's place.
+    let admission = if is_own { None } else { hub.admit() };
+    if (admission.is_none() && !is_own) || hub.is_closing() {
+        return false;
+    }
     runtime::spawn(async move {
         let introduction = Introduction {
             dialect: Dialect::Native,

@@ -7,7 +7,7 @@ use super::{
     Bus, Notice, Published,
     state::{SubKey, Timer},
 };
-use crate::{clock::Time, message::GapReason};
+use crate::{clock::Time, message::GapReason, topic::RESERVED};
 
 /// Drops are summed up over so long, and pressure is over when nobody had to wait for so long: a
 /// queue at its bound goes to and fro many times a second.
@@ -57,8 +57,17 @@ impl Bus {
 
     /// The subscription is there and its client knows it.
     pub(super) fn observe_opened(&mut self, key: SubKey) {
+        if self.is_servers_own(key) {
+            return;
+        }
         let (client_id, topic) = self.whose(key);
         self.notices.push_back(Notice::SubscriptionOpened { client_id, topic });
+    }
+
+    /// Whether the server answers calls there: that is no news.
+    fn is_servers_own(&self, key: SubKey) -> bool {
+        let sub = &self.subscriptions[key];
+        self.sessions[sub.session].principal.is_server && sub.pattern.as_str().starts_with(RESERVED)
     }
 
     /// The subscription ends: what was not told of it is told now.
@@ -77,7 +86,7 @@ impl Bus {
         let (client_id, topic) = self.whose(key);
         let sub = &self.subscriptions[key];
         // Told when the bus closed it; and nobody opens or closes the one to a client's own id.
-        if !sub.closing && sub.number != 0 {
+        if !sub.closing && sub.number != 0 && !self.is_servers_own(key) {
             self.notices.push_back(Notice::SubscriptionClosed { client_id, topic });
         }
     }
