@@ -18,7 +18,7 @@ use pyo3::{
 use crate::{
     ack::Ack,
     arguments::{self, Given, callable, count, given, invalid, seconds, start_at, text},
-    direct,
+    calls, direct,
     dispatch::SERVER_MESSAGE,
     errors::{self, OrRaise},
     exit::Inside,
@@ -361,6 +361,46 @@ impl Client {
             });
             Ok(slot)
         }))
+    }
+
+    /// Calls `capability.operation`; resolves to a `Response`, also when it failed.
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (action, payload = None, *, timeout = None, retry = None, target = None,
+        idempotency_key = None, on_progress = None),
+        text_signature = "($self, action, payload=None, *, timeout=5.0, retry=0, target=None, idempotency_key=None, on_progress=None)")]
+    fn dispatch(
+        &self,
+        py: Python<'_>,
+        action: &Bound<'_, PyAny>,
+        payload: Option<&Bound<'_, PyAny>>,
+        timeout: Option<&Bound<'_, PyAny>>,
+        retry: Option<&Bound<'_, PyAny>>,
+        target: Option<&Bound<'_, PyAny>>,
+        idempotency_key: Option<&Bound<'_, PyAny>>,
+        on_progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Await> {
+        let asked = calls::Asked { timeout, retry, target, idempotency_key, on_progress };
+        calls::dispatch(py, self, action, payload, &asked)
+    }
+
+    /// Makes an object's methods callable as `name.method`, by others too if it is shared.
+    #[pyo3(signature = (name, capability, *, shared = false, concurrency = None, debug = None),
+        text_signature = "($self, name, capability, *, shared=False, concurrency=256, debug=None)")]
+    fn register(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyAny>,
+        capability: &Bound<'_, PyAny>,
+        shared: bool,
+        concurrency: Option<&Bound<'_, PyAny>>,
+        debug: Option<bool>,
+    ) -> PyResult<Await> {
+        calls::register(py, self, name, capability, shared, concurrency, debug)
+    }
+
+    /// Takes a capability away; calls that run are ended.
+    fn unregister(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Await> {
+        calls::unregister(py, self, name)
     }
 
     /// Calls `handler` on every `event`; the function returned ends that.

@@ -104,6 +104,12 @@ impl Host {
         HERE.with_borrow(|host| host.as_ref().filter(|host| host.alive()).cloned())
     }
 
+    /// Whether this is its loop's own thread.
+    pub(crate) fn is_here(self: &Arc<Self>) -> bool {
+        self.alive()
+            && HERE.with_borrow(|host| host.as_ref().is_some_and(|host| Arc::ptr_eq(host, self)))
+    }
+
     fn start(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Host>> {
         let py = event_loop.py();
         let bell = Arc::new(OnceLock::<Bell>::new());

@@ -3,12 +3,14 @@
 //! ```text
 //! client  subscription  ack  receipt  message  server     what a program holds
 //! handler  worker  dispatch                               from an event to a handler
+//! calls                                                   of capabilities, and capabilities in Python
 //! host  wake  wait  shared                                one event loop's end of the bridge
 //! json  payload  values  arguments  errors                conversions
 //! ```
 
 mod ack;
 mod arguments;
+mod calls;
 mod client;
 mod context;
 mod direct;
@@ -45,6 +47,7 @@ mod _kps {
     #[pymodule_export]
     use crate::{
         ack::Ack,
+        calls::{Answer, CallContext, CallError, Response},
         client::{Client, check_event},
         command_line, error_codes,
         exit::at_exit,

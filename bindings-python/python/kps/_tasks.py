@@ -17,6 +17,16 @@ def tell(awaitable: Awaitable[Any], verdict: Callable[..., None]) -> None:
     _start(_judge(awaitable, verdict))
 
 
+def start(event_loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any]) -> "asyncio.Task[Any]":
+    """Runs a capability's coroutine; who starts it hears of its end."""
+    coroutine = awaitable if asyncio.iscoroutine(awaitable) else _result(awaitable)
+    return event_loop.create_task(coroutine)
+
+
+async def _result(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
 def _start(coroutine: Any) -> None:
     task = asyncio.get_running_loop().create_task(coroutine)
     _running.add(task)

@@ -135,6 +135,17 @@ pub struct Response {
 }
 
 impl Response {
+    /// The response to a call that was not made.
+    pub fn refused(failure: Failure) -> Response {
+        Response {
+            id: "".into(),
+            outcome: Err(failure),
+            duration: Duration::ZERO,
+            attempts: 0,
+            provider: None,
+        }
+    }
+
     /// Whether the operation did what it should.
     pub fn is_ok(&self) -> bool {
         self.outcome.is_ok()

@@ -1,0 +1,171 @@
+//! Calls of capabilities: from Python, and to capabilities written in Python.
+
+mod provider;
+mod response;
+mod value;
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use kps::{
+    Client as CoreClient,
+    capability::{
+        CallTarget, DispatchOptions, Failure, RegisterOptions, Response as CoreResponse, Router,
+        Task,
+    },
+};
+use pyo3::prelude::*;
+
+use self::provider::Provider;
+pub(crate) use self::{
+    provider::{Answer, CallContext},
+    response::{CallError, Response},
+};
+use crate::{
+    arguments::{callable, count, given, seconds, text},
+    client::{Client, finish},
+    host::Host,
+    wait::{Await, Lazy, Slot},
+};
+
+/// How a call is made, as Python gives it.
+pub(crate) struct Asked<'a, 'py> {
+    pub(crate) timeout: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) retry: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) target: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) idempotency_key: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) on_progress: Option<&'a Bound<'py, PyAny>>,
+}
+
+/// The coroutine of a call.
+pub(crate) fn dispatch(
+    py: Python<'_>,
+    client: &Client,
+    action: &Bound<'_, PyAny>,
+    payload: Option<&Bound<'_, PyAny>>,
+    asked: &Asked<'_, '_>,
+) -> PyResult<Await> {
+    let action = text(action, "action")?.to_owned();
+    let mut options = DispatchOptions::default();
+    if let Some(timeout) = given(asked.timeout) {
+        options.timeout = seconds(timeout, "timeout")?;
+    }
+    if let Some(retry) = given(asked.retry) {
+        options.retry = u32::try_from(count(retry, "retry", 0)?).unwrap_or(u32::MAX);
+    }
+    if let Some(target) = given(asked.target) {
+        options.target = CallTarget::parse(text(target, "target")?);
+    }
+    if let Some(key) = given(asked.idempotency_key) {
+        options.idempotency_key = Some(text(key, "idempotency_key")?.to_owned());
+    }
+    let on_progress = match given(asked.on_progress) {
+        Some(handler) => Some(callable(handler, "on_progress")?),
+        None => None,
+    };
+    let router = router(py, client)?;
+    let payload = payload.map(|payload| payload.clone().unbind());
+    Ok(Lazy::coroutine("dispatch", move |py| {
+        let host = Host::current(py)?;
+        options.progress = on_progress.map(|handler| value::callback(&host, handler));
+        let slot = Arc::new(Slot::default());
+        let payload = match payload.as_ref().map(|payload| value::from_py(&host, payload.bind(py)))
+        {
+            None => Ok(kps::capability::Value::Null),
+            Some(payload) => payload,
+        };
+        match payload {
+            Ok(payload) => start(py, &host, &slot, router.dispatch(&action, payload, options)),
+            Err(value::Refusal::Raised(error)) => return Err(error),
+            Err(value::Refusal::Failure(failure)) => {
+                slot.fill(py, answer(py, CoreResponse::refused(failure)));
+            }
+        }
+        Ok(slot)
+    }))
+}
+
+/// Polls the call here and now; its response fills the slot, on this loop.
+fn start(
+    py: Python<'_>,
+    host: &Arc<Host>,
+    slot: &Arc<Slot>,
+    call: impl Future<Output = CoreResponse> + Send + 'static,
+) {
+    let (home, result) = (host.clone(), slot.clone());
+    let done = move |response: CoreResponse| {
+        if home.is_here() {
+            // The interpreter is ours: only the loop's own thread is here.
+            Python::attach(|py| result.fill(py, answer(py, response)));
+        } else {
+            let filled = result.clone();
+            home.complete(move |py| filled.fill(py, answer(py, response)));
+        }
+    };
+    // What a capability of another loop or thread does must not wait for this one.
+    let task = Task::start(call, done);
+    let _ = py;
+    slot.on_abandon(move |_| task.cancel());
+}
+
+fn answer(py: Python<'_>, response: CoreResponse) -> PyResult<Py<PyAny>> {
+    Ok(Py::new(py, Response::new(py, response)?)?.into_any())
+}
+
+/// The coroutine that registers `capability`.
+#[expect(clippy::too_many_arguments, reason = "each is an argument of Python's method")]
+pub(crate) fn register(
+    py: Python<'_>,
+    client: &Client,
+    name: &Bound<'_, PyAny>,
+    capability: &Bound<'_, PyAny>,
+    shared: bool,
+    concurrency: Option<&Bound<'_, PyAny>>,
+    debug: Option<bool>,
+) -> PyResult<Await> {
+    let name = text(name, "name")?.to_owned();
+    let mut options = RegisterOptions { shared, ..RegisterOptions::default() };
+    if let Some(concurrency) = given(concurrency) {
+        options.concurrency =
+            usize::try_from(count(concurrency, "concurrency", 1)?).unwrap_or(usize::MAX);
+    }
+    let router = router(py, client)?;
+    let provider = Provider::new(&Host::current(py)?, capability, debug)?;
+    let registered = async move { router.register(&name, Arc::new(provider), options).await };
+    Ok(finish("register", registered, |py, result| done(py, result)))
+}
+
+/// The coroutine that takes a capability away.
+pub(crate) fn unregister(
+    py: Python<'_>,
+    client: &Client,
+    name: &Bound<'_, PyAny>,
+) -> PyResult<Await> {
+    let (name, router) = (text(name, "name")?.to_owned(), router(py, client)?);
+    let gone = async move { router.unregister(&name).await };
+    Ok(finish("unregister", gone, |py, result| done(py, result)))
+}
+
+fn done(py: Python<'_>, result: Result<(), Failure>) -> PyResult<Py<PyAny>> {
+    match result {
+        Ok(()) => Ok(py.None()),
+        Err(failure) => Err(response::raised(py, &failure)),
+    }
+}
+
+fn router(py: Python<'_>, client: &Client) -> PyResult<Router> {
+    Ok(CoreClient::from(client.shared(py)?.link().clone()).capabilities())
+}
+
+/// Whether exceptions of capabilities carry a traceback, unless `register` says.
+fn debugs() -> bool {
+    static DEBUG: OnceLock<bool> = OnceLock::new();
+    *DEBUG.get_or_init(|| std::env::var_os("KPS_DEBUG").is_some_and(|value| value != "0"))
+}
+
+/// Seconds of a duration, for Python.
+fn as_seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
