@@ -14,6 +14,8 @@ mod progress;
 mod remote;
 mod repeats;
 mod router;
+#[cfg(feature = "store")]
+pub mod storage;
 mod task;
 mod value;
 

@@ -43,6 +43,7 @@ mod tests;
 mod threads;
 mod times;
 mod topics;
+pub(crate) mod values;
 mod verify;
 mod writer;
 

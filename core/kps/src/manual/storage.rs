@@ -1,0 +1,125 @@
+//! Values under keys: on disk or in memory, encrypted or not, from every language.
+//!
+//! [`Storage`](crate::capability::storage::Storage) is a capability: it is called by `dispatch("storage.save",
+//! {…})`, in this process or over the bus. Its values are anything that calls carry but functions: JSON, bytes,
+//! integers of any size, arrays of numbers. What is saved comes back exactly: `1` stays an integer and `1.0` a
+//! float. Every caller's namespace has keys of its own.
+//!
+//! ```
+//! # #[cfg(feature = "store")] {
+//! use kps::capability::{Call, Caller, Cancel, Capability, Value};
+//! use kps::capability::storage::{Storage, StorageOptions};
+//!
+//! # async fn run() {
+//! let storage = Storage::open(StorageOptions::memory()).unwrap();
+//! let call = |operation: &str, payload| Call {
+//!     id: "1".into(),
+//!     operation: operation.into(),
+//!     payload,
+//!     caller: Caller::default(),
+//!     cancel: Cancel::default(),
+//!     deadline: None,
+//!     attempt: 1,
+//!     progress: None,
+//! };
+//! let save = Value::map([("key", "greeting".into()), ("value", "hello".into())]);
+//! let saved = storage.call(call("save", save)).await.unwrap();
+//! let got = storage.call(call("get", Value::map([("key", "greeting".into())]))).await.unwrap();
+//! assert_eq!(got.get("value"), Some(&"hello".into()));
+//! assert_eq!(got.get("etag"), saved.get("etag"));
+//! # }
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run());
+//! # }
+//! ```
+//!
+//! # Operations
+//!
+//! A field with `?` may be missing. Unknown fields are refused by name. "What is known" of a value is `key`, `etag`,
+//! `size` (bytes), `modified` (seconds since 1970), `location`, and, if there is any, `expires` and `content_type`.
+//!
+//! | operation | fields | answer |
+//! | --- | --- | --- |
+//! | `save` | `key`, `value`, `ttl?` (seconds), `if_match?`, `if_none_match?` (`"*"`), `content_type?` | what is known |
+//! | `get` | `key`, `if_none_match?`, `version?` | what is known, and `value`; with `not_modified: true` in its place if it has the ETag `if_none_match` |
+//! | `exists` | `key` | `exists`; if so `etag`, `size` |
+//! | `delete` | `key`, `if_match?` | `deleted` |
+//! | `list` | `prefix?`, `limit?` (100, at most 1,000), `cursor?` | `items` (what is known, without `location`), `cursor` (`null` at the end) |
+//! | `save_many` | `items`: payloads of `save` | `results` |
+//! | `get_many`, `delete_many` | `keys` | `results` |
+//! | `transaction` | `operations`: `{op: "save" \| "delete" \| "get", …}` with that operation's fields, or `{op: "check", key, if_match?, if_none_match?}` | `results`: what each answers, `{}` for a check |
+//! | `history` | `key`, `limit?` | `versions`, the newest first: `etag`, `size`, `modified`, `deleted`, `current` |
+//! | `watch` | `prefix?`, `callback` | `watching` |
+//! | `unwatch` | `id` | `unwatched` |
+//! | `query` | `sql`, `parameters?`, `limit?` (1,000, at most 10,000 rows) | `columns`, `rows`, `truncated` |
+//! | `stat` | | `keys`, `bytes`, `quota`, `expired`, `uploads`, `max_key`, `max_value`, `max_inline`, `versions`, `encrypted`, `compressed`, `durability` |
+//! | `upload` | `key`, `ttl?`, `if_match?`, `if_none_match?`, `content_type?` | `upload`, `part_size` |
+//! | `upload_part` | `upload`, `number` (from 0), `bytes` | `size` so far |
+//! | `upload_done` | `upload` | what is known |
+//! | `upload_cancel` | `upload` | `cancelled` |
+//! | `get_part` | `key`, `offset?` (0), `length?` (512 KiB, at most 1 MiB), `etag?` | what is known, `bytes`, `offset`, `kind` (`"bytes"` or `"text"`), `done` |
+//!
+//! `results` of a batch are in order, `{status: "ok", data}` or `{status: "error", error: {code, message, retry,
+//! field?}}` each. Batches and transactions have at most 1,000 members.
+//!
+//! # What an ETag says
+//!
+//! It is another one after every save, also of the same value: it is made of a number that only grows and of a hash
+//! of the content. `if_match` does something only to the value it was read from (`"*"`: only if there is one),
+//! `if_none_match: "*"` only if there is none; otherwise the call fails with `conflict`, says the ETag that the value
+//! has, and nothing changed. A transaction that fails names the operation by its place.
+//!
+//! # Large values
+//!
+//! Bytes and text may have up to [`max_value`](crate::capability::storage::StorageOptions::max_value) (1 GiB), anything
+//! else up to `max_inline` (16 MiB). `upload` takes a value in parts, in order, of up to 1 MiB each (`part_size` is
+//! best): it becomes the key's value at `upload_done`, all at once, and whatever happens before leaves the old one. A
+//! part that is sent twice is taken once. An upload that gets nothing for an hour is forgotten, so are all when the
+//! storage is opened again. `get_part` reads without taking more into memory than it returns; with `etag` it fails
+//! with `conflict` rather than mix two values. `get` returns up to `max_inline` bytes.
+//!
+//! # What expires, what is kept
+//!
+//! A value with a `ttl` is never returned once that is over, and is removed soon after. A save without one keeps the value
+//! for good. With `versions` above 0 so many old versions of each key are kept, also when it is deleted, and `get`
+//! with `version` returns one; what expires takes them with it. They count against the quota.
+//!
+//! # Changes
+//!
+//! `watch` calls a function with `{event: "saved" | "deleted" | "expired", key, etag, size, modified}` after each
+//! change is committed, in order. In Rust [`on_change`](crate::capability::storage::Storage::on_change) hears of every
+//! namespace.
+//!
+//! # SQL
+//!
+//! `query` runs one `SELECT` over the view `entries(key, size, etag, modified, expires, content_type, json)`: the caller's
+//! own keys. `json` is the value as JSON text for SQLite's `json_extract` and `json_each`; it is `NULL` for bytes and for
+//! values above 256 KiB. Anything else is refused: writing, other tables, `PRAGMA`, `ATTACH`. A query ends at the
+//! call's deadline, at the latest after 30 seconds, and when it is cancelled; answers end at 8 MiB.
+//!
+//! # Durability
+//!
+//! In a file, `save` is answered when fsync has returned; saves that wait share one. With `normal` it is answered when
+//! the operating system has it: it survives the end of the process, and after a power failure the last moments may be
+//! missing. One process has the file at a time. Rows carry checksums: damage is `store_corrupt`, never a wrong value.
+//!
+//! # Encryption and compression
+//!
+//! With a [`Key`](crate::capability::storage::Key) values are encrypted with XChaCha20-Poly1305, each with a random nonce and
+//! bound to its place; a passphrase becomes a key by Argon2id. Another key is `unauthorized` when the storage is opened.
+//! **Keys' names, sizes, times and content types stay readable**, and so does which key was saved how often. A storage that
+//! holds values cannot be encrypted afterwards. `compress` keeps values of 512 bytes and more in LZ4 where that wins an
+//! eighth; it may be switched at any time.
+//!
+//! # Errors
+//!
+//! | code | when |
+//! | --- | --- |
+//! | `invalid_payload` | a field is missing, unknown or wrong: it is named; a query that is refused |
+//! | `not_found` | no such key, version or upload |
+//! | `conflict` | a condition does not hold; a part out of order; the value changed between two parts |
+//! | `too_large` | a key over 1,024 bytes, a value over its limit, an answer over `max_inline` |
+//! | `quota_exceeded` | the namespace is full |
+//! | `unsupported` | `history` without versions; `get_part` of what is neither bytes nor text |
+//! | `unavailable` | too much waits to be written, or too many queries run: try again |
+//! | `store_failed`, `store_corrupt` | the disk is full or fails; the file is damaged |
+//! | `unauthorized` | the file needs a key, or another one |
