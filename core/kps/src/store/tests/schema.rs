@@ -49,6 +49,11 @@ fn the_outboxes_schema_is_documented() {
     compare("A client's outbox", &OUTBOX);
 }
 
+#[test]
+fn the_schema_of_values_is_documented() {
+    compare("Values", &crate::store::values::VALUES);
+}
+
 /// The same database as the first version wrote it.
 fn downgrade(path: &std::path::Path, kind: &Kind) {
     let new = path.with_extension("new-version");

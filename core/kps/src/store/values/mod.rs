@@ -36,10 +36,10 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
+pub(super) use self::schema::VALUES;
 use self::{
     book::Book,
     engine::{Effects, Engine, Rules},
-    schema::VALUES,
     seal::Seal,
     types::Stop,
     upload::Uploads,

@@ -64,6 +64,15 @@ CREATE TABLE chunks (
     checksum INTEGER NOT NULL,
     PRIMARY KEY (content, start)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE remotes (
+    namespace INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    current INTEGER NOT NULL,
+    etag TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    modified_ms INTEGER NOT NULL,
+    PRIMARY KEY (namespace, key)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE encryption (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     derivation TEXT NOT NULL,

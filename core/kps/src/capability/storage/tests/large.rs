@@ -159,3 +159,23 @@ fn a_value_that_is_too_large_for_one_answer_says_how_it_is_read() {
     open.call("save", json!({"key": "l", "value": [1]}));
     assert_eq!(open.refused("get_part", json!({"key": "l"})).0, "unsupported");
 }
+
+#[test]
+fn a_crash_in_the_middle_of_an_upload_leaves_the_old_value() {
+    let (folder, copy) = (Folder::new(), Folder::new());
+    let open = Open::at(&folder);
+    open.save_bytes("k", b"old");
+    let upload = text(&open.call("upload", json!({"key": "k"})), "upload");
+    for number in 0..3 {
+        part(&open, &upload, number, &noise(300_000)).unwrap();
+    }
+    // What is on disk is what a killed process leaves.
+    for file in ["values.db", "values.db-wal", "values.db-mark"] {
+        std::fs::copy(folder.path().join(file), copy.path().join(file)).unwrap();
+    }
+    let after = Open::at(&copy);
+    assert_eq!(after.value("k"), Ok(Bytes::from_static(b"old").into()));
+    assert_eq!(chunks(&after), 0);
+    open.call("upload_done", json!({ "upload": upload }));
+    assert_eq!(int(&open.call("stat", json!({})), "bytes"), 900_001);
+}
