@@ -51,11 +51,12 @@
 //! | `watch` | `prefix?`, `callback` | `watching` |
 //! | `unwatch` | `id` | `unwatched` |
 //! | `query` | `sql`, `parameters?`, `limit?` (1,000, at most 10,000 rows) | `columns`, `rows`, `truncated` |
-//! | `stat` | | `keys`, `bytes`, `quota`, `expired`, `uploads`, `max_key`, `max_value`, `max_inline`, `versions`, `encrypted`, `compressed`, `durability` |
+//! | `stat` | | `keys`, `bytes`, `quota`, `expired`, `uploads`, `max_key`, `max_value`, `max_inline`, `versions`, `encrypted`, `compressed`, `durability`, `cloud` (`null`, or `url`, `max_local_size`, `cached`) |
 //! | `upload` | `key`, `ttl?`, `if_match?`, `if_none_match?`, `content_type?` | `upload`, `part_size` |
 //! | `upload_part` | `upload`, `number` (from 0), `bytes` | `size` so far |
 //! | `upload_done` | `upload` | what is known |
 //! | `upload_cancel` | `upload` | `cancelled` |
+//! | `configure_cloud` | `url?`, `auth_token?`, `max_local_size?`, `cache_size?`, `cache_age?` | `configured`, `reachable` |
 //! | `get_part` | `key`, `offset?` (0), `length?` (512 KiB, at most 1 MiB), `etag?` | what is known, `bytes`, `offset`, `kind` (`"bytes"` or `"text"`), `done` |
 //!
 //! `results` of a batch are in order, `{status: "ok", data}` or `{status: "error", error: {code, message, retry,
@@ -110,6 +111,28 @@
 //! holds values cannot be encrypted afterwards. `compress` keeps values of 512 bytes and more in LZ4 where that wins an
 //! eighth; it may be switched at any time.
 //!
+//! # The cloud
+//!
+//! `configure_cloud` names a libSQL database (Turso, or a server of one's own), which several storages may share. It is
+//! for the program that opened the storage: other clients may not call it, and without `url` there is no cloud any more.
+//! Values of up to `max_local_size` bytes (5 MB) stay here, larger ones go there in chunks of 256 KiB, and the answer's
+//! `location` says `"local"` or `"cloud"`. Where a value is, is decided anew by each save; the other side's copy goes.
+//!
+//! * If the cloud cannot take a value it stays here, if the file cannot it goes there: the answer has a `warning`
+//!   and the `location` where it is. It is found there, and it moves with its next save.
+//! * A key whose value is here, and of which the cloud was never given one, is read without asking the cloud. For any
+//!   other the cloud is asked, and the newer value is returned. If it cannot be asked, an answer that may be old has
+//!   `possibly_stale: true` and a `warning`: the value here, one of the cache, what was known. If there is none, the
+//!   call fails with `unavailable`; it is not said that there is no such key.
+//! * The last 64 MiB of values read from the cloud are cached for 60 seconds (`cache_size`, `cache_age`). A cached value
+//!   is returned if the cloud says that it is the current one, or cannot be asked.
+//! * `delete` of a key that the cloud may have needs the cloud: otherwise it would come back.
+//! * Transactions stay here; one with a key whose value is in the cloud is refused with `unsupported`.
+//! * `history`, `query`, the quota, and `watch` of what others do concern what is here. `max_local_size` is compared with the
+//!   value's `size`. Between two storages that save one key at the same time the last one wins.
+//! * Values are encrypted with the storage's key there as well. With a key of 32 bytes another storage with the same key
+//!   reads them; a passphrase makes another key in each file.
+//!
 //! # Errors
 //!
 //! | code | when |
@@ -119,7 +142,7 @@
 //! | `conflict` | a condition does not hold; a part out of order; the value changed between two parts |
 //! | `too_large` | a key over 1,024 bytes, a value over its limit, an answer over `max_inline` |
 //! | `quota_exceeded` | the namespace is full |
-//! | `unsupported` | `history` without versions; `get_part` of what is neither bytes nor text |
-//! | `unavailable` | too much waits to be written, or too many queries run: try again |
+//! | `unsupported` | `history` without versions; `get_part` of what is neither bytes nor text; a transaction in the cloud |
+//! | `unavailable` | too much waits to be written, too many queries run, the cloud cannot be reached: try again |
 //! | `store_failed`, `store_corrupt` | the disk is full or fails; the file is damaged |
-//! | `unauthorized` | the file needs a key, or another one |
+//! | `unauthorized` | the file needs a key, or another one; the cloud refuses the token |

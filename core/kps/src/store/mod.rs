@@ -43,6 +43,10 @@ mod tests;
 mod threads;
 mod times;
 mod topics;
+#[cfg_attr(
+    not(feature = "cloud"),
+    allow(dead_code, unused_imports, reason = "some of it serves the cloud alone")
+)]
 pub(crate) mod values;
 mod verify;
 mod writer;

@@ -1,5 +1,6 @@
 //! What operations answer.
 
+use bytes::Bytes;
 use kps_proto::{Error, ErrorKind};
 
 use super::{
@@ -40,6 +41,20 @@ pub(super) fn listed(key: &str, meta: &Meta) -> Map {
 pub(super) fn value(key: &str, meta: &Meta, content: Content) -> Outcome {
     let mut map = described(key, meta);
     map.push("value", codec::decode(content)?);
+    Ok(map.into())
+}
+
+/// The answer of `get_part`, but for what is known of the value.
+pub(super) fn part(key: &str, mut map: Map, meta: &Meta, offset: u64, bytes: Bytes) -> Outcome {
+    if meta.kind == codec::TAGGED {
+        let sentence = format!("{key:?} is neither bytes nor text: read it with get");
+        return Err(Failure::new(ErrorKind::Unsupported, sentence));
+    }
+    let end = offset.saturating_add(bytes.len() as u64);
+    map.push("kind", if meta.kind == codec::TEXT { "text" } else { "bytes" });
+    map.push("offset", offset);
+    map.push("done", end >= meta.size);
+    map.push("bytes", Value::Bytes(bytes));
     Ok(map.into())
 }
 

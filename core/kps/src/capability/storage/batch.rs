@@ -36,6 +36,10 @@ impl Storage {
 
     /// One job, one transaction; but each operation fails alone.
     fn each(&self, namespace: Arc<str>, prepared: Vec<Prepared>) -> Reply {
+        #[cfg(feature = "cloud")]
+        if let Some(work) = self.in_cloud(&namespace) {
+            return super::cloud::later(async move { work.each(prepared).await });
+        }
         let mut ops = Vec::with_capacity(prepared.len());
         let mut places = Vec::with_capacity(prepared.len());
         for one in prepared {
@@ -63,6 +67,10 @@ impl Storage {
         let list = request::batch(&mut fields, "keys")?;
         fields.done()?;
         let keys: Vec<_> = request::keys(list, &self.0.options).collect();
+        #[cfg(feature = "cloud")]
+        if let Some(work) = self.in_cloud(&namespace) {
+            return Ok(super::cloud::later(async move { work.get_many(keys).await }));
+        }
         let values = self.0.values.clone();
         let max = self.0.options.max_inline;
         // Many keys take as long as one large value.
@@ -109,6 +117,10 @@ impl Storage {
             })?;
             keys.push(if let Op::Get(key) = &op { key.clone() } else { String::new() });
             ops.push(op);
+        }
+        #[cfg(feature = "cloud")]
+        if let Some(work) = self.in_cloud(&namespace) {
+            work.check_transaction(&ops)?;
         }
         let results = move |answer: Answer| -> Outcome {
             let done = answer.map_err(answer::failure)?;

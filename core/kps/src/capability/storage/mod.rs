@@ -2,6 +2,8 @@
 
 mod answer;
 mod batch;
+#[cfg(feature = "cloud")]
+mod cloud;
 mod codec;
 mod operations;
 mod options;
@@ -36,6 +38,8 @@ struct Inner {
     watches: Arc<Watches>,
     options: StorageOptions,
     queries: Running,
+    #[cfg(feature = "cloud")]
+    cloud: cloud::Cloud,
 }
 
 impl fmt::Debug for Storage {
@@ -78,7 +82,14 @@ impl Storage {
             listener: Box::new(move |changes| listening.tell(&changes)),
         })?;
         let queries = Running::default();
-        Ok(Storage(Arc::new(Inner { values: Arc::new(values), watches, options, queries })))
+        Ok(Storage(Arc::new(Inner {
+            values: Arc::new(values),
+            watches,
+            options,
+            queries,
+            #[cfg(feature = "cloud")]
+            cloud: cloud::Cloud::default(),
+        })))
     }
 
     /// Has `hook` called for every change of every namespace once it is committed, in order, for as long as the
@@ -127,12 +138,22 @@ impl Storage {
             "upload_part" => self.upload_part(namespace, fields),
             "upload_done" => self.end_upload(namespace, fields, Op::Finish),
             "upload_cancel" => self.end_upload(namespace, fields, Op::Abandon),
-            _ => self.get_part(&namespace, fields),
+            "get_part" => self.get_part(namespace, fields),
+            #[cfg(feature = "cloud")]
+            _ => self.configure_cloud(&call, fields),
+            #[cfg(not(feature = "cloud"))]
+            _ => Err(Failure::new(ErrorKind::Unsupported, "this kps was built without the cloud")),
         }
     }
 
     /// One operation that writes.
     fn one(&self, namespace: Arc<str>, op: Op) -> Reply {
+        #[cfg(feature = "cloud")]
+        if let Some(work) = self.in_cloud(&namespace)
+            && matches!(op, Op::Save(..) | Op::Delete(..) | Op::Finish(_))
+        {
+            return cloud::later(async move { work.one(op).await });
+        }
         self.job(Job { namespace, ops: vec![op], atomic: false }, answer::only)
     }
 
@@ -157,6 +178,16 @@ impl Storage {
         };
         fields.done()?;
         let values = &self.0.values;
+        #[cfg(feature = "cloud")]
+        if version.is_none()
+            && let Some(work) = self.in_cloud(&namespace)
+            && work.is_elsewhere(&key)
+        {
+            let most = self.0.options.max_inline;
+            return Ok(cloud::later(
+                async move { work.get_value(&key, known.as_deref(), most).await },
+            ));
+        }
         if let Some(known) = known
             && let Some(meta) = values.stat(&namespace, &key)?
             && (known == "*" || known == meta.etag.to_string())
@@ -183,9 +214,19 @@ impl Storage {
         }
     }
 
-    fn exists(&self, namespace: &str, mut fields: Fields) -> std::result::Result<Reply, Failure> {
+    fn exists(
+        &self,
+        namespace: &Arc<str>,
+        mut fields: Fields,
+    ) -> std::result::Result<Reply, Failure> {
         let key = request::key(&mut fields, &self.0.options)?;
         fields.done()?;
+        #[cfg(feature = "cloud")]
+        if let Some(work) = self.in_cloud(namespace)
+            && work.is_elsewhere(&key)
+        {
+            return Ok(cloud::later(async move { work.exists(&key).await }));
+        }
         let mut map = Map::default();
         match self.0.values.stat(namespace, &key)? {
             None => map.push("exists", false),
@@ -198,11 +239,21 @@ impl Storage {
         Ok(map.into())
     }
 
-    fn list(&self, namespace: &str, mut fields: Fields) -> std::result::Result<Reply, Failure> {
+    fn list(
+        &self,
+        namespace: &Arc<str>,
+        mut fields: Fields,
+    ) -> std::result::Result<Reply, Failure> {
         let prefix = fields.optional_text("prefix")?.unwrap_or_default();
         let cursor = fields.optional_text("cursor")?;
         let limit = request::limit(&mut fields, 100, 1000)?;
         fields.done()?;
+        #[cfg(feature = "cloud")]
+        if let Some(work) = self.in_cloud(namespace) {
+            return Ok(cloud::later(
+                async move { work.list(&prefix, cursor.as_deref(), limit).await },
+            ));
+        }
         let found = self.0.values.list(namespace, &prefix, cursor.as_deref(), limit)?;
         let cursor = found.items.last().filter(|_| found.more).map(|(key, _)| key.clone());
         let items = found.items.iter().map(|(key, meta)| answer::listed(key, meta).into());
@@ -268,8 +319,21 @@ impl Storage {
             ("encrypted", options.key.is_some().into()),
             ("compressed", options.compress.into()),
             ("durability", durability.into()),
+            ("cloud", self.cloud_stat()),
         ])
         .into())
+    }
+}
+
+impl Storage {
+    #[cfg(feature = "cloud")]
+    fn cloud_stat(&self) -> Value {
+        self.0.cloud.get().map_or(Value::Null, |cloud| cloud.stat())
+    }
+
+    #[cfg(not(feature = "cloud"))]
+    fn cloud_stat(&self) -> Value {
+        Value::Null
     }
 }
 

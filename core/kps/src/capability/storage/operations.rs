@@ -3,7 +3,7 @@
 use super::super::Operation;
 
 /// Their names.
-pub(super) const NAMES: [&str; 19] = [
+pub(super) const NAMES: [&str; 20] = [
     "save",
     "get",
     "exists",
@@ -23,6 +23,7 @@ pub(super) const NAMES: [&str; 19] = [
     "upload_done",
     "upload_cancel",
     "get_part",
+    "configure_cloud",
 ];
 
 const KEY: (&str, &str, &str) = ("key", "string", "the key, 1 to 1,024 bytes");
@@ -124,6 +125,25 @@ pub(super) fn describe() -> Vec<Operation> {
                 ("offset?", "integer", "from 0"),
                 ("length?", "integer", "1 MiB at most; 512 KiB unless told"),
                 ("etag?", "string", "conflict if it is another by now"),
+            ],
+        ),
+        operation(
+            "configure_cloud",
+            "Says which libSQL database large values go to; only from the storage's own process.",
+            &[
+                (
+                    "url?",
+                    "string",
+                    "libsql://…, https://… or http://…; without one there is no cloud any more",
+                ),
+                ("auth_token?", "string", "its token"),
+                ("max_local_size?", "integer", "bytes of a value that stays here"),
+                (
+                    "cache_size?",
+                    "integer",
+                    "bytes of values of the cloud that are cached; 64 MiB unless told",
+                ),
+                ("cache_age?", "number", "seconds for which they are; 60 unless told"),
             ],
         ),
     ]

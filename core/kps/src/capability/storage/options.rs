@@ -27,6 +27,8 @@ pub struct StorageOptions {
     /// Bytes of values that `get` and `get_many` return at once at most (16 MiB); larger ones are read with
     /// `get_part`.
     pub max_inline: u64,
+    /// Bytes of a value that stays here when a cloud is configured (5 MB); larger ones go there.
+    pub max_local_size: u64,
     /// Bytes of keys and values that a namespace may hold, old versions among them; `None`: any.
     pub quota: Option<u64>,
     /// How many old versions of each key are kept (0).
@@ -58,6 +60,7 @@ impl StorageOptions {
             max_key: 1024,
             max_value: 1 << 30,
             max_inline: 16 << 20,
+            max_local_size: 5_000_000,
             quota: None,
             versions: 0,
             key: None,

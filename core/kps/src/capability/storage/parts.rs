@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use kps_proto::ErrorKind;
-
 use super::{
-    super::{Failure, Fields, Value, missing},
-    Reply, Storage, answer, codec, request,
+    super::{Failure, Fields, missing},
+    Reply, Storage, answer, request,
 };
 use crate::store::values::{CHUNK, MAX_PART, Op};
 
@@ -44,7 +42,11 @@ impl Storage {
         Ok(self.one(namespace, end(upload)))
     }
 
-    pub(super) fn get_part(&self, namespace: &str, mut fields: Fields) -> Result<Reply, Failure> {
+    pub(super) fn get_part(
+        &self,
+        namespace: Arc<str>,
+        mut fields: Fields,
+    ) -> Result<Reply, Failure> {
         let key = request::key(&mut fields, &self.0.options)?;
         let offset = fields.count("offset")?.unwrap_or(0);
         let length = fields.count("length")?.unwrap_or(CHUNK as u64);
@@ -54,18 +56,17 @@ impl Storage {
             let sentence = format!("length is {length}; it is from 1 to {MAX_PART}");
             return Err(Failure::field("length", sentence));
         }
-        let part =
-            self.0.values.get_part(namespace, &key, offset, length as usize, etag.as_deref())?;
-        if part.meta.kind == codec::TAGGED {
-            let sentence = format!("{key:?} is neither bytes nor text: read it with get");
-            return Err(Failure::new(ErrorKind::Unsupported, sentence));
+        #[cfg(feature = "cloud")]
+        if let Some(work) = self.in_cloud(&namespace)
+            && work.is_elsewhere(&key)
+        {
+            return Ok(super::cloud::later(async move {
+                work.get_part(&key, offset, length, etag.as_deref()).await
+            }));
         }
-        let end = offset.saturating_add(part.bytes.len() as u64);
-        let mut map = answer::described(&key, &part.meta);
-        map.push("kind", if part.meta.kind == codec::TEXT { "text" } else { "bytes" });
-        map.push("offset", offset);
-        map.push("done", end >= part.meta.size);
-        map.push("bytes", Value::Bytes(part.bytes));
-        Ok(map.into())
+        let part =
+            self.0.values.get_part(&namespace, &key, offset, length as usize, etag.as_deref())?;
+        let map = answer::described(&key, &part.meta);
+        Ok(Reply::Now(answer::part(&key, map, &part.meta, offset, part.bytes)))
     }
 }

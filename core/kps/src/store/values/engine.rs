@@ -48,6 +48,8 @@ pub(super) struct Engine {
     pub(super) garbage: Vec<i64>,
     /// Whether old versions may be there.
     pub(super) has_versions: bool,
+    /// Whether the cloud may have values.
+    pub(super) has_remotes: bool,
     /// When something is to be removed, as far as is known; `u64::MAX`: never.
     pub(super) soonest: u64,
     /// Values that expired and were removed, since the file was opened.
@@ -207,6 +209,8 @@ impl Engine {
             Op::Part(token, number, bytes) => self.add_part(namespace, token, *number, bytes),
             Op::Finish(token) => self.finish_upload(namespace, token),
             Op::Abandon(token) => self.abandon_upload(namespace, token),
+            Op::Adopt(key, remote, expected) => self.adopt(namespace, key, remote, *expected),
+            Op::Remote(key, remote) => self.note_remote(namespace, key, remote.as_ref()),
         }
     }
 }

@@ -12,6 +12,7 @@ mod encryption;
 mod engine;
 mod query;
 mod read;
+mod remotes;
 mod row;
 mod schema;
 mod seal;
@@ -31,16 +32,18 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use kps_proto::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 pub(super) use self::schema::VALUES;
+pub(crate) use self::seal::short;
 use self::{
     book::Book,
     engine::{Effects, Engine, Rules},
-    seal::Seal,
+    seal::{Place, Seal},
     types::Stop,
     upload::Uploads,
     worker::{Shared, Work, Worker, tell, weight},
@@ -50,6 +53,7 @@ pub(crate) use self::{
     chunks::{CHUNK, MAX_PART},
     query::{Parameters, Queried, Query},
     read::{Listing, Part, Version},
+    remotes::Remote,
     types::{Answer, Condition, Content, Done, Etag, Job, Meta, Op, Save},
 };
 pub use self::{
@@ -172,8 +176,12 @@ impl Values {
         if let Some(mark) = &mark {
             mark.write(commits).map_err(trouble)?;
         }
-        let has_versions = connection
-            .query_row("SELECT EXISTS (SELECT 1 FROM versions)", [], |row| row.get(0))
+        let (has_versions, has_remotes) = connection
+            .query_row(
+                "SELECT EXISTS (SELECT 1 FROM versions), EXISTS (SELECT 1 FROM remotes)",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
             .map_err(|error| trouble(error.into()))?;
         let ids = book.all().map(|(name, tally)| (name.clone(), tally.id)).collect();
         let reader = match &path {
@@ -206,6 +214,7 @@ impl Values {
             last_content,
             garbage,
             has_versions,
+            has_remotes,
             soonest: 0,
             expired: 0,
             heard: options.heard,
@@ -414,6 +423,42 @@ impl Values {
         )
     }
 
+    /// What is known of a key's value in the cloud.
+    pub(crate) fn remote(&self, namespace: &str, key: &str) -> Result<Option<Remote>> {
+        self.read(
+            namespace,
+            Lane::Quick,
+            || Ok(None),
+            |connection, id, _| Ok(remotes::find_remote(connection, id, key)?),
+        )
+    }
+
+    /// A chunk as the cloud keeps it, and the `form` that says how.
+    pub(crate) fn seal_chunk(&self, id: &str, number: u64, bytes: &[u8]) -> Result<(u8, Vec<u8>)> {
+        let sealed = self.seal.seal(&Place::Cloud(id, number), 0, bytes);
+        let (form, kept) = sealed.map_err(|trouble| self.file.tell(trouble))?;
+        Ok((form, kept.into_owned()))
+    }
+
+    /// What [`seal_chunk`](Self::seal_chunk) was given.
+    pub(crate) fn open_chunk(&self, id: &str, number: u64, form: u8, kept: &[u8]) -> Result<Bytes> {
+        self.seal.open(&Place::Cloud(id, number), form, kept).map_err(|_| {
+            let sentence =
+                "a value in the cloud cannot be read with this storage's key, or is damaged";
+            Error::new(ErrorKind::StoreCorrupt, sentence)
+        })
+    }
+
+    /// What hashes a value for its ETag.
+    pub(crate) fn hasher(&self, kind: u8) -> blake3::Hasher {
+        self.seal.hasher(kind)
+    }
+
+    /// The time, milliseconds since the Unix epoch.
+    pub(crate) fn now(&self) -> u64 {
+        (self.now)()
+    }
+
     /// SQL, read-only.
     pub(crate) fn query(&self, namespace: &str, query: &Query) -> Result<Queried> {
         if !self.threads.is_here() {
@@ -451,6 +496,17 @@ impl Values {
         if let Some(engine) = &mut *self.engine.lock() {
             tell(engine, &self.queue);
         }
+    }
+
+    /// The file cannot grow any more.
+    #[cfg(test)]
+    pub(crate) fn fill_disk(&self) {
+        let engine = self.engine.lock();
+        let connection = &engine.as_ref().unwrap().connection;
+        let pages: i64 =
+            connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        let sql = format!("PRAGMA max_page_count = {pages}");
+        connection.query_row(&sql, [], |_| Ok(())).unwrap();
     }
 
     /// Chunks of all values.

@@ -68,6 +68,8 @@ pub(super) enum Place<'a> {
     Row(i64, &'a str, u64),
     /// A chunk: content, start.
     Chunk(i64, u64),
+    /// A chunk in the cloud: the value's id, the chunk's number.
+    Cloud(&'a str, u64),
     /// What shows that a key is the right one.
     Proof,
 }
@@ -79,6 +81,7 @@ impl Place<'_> {
             Place::Row(namespace, key, version) => (1, [namespace.cast_unsigned(), *version], *key),
             Place::Chunk(content, start) => (2, [content.cast_unsigned(), *start], ""),
             Place::Proof => (3, [0, 0], ""),
+            Place::Cloud(id, number) => (4, [0, *number], *id),
         };
         bytes.push(tag);
         bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
@@ -176,8 +179,8 @@ impl Seal {
     }
 }
 
-/// The first half of a hash's first bytes, for an ETag.
-pub(super) fn short(hash: &blake3::Hash) -> u64 {
+/// A hash's first bytes, for an ETag.
+pub(crate) fn short(hash: &blake3::Hash) -> u64 {
     let bytes = hash.as_bytes().first_chunk().expect("a hash has 32 bytes");
     u64::from_be_bytes(*bytes)
 }

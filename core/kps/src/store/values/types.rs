@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use kps_proto::{Error, ErrorKind};
 
+use super::remotes::Remote;
 use crate::store::fault::Trouble;
 
 /// A value's bytes, and what they stand for: the numbers belong to whoever saves.
@@ -59,15 +60,23 @@ pub(crate) struct Condition {
 
 impl Condition {
     pub(super) fn check(&self, key: &str, found: Option<Etag>) -> Result<(), Stop> {
+        if *self == Condition::default() {
+            return Ok(());
+        }
+        self.conflict(key, found.map(|etag| etag.to_string())).map_err(Stop::Refused)
+    }
+
+    /// `conflict` unless it holds for a value of this ETag.
+    pub(crate) fn conflict(&self, key: &str, found: Option<String>) -> Result<(), Error> {
         let sentence = match (found, &self.if_match) {
             (Some(etag), _) if self.absent => format!("{key:?} is there already, with ETag {etag}"),
             (None, Some(_)) => format!("{key:?} is not there"),
-            (Some(etag), Some(wanted)) if wanted != "*" && *wanted != etag.to_string() => {
+            (Some(etag), Some(wanted)) if wanted != "*" && *wanted != etag => {
                 format!("{key:?} has changed: its ETag is {etag}, not {wanted}")
             }
             _ => return Ok(()),
         };
-        Err(refused(ErrorKind::Conflict, sentence))
+        Err(Error::new(ErrorKind::Conflict, sentence))
     }
 }
 
@@ -95,6 +104,10 @@ pub(crate) enum Op {
     Finish(String),
     /// Forgets it.
     Abandon(String),
+    /// The cloud has the key's value; what was here goes, if it still has this ETag.
+    Adopt(String, Remote, Option<Etag>),
+    /// What the cloud may have of the key.
+    Remote(String, Option<Remote>),
 }
 
 impl Op {

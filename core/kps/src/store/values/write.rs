@@ -47,7 +47,7 @@ impl Engine {
         let key = &*save.key;
         let now = (self.now)();
         let found = self.current(namespace, key, now)?;
-        save.condition.check(key, found.as_ref().map(Row::etag))?;
+        self.check_condition(&save.condition, namespace, key, found.as_ref())?;
         let size = match new {
             New::Whole(content) => content.bytes.len() as u64,
             New::Uploaded(.., size) => *size,
@@ -93,6 +93,7 @@ impl Engine {
             }
         }
         row.write(&self.connection, id, key, value.as_deref())?;
+        self.outdate_remote(id, key)?;
         self.soonest = self.soonest.min(row.expires_ms.unwrap_or(u64::MAX));
         let tally = self.book.change(namespace);
         tally.bytes += row.cost(key);
@@ -129,7 +130,7 @@ impl Engine {
         condition: &Condition,
     ) -> Result<Done, Stop> {
         let found = self.current(namespace, key, (self.now)())?;
-        condition.check(key, found.as_ref().map(Row::etag))?;
+        self.check_condition(condition, namespace, key, found.as_ref())?;
         Ok(Done::Checked)
     }
 
@@ -293,7 +294,7 @@ impl Engine {
         Ok(())
     }
 
-    fn note(
+    pub(super) fn note(
         &mut self,
         namespace: &Arc<str>,
         key: &str,
