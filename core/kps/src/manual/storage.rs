@@ -95,7 +95,8 @@
 //! `query` runs one `SELECT` over the view `entries(key, size, etag, modified, expires, content_type, json)`: the caller's
 //! own keys. `json` is the value as JSON text for SQLite's `json_extract` and `json_each`; it is `NULL` for bytes and for
 //! values above 256 KiB. Anything else is refused: writing, other tables, `PRAGMA`, `ATTACH`. A query ends at the
-//! call's deadline, at the latest after 30 seconds, and when it is cancelled; answers end at 8 MiB.
+//! call's deadline, at the latest after 30 seconds, and when it is cancelled; answers end at 8 MiB. A storage in memory is
+//! copied for it, up to 64 MiB.
 //!
 //! # Durability
 //!

@@ -147,6 +147,12 @@ impl Book {
         Ok(())
     }
 
+    /// Namespaces that this transaction made.
+    pub(super) fn new_ids(&self) -> impl Iterator<Item = (Arc<str>, i64)> {
+        let new = self.before.iter().filter(|(_, before)| before.is_none());
+        new.filter_map(|(name, _)| Some((name.clone(), self.get(name)?.id)))
+    }
+
     /// What happened stays. How many changes there were, from the beginning.
     pub(super) fn commit(&mut self) -> u64 {
         self.before.clear();

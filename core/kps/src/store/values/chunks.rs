@@ -22,8 +22,8 @@ pub(crate) const MAX_PART: usize = 1 << 20;
 /// Chunks of one value at most.
 pub(super) const MAX_CHUNKS: u64 = 65_536;
 
-/// Chunks removed in one transaction.
-const REMOVED: u32 = 16;
+/// Chunks removed in one transaction: about a millisecond's work.
+const REMOVED: u32 = 4;
 
 /// A place for chunks that no value has yet.
 pub(super) fn begin(connection: &Connection, content: i64, live: bool) -> Result<()> {

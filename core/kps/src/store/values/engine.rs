@@ -48,6 +48,8 @@ pub(super) struct Engine {
     pub(super) garbage: Vec<i64>,
     /// Whether old versions may be there.
     pub(super) has_versions: bool,
+    /// Told to readers.
+    pub(super) ids: super::Ids,
     /// Whether the cloud may have values.
     pub(super) has_remotes: bool,
     /// When something is to be removed, as far as is known; `u64::MAX`: never.
@@ -139,6 +141,9 @@ impl Engine {
         }
         self.book.save(&self.connection)?;
         self.execute("COMMIT")?;
+        for (name, id) in self.book.new_ids() {
+            self.ids.write().insert(name, id);
+        }
         let commits = self.book.commit();
         match &self.mark {
             Some(mark) => mark.write(commits).map(|()| done),

@@ -24,6 +24,7 @@ mod worker;
 mod write;
 
 use std::{
+    collections::HashMap,
     fmt, fs,
     path::{Path, PathBuf},
     sync::{
@@ -34,7 +35,7 @@ use std::{
 
 use bytes::Bytes;
 use kps_proto::{Error, ErrorKind, Result};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
@@ -107,6 +108,9 @@ pub(crate) struct Options {
     pub(crate) listener: Box<dyn Fn(Vec<Change>) + Send>,
 }
 
+/// Numbers of namespaces: known to readers without asking the one that writes.
+type Ids = Arc<RwLock<HashMap<Arc<str>, i64>>>;
+
 /// Open values.
 pub(crate) struct Values {
     engine: Shared,
@@ -123,8 +127,7 @@ pub(crate) struct Values {
     /// Commits happen on the thread that asks.
     at_once: bool,
     commits: AtomicUsize,
-    /// Numbers of namespaces, as they become known.
-    ids: parking_lot::RwLock<std::collections::HashMap<Arc<str>, i64>>,
+    ids: Ids,
 }
 
 impl fmt::Debug for Values {
@@ -183,7 +186,8 @@ impl Values {
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )
             .map_err(|error| trouble(error.into()))?;
-        let ids = book.all().map(|(name, tally)| (name.clone(), tally.id)).collect();
+        let ids: HashMap<_, _> = book.all().map(|(name, tally)| (name.clone(), tally.id)).collect();
+        let ids: Ids = Arc::new(RwLock::new(ids));
         let reader = match &path {
             Some(path) => Some(Mutex::new(Some(VALUES.open_reader(path)?))),
             None => None,
@@ -215,6 +219,7 @@ impl Values {
             garbage,
             has_versions,
             has_remotes,
+            ids: ids.clone(),
             soonest: 0,
             expired: 0,
             heard: options.heard,
@@ -233,7 +238,7 @@ impl Values {
             now: options.now,
             at_once: path.is_none() || !options.full,
             commits: AtomicUsize::new(0),
-            ids: parking_lot::RwLock::new(ids),
+            ids,
         };
         let worker = Worker {
             engine: values.engine.clone(),
@@ -252,8 +257,16 @@ impl Values {
             return Submitted::Ready(Err(closed()));
         }
         let weight = weight(&job);
-        if self.at_once && weight <= MAX_AT_ONCE {
-            return Submitted::Ready(self.commit(&job));
+        // What waits already goes first, and nobody waits here for long work of the thread.
+        if self.at_once
+            && weight <= MAX_AT_ONCE
+            && self.waiting.load(Ordering::Acquire) == 0
+            && let Some(mut engine) = self.engine.try_lock()
+        {
+            return Submitted::Ready(match &mut *engine {
+                Some(engine) => self.commit(engine, &job),
+                None => Err(closed()),
+            });
         }
         if self.waiting.load(Ordering::Relaxed) > MAX_WAITING {
             let sentence = "too much waits to be written; try again soon";
@@ -267,9 +280,7 @@ impl Values {
         }
     }
 
-    fn commit(&self, job: &Job) -> Answer {
-        let mut engine = self.engine.lock();
-        let engine = engine.as_mut().ok_or_else(closed)?;
+    fn commit(&self, engine: &mut Engine, job: &Job) -> Answer {
         let sweep = engine.soonest;
         let answer = engine.turn(std::slice::from_ref(job)).pop().unwrap_or_else(|| Err(closed()));
         tell(engine, &self.queue);
@@ -299,7 +310,7 @@ impl Values {
             return Err(closed());
         }
         let now = (self.now)();
-        let done = match self.id(namespace)? {
+        let done = match self.id(namespace) {
             None => none(),
             Some(id) => match (&self.reader, &self.file) {
                 (Some(quick), File::Path(path)) if lane == Lane::Long && quick.lock().is_some() => {
@@ -326,15 +337,8 @@ impl Values {
     }
 
     /// The namespace's number, once something was saved in it.
-    fn id(&self, namespace: &str) -> Result<Option<i64>> {
-        if let Some(id) = self.ids.read().get(namespace) {
-            return Ok(Some(*id));
-        }
-        let engine = self.engine.lock();
-        let book = &engine.as_ref().ok_or_else(closed)?.book;
-        let Some(tally) = book.get(namespace) else { return Ok(None) };
-        self.ids.write().insert(namespace.into(), tally.id);
-        Ok(Some(tally.id))
+    fn id(&self, namespace: &str) -> Option<i64> {
+        self.ids.read().get(namespace).copied()
     }
 
     /// A value of at most `most` bytes.
@@ -464,14 +468,19 @@ impl Values {
         if !self.threads.is_here() {
             return Err(closed());
         }
-        let id = self.id(namespace)?.unwrap_or(0);
-        let now = (self.now)();
-        match &self.file {
-            File::Path(path) => query::on_file(path, &self.file, &self.seal, id, now, query),
-            File::Memory => {
+        let id = self.id(namespace).unwrap_or(0);
+        let scope = query::Scope { seal: &self.seal, namespace: id, now: (self.now)() };
+        match (&self.file, &self.reader) {
+            (File::Path(path), Some(reader)) if reader.lock().is_some() => {
+                query::on_file(path, &self.file, scope, query)
+            }
+            (File::Path(_), _) => Err(closed()),
+            (File::Memory, _) => {
                 let mut engine = self.engine.lock();
                 let connection = &mut engine.as_mut().ok_or_else(closed)?.connection;
-                query::on_connection(connection, &self.file, &self.seal, id, now, query)
+                let copied = query::copy(connection, &self.file);
+                drop(engine);
+                query::on_connection(&mut copied?, &self.file, scope, query)
             }
         }
     }

@@ -14,6 +14,7 @@ use rusqlite::{
     Connection, OpenFlags, Statement, ToSql,
     functions::FunctionFlags,
     hooks::{AuthAction, AuthContext, Authorization},
+    limits::Limit,
     types::{Value as Sql, ValueRef},
 };
 
@@ -23,7 +24,13 @@ use crate::store::fault::File;
 /// SQLite's instructions between two looks at the clock.
 const STEPS: i32 = 10_000;
 
-/// Pages a query may sort in memory, and so on.
+/// Bytes of any text or blob that a query makes.
+const MAX_LENGTH: i32 = 16 << 20;
+
+/// Values in memory are copied for a query, so that nobody waits for it: so many bytes of pages at most.
+const MAX_COPY: i64 = 64 << 20;
+
+/// How much of it is cached, in KiB, negative.
 const CACHE_KIB: i32 = -4096;
 
 /// Turns a value's kind and bytes into JSON; `None`: there is no JSON for it.
@@ -60,47 +67,69 @@ pub(crate) struct Queried {
 pub(super) fn on_file(
     path: &Path,
     file: &File,
-    seal: &Arc<Seal>,
-    namespace: i64,
-    now: u64,
+    scope: Scope<'_>,
     query: &Query,
 ) -> Result<Queried> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection =
-        Connection::open_with_flags(path, flags).map_err(|error| file.tell(error.into()))?;
-    let set_up = || {
-        connection.busy_timeout(Duration::from_secs(5))?;
-        connection.pragma_update(None, "trusted_schema", false)?;
-        connection.pragma_update(None, "temp_store", "MEMORY")?;
-        connection.pragma_update(None, "cache_size", CACHE_KIB)
-    };
-    set_up().map_err(|error: rusqlite::Error| file.tell(error.into()))?;
-    on_connection(&mut connection, file, seal, namespace, now, query)
+    let connection = Connection::open_with_flags(path, flags);
+    let mut connection = connection.map_err(|error| file.tell(error.into()))?;
+    on_connection(&mut connection, file, scope, query)
 }
 
-/// Queries on a connection that is used for other things before and after.
+/// A copy of what is in memory, to be queried.
+pub(super) fn copy(connection: &mut Connection, file: &File) -> Result<Connection> {
+    let mut copied = || {
+        let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+        let size: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        if pages * size > MAX_COPY {
+            return Ok(None);
+        }
+        let data = connection.serialize("main")?;
+        let mut copy = Connection::open_in_memory()?;
+        copy.deserialize_read_exact("main", &data[..], data.len(), true)?;
+        Ok(Some(copy))
+    };
+    let copied = copied().map_err(|error: rusqlite::Error| file.tell(error.into()))?;
+    copied.ok_or_else(|| {
+        let sentence = format!(
+            "a storage in memory can be queried up to {MAX_COPY} bytes: give it a file, or use list"
+        );
+        Error::new(ErrorKind::TooLarge, sentence)
+    })
+}
+
+/// Whose values are seen, and when.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    pub(super) seal: &'a Arc<Seal>,
+    pub(super) namespace: i64,
+    pub(super) now: u64,
+}
+
+/// Queries on a connection that is used for nothing else.
 pub(super) fn on_connection(
     connection: &mut Connection,
     file: &File,
-    seal: &Arc<Seal>,
-    namespace: i64,
-    now: u64,
+    scope: Scope<'_>,
     query: &Query,
 ) -> Result<Queried> {
     let mut random = [0; 16];
     getrandom::fill(&mut random)
         .map_err(|error| Error::new(ErrorKind::Internal, format!("no random numbers: {error}")))?;
-    let scope = format!("scope_{:032x}", u128::from_le_bytes(random));
-    let told = |error: rusqlite::Error| file.tell(error.into());
-    define(connection, seal, query.render).map_err(told)?;
-    connection.execute_batch(&views(&scope, namespace, now)).map_err(told)?;
-    let found = guarded(connection, file, &scope, query);
-    let undone = connection.execute_batch(&format!(
-        "PRAGMA query_only = OFF; DROP VIEW temp.entries; DROP VIEW temp.{scope}"
-    ));
-    let found = found?;
-    undone.map_err(told)?;
-    Ok(found)
+    let name = format!("scope_{:032x}", u128::from_le_bytes(random));
+    let set_up = || {
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_LENGTH)?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        // What is encrypted is not sorted in files that are not.
+        let temporary = if scope.seal.is_encrypted() { "MEMORY" } else { "FILE" };
+        connection.pragma_update(None, "temp_store", temporary)?;
+        connection.pragma_update(None, "cache_size", CACHE_KIB)?;
+        define(connection, scope.seal, query.render)?;
+        connection.execute_batch(&views(&name, scope.namespace, scope.now))
+    };
+    set_up().map_err(|error: rusqlite::Error| file.tell(error.into()))?;
+    guarded(connection, file, &name, query)
 }
 
 fn views(scope: &str, namespace: i64, now: u64) -> String {
@@ -145,10 +174,7 @@ fn guarded(
         .authorizer(Some(move |context: AuthContext<'_>| allow(&context, &name)))
         .map_err(told)?;
     let found = run(connection, query);
-    let unguarded = connection
-        .authorizer(None::<fn(AuthContext<'_>) -> Authorization>)
-        .and_then(|()| connection.progress_handler(0, None::<fn() -> bool>));
-    let found = found.map_err(|error| match error.sqlite_error_code() {
+    found.map_err(|error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::OperationInterrupted) if (query.cancelled)() => {
             Error::new(ErrorKind::Cancelled, "the query was cancelled")
         }
@@ -157,9 +183,7 @@ fn guarded(
             "the query took too long: ask for less, or give it a longer timeout",
         ),
         _ => sentence(&error, file),
-    })?;
-    unguarded.map_err(told)?;
-    Ok(found)
+    })
 }
 
 /// What a query that came from outside may do.

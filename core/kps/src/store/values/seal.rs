@@ -109,6 +109,10 @@ impl Seal {
         }
     }
 
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.cipher.is_some()
+    }
+
     /// What hashes a value of this kind.
     pub(super) fn hasher(&self, kind: u8) -> blake3::Hasher {
         let mut hasher =

@@ -74,11 +74,11 @@ impl Worker {
                 }
                 jobs <= MAX_JOBS && bytes <= MAX_BYTES
             });
-            let (mut jobs, mut senders) = (Vec::new(), Vec::new());
+            let (mut jobs, mut senders, mut weights) = (Vec::new(), Vec::new(), 0);
             for work in taken.jobs {
                 match work {
                     Work::Job(job, sender) => {
-                        self.waiting.fetch_sub(weight(&job), Ordering::Relaxed);
+                        weights += weight(&job);
                         // Nobody waits: it was not begun.
                         if !sender.is_closed() {
                             jobs.push(job);
@@ -92,6 +92,8 @@ impl Worker {
             }
             if let Some(engine) = &mut *self.engine.lock() {
                 let answers = if jobs.is_empty() { Vec::new() } else { engine.turn(&jobs) };
+                // Only now may others go ahead of the queue.
+                self.waiting.fetch_sub(weights, Ordering::Release);
                 for (sender, answer) in senders.into_iter().zip(answers) {
                     // Whoever asked may have gone.
                     let _ = sender.send(answer);

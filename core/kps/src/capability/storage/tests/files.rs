@@ -75,6 +75,34 @@ fn many_saves_that_wait_are_all_answered() {
 }
 
 #[test]
+fn saves_that_nobody_waits_for_happen_in_their_order() {
+    for durability in [Durability::Full, Durability::Normal] {
+        let folder = Folder::new();
+        let open = Open::with(StorageOptions { durability, ..at(&folder) });
+        let save = |value: Value| {
+            open.storage.call(Call {
+                id: "1".into(),
+                operation: "save".into(),
+                payload: Value::map([("key", "k".into()), ("value", value)]),
+                caller: Caller::default(),
+                cancel: Cancel::default(),
+                deadline: None,
+                attempt: 1,
+                progress: None,
+            })
+        };
+        for round in 0..50 {
+            // Large ones take another way than small ones.
+            let large = save(Bytes::from(vec![1; 100_000]).into());
+            let small = save(round.into());
+            wait(small).unwrap();
+            wait(large).unwrap();
+            assert_eq!(open.value("k"), Ok(round.into()));
+        }
+    }
+}
+
+#[test]
 fn values_are_encrypted_and_a_wrong_key_is_told() {
     let passphrase = |words: &str| Some(Key::Passphrase(words.into()));
     for (right, wrong) in [

@@ -78,6 +78,7 @@ fn a_query_reads_nothing_but_its_own_namespaces_view() {
             "VACUUM INTO '/tmp/kps-stolen'",
             "SELECT 1; SELECT 2",
             "SELECT nonsense",
+            "SELECT length(zeroblob(20000000))",
             "nonsense",
             "",
             "SELECT ?",
