@@ -1,6 +1,7 @@
 //! The capability `compute`: tasks in parallel, cancellable, sandboxed. Its manual is
 //! [`manual::compute`](crate::manual::compute).
 
+mod array;
 mod batch;
 mod builtin;
 mod capability;

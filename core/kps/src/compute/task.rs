@@ -53,10 +53,10 @@ impl Run<'_> {
     pub(super) fn spread<T: Send + 'static>(
         &self,
         parts: usize,
-        part: impl Fn(usize) -> Result<T, Failure> + Send + Sync + 'static,
+        part: impl Fn(usize, &Stop) -> Result<T, Failure> + Send + Sync + 'static,
     ) -> Result<Vec<T>, Failure> {
         let stop = self.stop.clone();
-        let checked = move |number| stop.check().and_then(|()| part(number));
+        let checked = move |number| stop.check().and_then(|()| part(number, &stop));
         match self.workers {
             Some(workers) => workers.spread(parts, checked),
             None => (0..parts).map(checked).collect(),

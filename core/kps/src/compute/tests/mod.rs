@@ -1,5 +1,6 @@
 //! What callers see.
 
+mod array;
 mod builtin;
 mod host;
 mod queue;
