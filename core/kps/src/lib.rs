@@ -37,6 +37,7 @@ pub mod capability;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
+pub mod compute;
 pub mod events;
 pub mod mailbox;
 pub mod manual;
