@@ -1,17 +1,32 @@
 //! kps' own capabilities, each made when it is first called.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+#[cfg(feature = "store")]
+use super::storage::{Storage, StorageOptions};
 use super::{Capability, Failure, listing, router::Core};
+use crate::compute::{Compute, ComputeOptions};
 
 /// The names that programs cannot take.
 const NAMES: [&str; 4] = [listing::NAME, "storage", "compute", "sync"];
 
-/// What a process' own capabilities keep.
+/// What a process' own capabilities keep: several routers may share it.
 #[derive(Default)]
-pub(crate) struct Builtins {}
+pub(crate) struct Builtins {
+    #[cfg(feature = "store")]
+    storage_options: StorageOptions,
+    #[cfg(feature = "store")]
+    storage: OnceLock<Result<Arc<Storage>, Failure>>,
+    compute: OnceLock<Result<Arc<Compute>, Failure>>,
+}
 
 impl Builtins {
+    /// With `storage` as these options say, instead of in memory.
+    #[cfg(feature = "store")]
+    pub(crate) fn with_storage(storage_options: StorageOptions) -> Self {
+        Builtins { storage_options, ..Builtins::default() }
+    }
+
     /// Whether the name is one of kps' own.
     pub(crate) fn has(name: &str) -> bool {
         NAMES.contains(&name)
@@ -20,16 +35,38 @@ impl Builtins {
     /// The capability of this name, or why it could not begin.
     pub(super) fn get(
         &self,
-        _name: &str,
+        name: &str,
         _core: &Arc<Core>,
     ) -> Option<Result<Arc<dyn Capability>, Failure>> {
-        None
+        match name {
+            #[cfg(feature = "store")]
+            "storage" => Some(self.storage().map(|it| it as Arc<dyn Capability>)),
+            "compute" => Some(self.compute().map(|it| it as Arc<dyn Capability>)),
+            _ => None,
+        }
+    }
+
+    #[cfg(feature = "store")]
+    fn storage(&self) -> Result<Arc<Storage>, Failure> {
+        let open = || Ok(Arc::new(Storage::open(self.storage_options.clone())?));
+        self.storage.get_or_init(open).clone()
+    }
+
+    /// Where tasks run.
+    pub(crate) fn compute(&self) -> Result<Arc<Compute>, Failure> {
+        let start = || Ok(Arc::new(Compute::new(ComputeOptions::default())?));
+        self.compute.get_or_init(start).clone()
     }
 
     /// All of them that can be listed.
     pub(super) fn all(&self, core: &Arc<Core>) -> Vec<(&'static str, Arc<dyn Capability>)> {
-        NAMES.into_iter().filter_map(|name| Some((name, self.get(name, core)?.ok()?))).collect()
+        NAMES.into_iter().filter_map(|name| Some((name, core.find(name)?.ok()?))).collect()
     }
 
-    pub(super) async fn close(&self) {}
+    pub(super) async fn close(&self) {
+        #[cfg(feature = "store")]
+        if let Some(Ok(storage)) = self.storage.get() {
+            storage.close();
+        }
+    }
 }

@@ -28,6 +28,8 @@ use crate::capability::{Failure, Outcome, Value};
 pub(super) enum Shape {
     /// `{"result": …}` of the one task, or its failure.
     One,
+    /// The one task's own answer, or its failure.
+    Bare,
     /// `{"results": [envelope, …]}`: each has its own failure.
     Envelopes,
     /// `{"results": […]}`, or the first failure.
@@ -181,6 +183,7 @@ impl Batch {
                 let mut results = std::mem::take(&mut ledger.results);
                 Ok(match self.shape {
                     Shape::One => answer(results.pop().unwrap_or_default()),
+                    Shape::Bare => results.pop().unwrap_or_default(),
                     _ => Value::map([("results", results.into())]),
                 })
             }
@@ -196,7 +199,7 @@ impl Batch {
 
     /// Says which item failed.
     fn named(&self, index: usize, failure: Failure) -> Failure {
-        if self.shape == Shape::One {
+        if matches!(self.shape, Shape::One | Shape::Bare) {
             return failure;
         }
         let field = match &failure.field {
@@ -307,7 +310,11 @@ impl Task {
         match self {
             Task::Builtin(builtin) => guarded(builtin.name, || (builtin.run)(data, run)),
             #[cfg(feature = "wasm")]
-            Task::Wasm(module) => guarded("the module", || module.run(data, run)),
+            Task::Wasm(module) => {
+                guarded("the interpreter of WebAssembly", || module.run(data, run))
+            }
+            #[cfg(feature = "wasm")]
+            Task::Loader(loader) => loader.run(data),
             Task::Host(_) => Err(Failure::new(ErrorKind::Internal, "the program runs this task")),
         }
     }

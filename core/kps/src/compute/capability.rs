@@ -147,7 +147,7 @@ impl Compute {
     }
 
     /// Queues the items; those that are failures already are answered so.
-    fn begin(
+    pub(super) fn begin(
         &self,
         call: Call,
         shape: Shape,
@@ -215,6 +215,8 @@ fn describe(name: &str, task: &Task) -> Value {
             about.push("memory_limit", module.memory_limit());
             about.push("fuel", module.fuel());
         }
+        #[cfg(feature = "wasm")]
+        Task::Loader(_) => {}
     }
     Value::Map(about)
 }

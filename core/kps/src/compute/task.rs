@@ -9,7 +9,7 @@ use std::{
 use kps_proto::ErrorKind;
 
 #[cfg(feature = "wasm")]
-use super::wasm::Module;
+use super::wasm::{Loader, Module};
 use super::{builtin::Builtin, host::Lane, pool::Workers, stop::Stop};
 use crate::capability::{Failure, Outcome, Value};
 
@@ -19,6 +19,9 @@ pub(super) enum Task {
     Builtin(&'static Builtin),
     #[cfg(feature = "wasm")]
     Wasm(Arc<Module>),
+    /// What makes such a one; it has no name.
+    #[cfg(feature = "wasm")]
+    Loader(Arc<Loader>),
     Host(Arc<Lane>),
 }
 
@@ -28,7 +31,7 @@ impl Task {
         match self {
             Task::Builtin(_) => "builtin",
             #[cfg(feature = "wasm")]
-            Task::Wasm(_) => "wasm",
+            Task::Wasm(_) | Task::Loader(_) => "wasm",
             Task::Host(_) => "host",
         }
     }

@@ -105,13 +105,20 @@ impl Hub {
             time_base_ms: wall_ms,
             history,
         });
+        #[cfg(feature = "store")]
+        let builtins = match &options.data {
+            Some(folder) => Builtins::with_storage(StorageOptions::at(folder)),
+            None => Builtins::default(),
+        };
+        #[cfg(not(feature = "store"))]
+        let builtins = Builtins::default();
         let hub = Arc::new(Hub {
             keeper,
             tokens: Tokens::new(options.tokens.clone()),
             on_connect: Mutex::new(options.on_connect.clone()),
             options,
             listeners: Listeners::default(),
-            calls: Calls::new(Builtins::default()),
+            calls: Calls::new(builtins),
             start: Instant::now(),
             generation: runtime::generation(),
             state: Mutex::new(State { bus, links: SecondaryMap::new() }),

@@ -43,6 +43,12 @@ pub struct StorageOptions {
     pub now: Clock,
 }
 
+impl Default for StorageOptions {
+    fn default() -> Self {
+        StorageOptions::memory()
+    }
+}
+
 impl StorageOptions {
     /// In this file or folder.
     pub fn at(path: impl Into<PathBuf>) -> Self {

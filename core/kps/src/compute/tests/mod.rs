@@ -4,6 +4,8 @@ mod array;
 mod builtin;
 mod host;
 mod queue;
+#[cfg(feature = "wasm")]
+mod wasm;
 
 use std::{sync::Arc, time::Instant};
 
