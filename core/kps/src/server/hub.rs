@@ -107,7 +107,9 @@ impl Hub {
         });
         #[cfg(feature = "store")]
         let builtins = match &options.data {
-            Some(folder) => Builtins::with_storage(StorageOptions::at(folder)),
+            Some(folder) => {
+                Builtins::with_storage(crate::capability::storage::StorageOptions::at(folder))
+            }
             None => Builtins::default(),
         };
         #[cfg(not(feature = "store"))]
