@@ -39,7 +39,7 @@ mod schema;
 mod senders;
 mod sessions;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod threads;
 mod times;
 mod topics;

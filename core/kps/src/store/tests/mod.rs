@@ -143,7 +143,7 @@ pub(super) fn query(pattern: &str, from: ReadFrom) -> Query {
 }
 
 /// Numbers that look random and are the same every time.
-pub(super) fn noise(seed: u64) -> u64 {
+pub(crate) fn noise(seed: u64) -> u64 {
     let mut x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

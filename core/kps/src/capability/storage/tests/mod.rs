@@ -5,6 +5,7 @@ mod batches;
 mod expiry;
 mod files;
 mod large;
+mod model;
 mod queries;
 mod versions;
 mod watching;
