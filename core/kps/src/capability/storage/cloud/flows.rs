@@ -88,8 +88,7 @@ impl Work {
         let conflict = save.condition.conflict(key, etag);
         conflict.map_err(|error| Refused::Condition(error.into()))?;
         let now = self.values.now();
-        let hash =
-            values::short(&self.values.hasher(content.kind).update(&content.bytes).finalize());
+        let hash = self.hash(content).await.map_err(Refused::Cloud)?;
         let meta = Meta {
             etag: Etag { version: now, hash },
             kind: content.kind,
@@ -260,7 +259,7 @@ impl Work {
             bytes.extend_from_slice(&self.chunk(held, number).await?);
         }
         let content = Content { kind: held.kind, bytes: bytes.freeze() };
-        let hash = values::short(&self.values.hasher(held.kind).update(&content.bytes).finalize());
+        let hash = self.hash(&content).await?;
         if Etag::parse(&held.etag).is_none_or(|etag| etag.hash != hash) {
             let sentence =
                 format!("the value of {key:?} in the cloud is not the one that was saved");
@@ -270,6 +269,15 @@ impl Work {
         let mut cache = self.cloud.cache.lock();
         cache.put(self.namespace.clone(), key, held.clone(), content.clone(), now);
         Ok(content)
+    }
+
+    /// What an ETag says of a content. Large ones take a while: not on the thread of live messages.
+    async fn hash(&self, content: &Content) -> Result<u64, Error> {
+        let (values, content) = (self.values.clone(), content.clone());
+        let hashing = crate::runtime::handle().spawn_blocking(move || {
+            values::short(&values.hasher(content.kind).update(&content.bytes).finalize())
+        });
+        hashing.await.map_err(|error| Error::new(ErrorKind::Internal, format!("hashing: {error}")))
     }
 
     async fn chunk(&self, held: &Held, number: u64) -> Result<Bytes, Error> {
