@@ -373,7 +373,7 @@ async fn whoever_falls_silent_is_missed_at_once_when_that_is_noticed() {
 /// A client is lost and comes back; another one, lost later, does not: when that one is missed the first
 /// would have been.
 async fn nobody_hears_of_a_reconnect(timings: Timings, resumes: bool) {
-    let server = server(Duration::from_millis(1500), timings);
+    let server = server(Duration::from_secs(3), timings);
     let (wire, other_wire) = (Wire::to(&server).await, Wire::to(&server).await);
     let watcher = client(&server, "w").await;
     let (a, other) = (wire.client("a").await, other_wire.client("o").await);
@@ -574,7 +574,7 @@ async fn the_servers_own_client_takes_part() {
 }
 
 #[tokio::test]
-async fn a_callback_that_is_slow_to_be_taken_away_is_not_called_after_the_client_closed() {
+async fn a_closed_clients_callbacks_are_not_called() {
     let server = plain();
     let (a, b) = (client(&server, "a").await, client(&server, "b").await);
     let is_closed = Arc::new(AtomicBool::new(false));

@@ -136,7 +136,9 @@ impl Channels {
             (Some(id), None) => open.remove(&id).into_iter().collect(),
             (None, Some(channel)) => {
                 check_channel(&channel)?;
-                open.extract_if(.., |_, it| *it.channel == *channel).map(|(_, it)| it).collect()
+                let of_channel = open.iter().filter(|(_, it)| *it.channel == *channel);
+                let ids: Vec<u64> = of_channel.map(|(id, _)| *id).collect();
+                ids.iter().filter_map(|id| open.remove(id)).collect()
             }
             (None, None) => return Err(missing("id")),
             (Some(_), Some(_)) => {

@@ -1,6 +1,7 @@
 //! The server's side of `sync`: it keeps who is in which channel, and tells the channel what changes.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime},
 };
@@ -35,12 +36,15 @@ pub(crate) struct Presence {
 struct Tellers {
     table: Table,
     /// The server's own client of each namespace, through which changes are told.
-    tellers: std::collections::HashMap<Arc<str>, WeakBridge>,
+    tellers: HashMap<Arc<str>, WeakBridge>,
 }
+
+/// Whether a namespace's client has a connection.
+type IsConnected = dyn Fn(&str, &str) -> bool + Send + Sync;
 
 /// What the server knows of its clients.
 struct Watch {
-    is_connected: Box<dyn Fn(&str, &str) -> bool + Send + Sync>,
+    is_connected: Box<IsConnected>,
     grace: Duration,
 }
 
