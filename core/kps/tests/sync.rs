@@ -1,4 +1,5 @@
 //! Channels and presence.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
 use std::{
     sync::{
@@ -10,7 +11,7 @@ use std::{
 
 use kps::{
     Client, ClientState, ConnectOptions, Event, Server, ServerOptions,
-    capability::{Callback, Failure, Outcome, Value},
+    capability::{Callback, DispatchOptions, Failure, Outcome, Value},
     options::Timings,
 };
 use tokio::{
@@ -429,6 +430,22 @@ async fn presence_is_rebuilt_when_the_server_was_restarted() {
     until_present(&b, &["ann: a", "bob: b"]).await;
     let gap = heard.next().await;
     assert_eq!((text(&gap, "kind"), gap.get("count")), ("gap".into(), Some(&Value::Null)));
+}
+
+#[tokio::test]
+async fn a_join_that_nobody_waited_for_is_undone() {
+    let server = plain();
+    let wire = Wire::to(&server).await;
+    let (watcher, a) = (client(&server, "w").await, wire.client("a").await);
+    let mut heard = Heard::by(&watcher).await;
+    wire.set(Line::Silent);
+    let timeout = Duration::from_millis(50);
+    let options = DispatchOptions { timeout, ..DispatchOptions::default() };
+    let joined = a.capabilities().dispatch("sync.join", room(), options).await;
+    assert_eq!(joined.outcome.unwrap_err().code(), "timeout");
+    wire.set(Line::Open);
+    assert_eq!(heard.presence().await, "join a a");
+    assert_eq!(heard.presence().await, "leave a a");
 }
 
 #[tokio::test]
