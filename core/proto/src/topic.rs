@@ -16,8 +16,17 @@ pub const CALLS: &str = "kps.call.";
 /// Calls of the server's own capabilities, which only the server hears.
 pub const SERVER_CALLS: &str = "kps.server.";
 
-/// What happens in the channels of `sync`: `kps.sync.<channel>`.
+/// What happens in the channels of `sync`: `kps.sync.<channel>.event`, and who is there:
+/// `kps.sync.<channel>.presence`.
 pub const CHANNELS: &str = "kps.sync.";
+
+/// How topics end on which the server alone tells who is in a channel.
+pub const PRESENCE: &str = ".presence";
+
+/// Whether only the server may publish to `topic`, a topic under [`CHANNELS`].
+pub fn is_presence(topic: &str) -> bool {
+    topic.ends_with(PRESENCE) && topic.starts_with(CHANNELS)
+}
 
 /// The reserved prefix that clients may publish under, if `topic` has one. Only patterns that spell it
 /// out match there: somebody who follows everything with `>` must neither hear calls nor answer them.

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 #[cfg(feature = "store")]
 use super::storage::{Storage, StorageOptions};
-use super::{Capability, Failure, listing, router::Core};
+use super::{Capability, Failure, listing, router::Core, sync};
 use crate::compute::{Compute, ComputeOptions};
 
 /// The names that programs cannot take.
@@ -18,6 +18,7 @@ pub(crate) struct Builtins {
     #[cfg(feature = "store")]
     storage: OnceLock<Result<Arc<Storage>, Failure>>,
     compute: OnceLock<Result<Arc<Compute>, Failure>>,
+    sync: sync::Kept,
 }
 
 impl Builtins {
@@ -36,12 +37,13 @@ impl Builtins {
     pub(super) fn get(
         &self,
         name: &str,
-        _core: &Arc<Core>,
+        core: &Arc<Core>,
     ) -> Option<Result<Arc<dyn Capability>, Failure>> {
         match name {
             #[cfg(feature = "store")]
             "storage" => Some(self.storage().map(|it| it as Arc<dyn Capability>)),
             "compute" => Some(self.compute().map(|it| it as Arc<dyn Capability>)),
+            "sync" => Some(Ok(self.sync.capability(core))),
             _ => None,
         }
     }
@@ -58,6 +60,11 @@ impl Builtins {
         self.compute.get_or_init(start).clone()
     }
 
+    /// Who is in which channel, for the server.
+    pub(crate) fn presence(&self) -> &Arc<sync::Presence> {
+        &self.sync.presence
+    }
+
     /// All of them that can be listed.
     pub(super) fn all(&self, core: &Arc<Core>) -> Vec<(&'static str, Arc<dyn Capability>)> {
         NAMES.into_iter().filter_map(|name| Some((name, core.find(name)?.ok()?))).collect()
@@ -68,5 +75,6 @@ impl Builtins {
         if let Some(Ok(storage)) = self.storage.get() {
             storage.close();
         }
+        self.sync.close().await;
     }
 }

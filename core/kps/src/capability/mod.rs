@@ -16,6 +16,7 @@ mod repeats;
 mod router;
 #[cfg(feature = "store")]
 pub mod storage;
+mod sync;
 mod task;
 mod value;
 

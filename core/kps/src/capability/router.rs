@@ -215,6 +215,10 @@ impl Core {
         })
     }
 
+    pub(super) fn weak_client(&self) -> WeakBridge {
+        self.client.get().expect("it is made with its client").clone()
+    }
+
     /// Whether it answers for the server.
     pub(super) fn is_server(&self) -> bool {
         self.is_server.load(Ordering::Relaxed)

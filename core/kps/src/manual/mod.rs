@@ -3,3 +3,4 @@
 pub mod delivery;
 pub mod events;
 pub mod storage;
+pub mod sync;

@@ -17,6 +17,9 @@ use parking_lot::Mutex;
 
 use super::{BoxFuture, Connection, Health, LinkState, Sent, TlsOptions, Transport};
 
+/// The address of a server that is not found under a name.
+pub(crate) const PRIVATE: &str = "mem://";
+
 /// Bytes that may wait in one direction before its writer has to wait for room.
 const ROOM: usize = 256 << 10;
 

@@ -63,6 +63,16 @@ impl Calls {
         }
     }
 
+    /// A client's connection ended; `at_once`: it is not expected back.
+    pub(super) fn connection_ended(&self, namespace: &str, client_id: &str, at_once: bool) {
+        self.builtins.presence().connection_ended(namespace, client_id, at_once);
+    }
+
+    /// A client's session ended.
+    pub(super) fn session_ended(&self, namespace: &str, client_id: &str) {
+        self.builtins.presence().session_ended(namespace, client_id);
+    }
+
     /// Closes them.
     pub(super) async fn close(&self, timeout: Duration) {
         let all: Vec<_> = self.own.lock().values().cloned().collect();
@@ -77,6 +87,11 @@ impl Calls {
             return Ok(own.clone());
         }
         let id = hub.options.id.clone().filter(|_| namespace.is_empty());
+        let (clients, grace) = (Arc::downgrade(hub), hub.options.presence_grace);
+        self.builtins.presence().attach(grace, move |namespace, client_id| {
+            let hub: Option<Arc<Hub>> = clients.upgrade();
+            hub.is_some_and(|hub| hub.with_bus(|bus, _| bus.is_connected(namespace, client_id)))
+        });
         let hub: Weak<Hub> = Arc::downgrade(hub);
         let bridge = Bridge::start(ConnectOptions {
             id,

@@ -46,6 +46,9 @@ const UNREAD: usize = 64 << 10;
 /// answer that cannot leave.
 const UNANSWERED: u64 = 1 << 16;
 
+/// Why a connection ended of which nothing was heard for too long.
+const SILENT: &str = "silent";
+
 /// WebSocket close codes (RFC 6455 §7.4.1).
 pub(super) mod close {
     pub(crate) const NORMAL: u16 = 1000;
@@ -314,7 +317,7 @@ impl Connection {
         let timings = &hub.options.timings;
         if since(&self.heard) + sweep >= timings.silence && !self.is_paused() {
             tracing::debug!("a connection fell silent");
-            self.note_why("silent");
+            self.note_why(SILENT);
             self.abandon();
         } else if since(&self.said) >= timings.heartbeat {
             self.say(hub, None, |dialect, egress| match dialect {
@@ -508,6 +511,11 @@ impl Connection {
     /// The first reason counts.
     fn note_why(&self, why: &'static str) {
         self.outgoing.lock().why.get_or_insert(why);
+    }
+
+    /// Whether its client is not expected back soon: it said so, or was silent for too long already.
+    pub(super) fn was_missed(&self, end: End) -> bool {
+        end == End::Goodbye || self.outgoing.lock().why == Some(SILENT)
     }
 
     /// What is told of its end; of one inside the process, nothing. `client_id`: what the bus called its

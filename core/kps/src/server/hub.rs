@@ -263,6 +263,7 @@ impl Hub {
                 }
             }
             Notice::Disconnected { namespace, client_id } => {
+                self.calls.session_ended(&namespace, &client_id);
                 let is_local = {
                     let mut locals = self.locals.lock();
                     let place = locals

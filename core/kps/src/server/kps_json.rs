@@ -156,6 +156,7 @@ fn handle(hub: &Arc<Hub>, link: &Arc<Connection>, actions: Actions<'_>) {
 enum Direct<'a> {
     Refused(Refusal<'a>),
     Pong(Arc<str>),
+    Renamed(Arc<str>),
     Unsubscribed(&'a str),
     AckStatus { ack_id: &'a str, status: Vec<(Arc<str>, bool)> },
     AckCancelled(&'a str),
@@ -169,6 +170,12 @@ impl Direct<'_> {
         match self {
             Direct::Refused(refusal) => {
                 link.say(hub, None, |_, egress| put_refusal(&refusal, egress));
+            }
+            Direct::Renamed(former) => {
+                let namespace = hub.with_bus(|bus, _| bus.namespace(link.port).cloned());
+                if let Some(namespace) = namespace {
+                    hub.calls.connection_ended(&namespace, &former, true);
+                }
             }
             Direct::Pong(id) => say(&Reply::Pong { id: &id }),
             Direct::Unsubscribed(topic) => say(&Reply::Unsubscribed { topic }),
@@ -269,10 +276,14 @@ impl<'a> Turn<'_, 'a> {
 
     fn rename(&mut self, id: &str) {
         if !id.is_empty() {
+            let former = self.dialogue.client_id.clone();
             if let Err(error) = self.bus.rename(self.now, self.link.port, id) {
                 return self.refuse(error, "");
             }
             self.dialogue.client_id = id.into();
+            if *former != *id {
+                self.direct.push(Direct::Renamed(former));
+            }
         }
         self.direct.push(Direct::Pong(self.dialogue.client_id.clone()));
     }

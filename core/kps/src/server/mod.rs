@@ -16,6 +16,7 @@ mod hub;
 #[cfg_attr(not(feature = "store"), path = "without_store.rs")]
 mod keeper;
 mod kps_json;
+mod local;
 mod metrics;
 mod native;
 mod options;
@@ -50,6 +51,7 @@ use self::{
 };
 pub use self::{
     events::ServerEvents,
+    local::connect,
     options::{AuditOptions, DEFAULT_PORT, ServerOptions},
 };
 use crate::{
@@ -88,7 +90,7 @@ struct Running {
 
 impl Server {
     /// Binds and starts serving. Besides `host:port`, `mem://name` listens inside the process
-    /// alone.
+    /// alone, and `mem://` to [`Server::connect`] alone.
     ///
     /// Fails with `bind_failed` when the address cannot be used, and with `invalid_argument` when
     /// it is reachable from other machines and nobody is kept out.
@@ -98,8 +100,10 @@ impl Server {
         let secure = options.tls.is_some();
         let (mut address, mut name) = (None, None);
         if let Some(wanted) = options.listen.strip_prefix("mem://") {
-            let hub = Arc::downgrade(&hub);
-            name = Some(mem::register(wanted, Arc::new(move |end| attach(&hub, end)))?);
+            if options.listen != mem::PRIVATE {
+                let hub = Arc::downgrade(&hub);
+                name = Some(mem::register(wanted, Arc::new(move |end| attach(&hub, end)))?);
+            }
         } else {
             let resolved = listener::resolve(&options.listen)?;
             options.check_exposure(resolved)?;
@@ -417,8 +421,13 @@ async fn serve(hub: &Arc<Hub>, upgraded: Upgraded<Socket>, remote: Option<Socket
     if let Some((link, guest)) = greeted {
         let decoder = guest.settle(&link);
         let end = link.run(hub, decoder).await;
-        let client_id = hub.with_bus(|bus, _| bus.client_id(link.port).cloned());
+        let (namespace, client_id) = hub.with_bus(|bus, _| {
+            (bus.namespace(link.port).cloned(), bus.client_id(link.port).cloned())
+        });
         hub.unlink(link.port, end == End::Lost);
+        if let (Some(namespace), Some(client_id)) = (&namespace, &client_id) {
+            hub.calls.connection_ended(namespace, client_id, link.was_missed(end));
+        }
         if let Some(event) = link.closed(client_id, end) {
             hub.tell(event);
         }

@@ -122,6 +122,9 @@ pub struct ServerOptions {
     pub max_connections: usize,
     /// How long a connection may take from its first byte to its handshake. 10 s.
     pub handshake_timeout: Duration,
+    /// A client that loses its connection stays present in its channels for so long, in case it comes
+    /// back. 5 s.
+    pub presence_grace: Duration,
     /// Sees every connection before it may do anything, and may refuse it.
     pub on_connect: Option<OnConnect>,
 }
@@ -146,6 +149,7 @@ impl Default for ServerOptions {
             duplicate_window: Duration::from_secs(120),
             max_connections: 100_000,
             handshake_timeout: Duration::from_secs(10),
+            presence_grace: Duration::from_secs(5),
             on_connect: None,
         }
     }

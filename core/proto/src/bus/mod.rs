@@ -275,6 +275,12 @@ impl Bus {
         space.clients.values().filter(|key| self.sessions[**key].port.is_some()).count()
     }
 
+    /// Whether a client has a connection now.
+    pub fn is_connected(&self, namespace: &str, client_id: &str) -> bool {
+        let key = self.space(namespace).and_then(|space| space.clients.get(client_id));
+        key.is_some_and(|key| self.sessions[*key].port.is_some())
+    }
+
     /// Subscriptions that a message on `topic` would reach (all members of a group counted).
     pub fn count_subscribers(&self, namespace: &str, topic: &str) -> usize {
         self.space(namespace).map_or(0, |space| space.count(topic))

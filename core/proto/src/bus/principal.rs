@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    topic::{Pattern, SERVER_CALLS},
+    topic::{Pattern, SERVER_CALLS, is_presence},
 };
 
 /// Who is connected and what it may do. The default is an anonymous one that may do everything.
@@ -22,6 +22,12 @@ pub struct Principal {
 
 impl Principal {
     pub(super) fn check_publish(&self, topic: &str) -> Result<()> {
+        if is_presence(topic) && !self.is_server {
+            return Err(Error::new(
+                ErrorKind::Unauthorized,
+                "the server alone tells who is in a channel: call sync.join",
+            ));
+        }
         match &self.publish {
             Some(allowed) if !allowed.iter().any(|pattern| pattern.matches(topic)) => {
                 Err(Error::new(

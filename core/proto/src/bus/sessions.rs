@@ -160,6 +160,12 @@ impl Bus {
         Some(&self.sessions.get(self.ports.get(port)?.session)?.id)
     }
 
+    /// The namespace of the client behind a connection.
+    pub fn namespace(&self, port: PortId) -> Option<&Arc<str>> {
+        let session = self.sessions.get(self.ports.get(port)?.session)?;
+        Some(&self.spaces[session.space].name)
+    }
+
     pub(super) fn space_of(&mut self, namespace: &str) -> usize {
         let place = self.spaces.iter().position(|space| &*space.name == namespace);
         place.unwrap_or_else(|| {
