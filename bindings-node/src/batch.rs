@@ -4,7 +4,7 @@
 //! A slab is a buffer of at most 64 KiB. Records of [`RECORD`] bytes grow from its start, what they
 //! refer to (payloads, JSON) from its end. `ts/slab.ts` reads what is written here.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use kps::{
@@ -14,7 +14,11 @@ use kps::{
 };
 use serde_json::{Value, json};
 
-use crate::{complete::Completion, strings::Strings};
+use crate::{
+    calls::{Called, Written},
+    complete::Completion,
+    strings::Strings,
+};
 
 /// Bytes of one record: ten `i32`, then five `f64`.
 const RECORD: usize = 80;
@@ -36,6 +40,12 @@ enum Kind {
     Completed = 7,
     ToServer = 8,
     Asked = 9,
+    Answered = 10,
+    Called = 11,
+    Aborted = 12,
+    Function = 13,
+    Released = 14,
+    Forgotten = 15,
 }
 
 /// Bits beside the kind: the low two are the content type.
@@ -48,6 +58,11 @@ mod flag {
     pub(super) const FAILED: u32 = 1 << 7;
     pub(super) const LARGE_EXTRAS: u32 = 1 << 8;
     pub(super) const RETAINED: u32 = 1 << 9;
+    /// Something in the payload stands for something else; its parts are large ones from `epoch` on.
+    pub(super) const SPECIAL: u32 = 1 << 10;
+    pub(super) const CALLER: u32 = 1 << 11;
+    pub(super) const HEARD: u32 = 1 << 12;
+    pub(super) const HOOK: u32 = 1 << 13;
 }
 
 /// One record's fields, by the names that most kinds give them.
@@ -166,15 +181,77 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Writes the end of a call, or a question; `false`, and nothing is written, if there is no room.
+    /// Writes what is told outside of a client's events; `false`, and nothing is written, if there is no room.
     pub(crate) fn completion(&mut self, completion: &Completion) -> bool {
-        let record = Record {
-            kind: if completion.question.is_some() { Kind::Asked } else { Kind::Completed } as u8,
-            number: f64::from(completion.token),
-            delivery: f64::from(completion.question.unwrap_or_default()),
+        let record = |kind: Kind, number: u32| Record {
+            kind: kind as u8,
+            number: f64::from(number),
             ..Record::default()
         };
-        self.write(record, &[], &completion.json)
+        let none = Bytes::new();
+        match completion {
+            Completion::Ended { token, json } => {
+                self.write(record(Kind::Completed, *token), &[], json)
+            }
+            Completion::Asked { server, question, json } => {
+                let delivery = f64::from(*question);
+                self.write(Record { delivery, ..record(Kind::Asked, *server) }, &[], json)
+            }
+            Completion::Answered { token, response } => {
+                self.value(record(Kind::Answered, *token), &[], response)
+            }
+            Completion::Called(called) => self.called(record(Kind::Called, called.number), called),
+            Completion::Aborted { call, late } => {
+                let flags = if *late { flag::FAILED } else { 0 };
+                self.write(Record { flags, ..record(Kind::Aborted, *call) }, &[], &none)
+            }
+            Completion::Function { function, value, lost, .. } => {
+                let record = Record { sub: *lost, ..record(Kind::Function, function.number) };
+                self.value(record, &[], value)
+            }
+            Completion::Released { function } => {
+                self.write(record(Kind::Released, *function), &[], &none)
+            }
+            Completion::Forgotten { provider } => {
+                self.write(record(Kind::Forgotten, *provider), &[], &none)
+            }
+        }
+    }
+
+    /// A call of a capability; `delivery` is the capability's number, `time` what is left in milliseconds.
+    fn called(&mut self, mut record: Record, called: &Called) -> bool {
+        record.delivery = f64::from(called.provider);
+        record.attempt = called.attempt;
+        record.name = self.strings.number(&called.operation);
+        if let Some(caller) = &called.caller {
+            record.flags |= flag::CALLER;
+            record.sender = self.strings.number(caller);
+        }
+        if called.is_heard {
+            record.flags |= flag::HEARD;
+        }
+        if called.is_hook {
+            record.flags |= flag::HOOK;
+        }
+        record.time = called.deadline.map_or(f64::INFINITY, |deadline| {
+            deadline.saturating_duration_since(Instant::now()).as_secs_f64() * 1e3
+        });
+        self.value(record, called.id.as_bytes(), &called.payload)
+    }
+
+    /// A record whose payload is a value.
+    fn value(&mut self, mut record: Record, extras: &[u8], value: &Written) -> bool {
+        if value.special {
+            record.flags |= flag::SPECIAL;
+        }
+        let parts = self.large.len();
+        self.large.extend_from_slice(&value.parts);
+        record.epoch = parts as f64;
+        let written = self.write(record, extras, &value.json);
+        if !written {
+            self.large.truncate(parts);
+        }
+        written
     }
 
     fn message(

@@ -8,14 +8,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use kps::{CloseReport, HostMailbox, Item, MailboxRef, SubId, Target};
+use kps::{
+    CloseReport, HostMailbox, Item, MailboxRef, SubId, Target,
+    capability::{Router, Task},
+};
 use napi::{Env, bindgen_prelude::Function};
 use napi_derive::napi;
 use serde_json::{Value, json};
 
 use crate::{
     batch::Batch,
-    complete::Completions,
+    calls::Host,
+    complete::{Completion, Completions},
     error::{Result, internal, invalid, thrown},
     hot, ledger, options,
     server::Asked,
@@ -33,6 +37,9 @@ pub struct Bridge {
 pub(crate) struct Shared {
     pub(crate) mailbox: MailboxRef,
     pub(crate) completions: Arc<Completions>,
+    pub(crate) host: Arc<Host>,
+    /// Calls that JavaScript may cancel, by its numbers for them.
+    pub(crate) tasks: RefCell<HashMap<u32, Task>>,
     /// By the keys of their own clients.
     pub(crate) servers: RefCell<HashMap<u32, kps::Server>>,
     pub(crate) asked: Arc<Asked>,
@@ -51,6 +58,15 @@ pub(crate) struct Shared {
 pub(crate) struct Client {
     pub(crate) bridge: kps::Bridge,
     pub(crate) target: Target,
+    router: OnceCell<Router>,
+}
+
+impl Client {
+    /// Its way to capabilities.
+    pub(crate) fn router(&self) -> Router {
+        let make = || kps::Client::from(self.bridge.clone()).capabilities();
+        self.router.get_or_init(make).clone()
+    }
 }
 
 #[derive(Default)]
@@ -98,17 +114,24 @@ impl Shared {
     pub(crate) fn adopt(&self, bridge: kps::Bridge) -> u32 {
         let key = bridge.key().0;
         let target = bridge.attach(&self.mailbox);
-        self.clients.borrow_mut().insert(key, Client { bridge, target });
+        self.clients.borrow_mut().insert(key, Client { bridge, target, router: OnceCell::new() });
         key
     }
 
-    /// Writes what waits into `slab` between `head` and `tail`.
-    pub(crate) fn drain(&self, slab: &mut [u8], head: usize, tail: usize, fresh: bool) -> Drained {
+    /// Writes what waits into `slab` between `head` and `tail`; only what concerns calls, if `calls`.
+    pub(crate) fn drain(
+        &self,
+        slab: &mut [u8],
+        head: usize,
+        tail: usize,
+        fresh: bool,
+        calls: bool,
+    ) -> Drained {
         let inbound = &mut *self.inbound.borrow_mut();
         let renewed = fresh && inbound.strings.renew();
         let mut large = Vec::new();
         let mut batch = Batch::new(slab, head, tail, &mut inbound.strings, &mut large);
-        let mut more = true;
+        let mut more = !calls;
         'full: while more {
             if inbound.waiting.is_empty() {
                 let room = batch.room();
@@ -128,9 +151,18 @@ impl Shared {
         }
         // Calls end after the events before them are told.
         while !more && let Some(completion) = self.completions.next() {
+            if self.host.is_stale(&completion) {
+                continue;
+            }
             if !batch.completion(&completion) {
                 self.completions.again(completion);
                 more = true;
+                continue;
+            }
+            match completion {
+                Completion::Answered { token, .. } => drop(self.tasks.borrow_mut().remove(&token)),
+                Completion::Function { function, weight, .. } => function.taken(weight),
+                _ => {}
             }
         }
         let (count, new_tail, ascii) = (batch.count(), batch.tail(), batch.is_ascii(tail));
@@ -146,6 +178,7 @@ impl Shared {
             return;
         }
         self.mailbox.close();
+        self.host.end();
         let (clients, servers) = (self.clients.take(), self.servers.take());
         if self.main {
             std::mem::forget((clients, servers));
@@ -182,7 +215,9 @@ impl Bridge {
         let completions = Completions::new(move || again.call());
         let shared = Rc::new(Shared {
             mailbox,
+            host: Host::new(&completions),
             completions,
+            tasks: RefCell::default(),
             servers: RefCell::default(),
             asked: Arc::default(),
             clients: RefCell::default(),

@@ -19,10 +19,12 @@ use napi::{Env, bindgen_prelude::Object, sys};
 use crate::{
     batch,
     bridge::{Drained, Shared},
-    options,
+    calls, options,
 };
 
-type Callback = unsafe extern "C" fn(sys::napi_env, sys::napi_callback_info) -> sys::napi_value;
+/// A function as Node-API calls it.
+pub(crate) type Raw =
+    unsafe extern "C" fn(sys::napi_env, sys::napi_callback_info) -> sys::napi_value;
 
 /// How a publish says where it goes and what it carries; `ts/publish.ts` has the same bits.
 mod mode {
@@ -40,7 +42,7 @@ mod answer {
 
 /// An object with the hot functions.
 pub(crate) fn functions(env: Env, shared: &Rc<Shared>) -> napi::Result<Object<'static>> {
-    let all: [(&CStr, Callback); 6] = [
+    let own: [(&CStr, Raw); 6] = [
         (c"name", name),
         (c"publish", publish),
         (c"answer", answer_delivery),
@@ -53,7 +55,7 @@ pub(crate) fn functions(env: Env, shared: &Rc<Shared>) -> napi::Result<Object<'s
     // pointer comes from `Rc::into_raw`; `release` gives it back once.
     unsafe {
         napi::check_status!(sys::napi_create_object(env.raw(), &mut object))?;
-        for (name, callback) in all {
+        for (name, callback) in own.into_iter().chain(calls::FUNCTIONS) {
             let data = Rc::into_raw(shared.clone()).cast_mut().cast::<c_void>();
             let mut function = null_mut();
             let created = sys::napi_create_function(
@@ -93,17 +95,17 @@ unsafe extern "C" fn release(_: sys::napi_env, data: *mut c_void, _: *mut c_void
 }
 
 /// One call's arguments.
-struct Call<'a, const N: usize> {
-    env: sys::napi_env,
-    args: [sys::napi_value; N],
-    count: usize,
-    shared: &'a Shared,
+pub(crate) struct Call<'a, const N: usize> {
+    pub(crate) env: sys::napi_env,
+    pub(crate) args: [sys::napi_value; N],
+    pub(crate) count: usize,
+    pub(crate) shared: &'a Shared,
 }
 
 impl<'a, const N: usize> Call<'a, N> {
     /// # Safety
     /// `env` and `info` are those of a callback made by [`functions`].
-    unsafe fn new(env: sys::napi_env, info: sys::napi_callback_info) -> Self {
+    pub(crate) unsafe fn new(env: sys::napi_env, info: sys::napi_callback_info) -> Self {
         let (mut count, mut args, mut data) = (N, [null_mut(); N], null_mut());
         // SAFETY: the array has room for `count` values; the data pointer is the one given to
         // `napi_create_function`, alive as long as the function.
@@ -114,7 +116,7 @@ impl<'a, const N: usize> Call<'a, N> {
     }
 
     /// Argument `at` as a number; 0 if it is none.
-    fn int(&self, at: usize) -> u32 {
+    pub(crate) fn int(&self, at: usize) -> u32 {
         let mut value = 0;
         // SAFETY: Node-API fills missing arguments with `undefined`.
         unsafe { sys::napi_get_value_uint32(self.env, self.args[at], &mut value) };
@@ -122,7 +124,7 @@ impl<'a, const N: usize> Call<'a, N> {
     }
 
     /// Argument `at` as a number; 0 if it is none.
-    fn float(&self, at: usize) -> f64 {
+    pub(crate) fn float(&self, at: usize) -> f64 {
         let mut value = 0.0;
         // SAFETY: as in `int`.
         unsafe { sys::napi_get_value_double(self.env, self.args[at], &mut value) };
@@ -130,7 +132,7 @@ impl<'a, const N: usize> Call<'a, N> {
     }
 
     /// Argument `at` as UTF-8 in `out`, replacing what it held; `false` if it is not a string.
-    fn string(&self, at: usize, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn string(&self, at: usize, out: &mut Vec<u8>) -> bool {
         out.clear();
         loop {
             let mut written = 0;
@@ -189,13 +191,13 @@ impl<'a, const N: usize> Call<'a, N> {
         bytes.is_some()
     }
 
-    fn text(&self, at: usize) -> String {
+    pub(crate) fn text(&self, at: usize) -> String {
         let mut out = Vec::with_capacity(64);
         self.string(at, &mut out);
         String::from_utf8(out).expect("Node-API writes valid UTF-8")
     }
 
-    fn number(&self, value: f64) -> sys::napi_value {
+    pub(crate) fn number(&self, value: f64) -> sys::napi_value {
         let mut result = null_mut();
         // SAFETY: a plain call.
         unsafe { sys::napi_create_double(self.env, value, &mut result) };
@@ -203,7 +205,7 @@ impl<'a, const N: usize> Call<'a, N> {
     }
 
     /// Throws `error`; the value to return after it.
-    fn throw(&self, error: &kps::Error) -> sys::napi_value {
+    pub(crate) fn throw(&self, error: &kps::Error) -> sys::napi_value {
         let message =
             CString::new(error.message().replace('\0', " ")).expect("zero bytes were replaced");
         let code = CString::new(error.code()).expect("codes have no zero bytes");
@@ -344,7 +346,7 @@ unsafe extern "C" fn flush(env: sys::napi_env, info: sys::napi_callback_info) ->
     }))
 }
 
-/// `drain(slab, head, tail, fresh, news) -> packed`: bits 0–16 the new tail, 17–26 the number of
+/// `drain(slab, head, tail, how, news) -> packed`: `how` has a bit for a fresh slab and one for calls only. Bits 0–16 the new tail, 17–26 the number of
 /// records, then `more`, `ascii`, `renewed`. Appends to `news` the array of new names and the
 /// array of large payloads, if there are any of either.
 unsafe extern "C" fn drain(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
@@ -356,7 +358,8 @@ unsafe extern "C" fn drain(env: sys::napi_env, info: sys::napi_callback_info) ->
     };
     let tail = (call.int(2) as usize).min(slab.len());
     let head = (call.int(1) as usize).min(tail);
-    let drained = call.shared.drain(slab, head, tail, call.int(3) == 1);
+    let how = call.int(3);
+    let drained = call.shared.drain(slab, head, tail, how & 1 != 0, how & 2 != 0);
     if !drained.names.is_empty() || !drained.large.is_empty() {
         // SAFETY: `news` is an array, by the contract with `ts/slab.ts`.
         unsafe { tell_news(env, call.args[4], &drained) };

@@ -7,6 +7,7 @@
 
 mod batch;
 mod bridge;
+mod calls;
 mod cli;
 mod complete;
 mod error;

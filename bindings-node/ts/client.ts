@@ -1,6 +1,7 @@
 import { inspect } from "node:util";
 import { Ack } from "./ack";
 import { Hold } from "./alive";
+import { Provider } from "./capability";
 import * as check from "./check";
 import { CLIENT_EVENTS, type ClientEvents } from "./client-events";
 import { environment } from "./environment";
@@ -12,15 +13,18 @@ import { type KpsCallback, type KpsClientOptions, kpsConnect } from "./kps";
 import type { Message } from "./message";
 import { Mode, Outbound } from "./outbound";
 import { type Receipt, Receipts } from "./receipt";
+import type { Response } from "./response";
 import type { Batch, Kind } from "./slab";
 import { Subscription } from "./subscription";
 import { timeline } from "./timeline";
 import type {
   ClientLedger,
   CloseReport,
+  DispatchOptions,
   Handler,
   PublishOptions,
   PublishToServerOptions,
+  RegisterOptions,
   State,
   SubscribeOptions,
   SubscriptionLedger,
@@ -88,9 +92,7 @@ export class Client implements AsyncDisposable {
     if (handler !== undefined && handler !== null) check.fn("handler", handler);
     check.options(options, SUBSCRIBE);
     const { concurrency = 1, start, ...rest } = options;
-    if (!Number.isInteger(concurrency) || concurrency < 1) {
-      throw new KpsError("invalid_argument", `concurrency is ${concurrency}; it is a whole number from 1`);
-    }
+    whole("concurrency", concurrency, 1);
     const json = JSON.stringify({ ...rest, start: start instanceof Date ? start.getTime() : start });
     const sub = native(() => environment.bridge.subscribe(this._key, topic, json));
     const parts = { client: this as Client, sub, topic, handler: handler ?? undefined, concurrency };
@@ -163,6 +165,54 @@ export class Client implements AsyncDisposable {
     check.number("timeoutMs", timeoutMs);
     const number = this._outbound.publish(Mode.Request, topic, data, timeoutMs);
     return await this.inbound.requests.make<T>(Math.abs(number));
+  }
+
+  /**
+   * Calls `capability.operation`: in this process, at the server, or at whichever client offers it. A failed call resolves
+   * too: `response.ok` says so, `response.unwrap()` throws.
+   */
+  async dispatch<T = any>(action: string, payload?: unknown, options: DispatchOptions = {}): Promise<Response<T>> {
+    check.string("action", action);
+    check.options(options, DISPATCH);
+    const { timeout, retry, signal } = options;
+    if ((timeout ?? 0) < 0) throw new KpsError("invalid_argument", `timeout is ${timeout} ms; it is 0 or more`);
+    whole("retry", retry ?? 0, 0);
+    if (signal && typeof signal.addEventListener !== "function") throw new TypeError("signal must be an AbortSignal, not an object");
+    return environment.calls.dispatch(this._key, this._hold, action, payload, options);
+  }
+
+  /**
+   * Makes the methods of `capability`, an object or a class, callable as `name.method`: each gets the payload and a
+   * `CallContext`. `init` and `close` are called first and last.
+   */
+  async register(name: string, capability: object, options: RegisterOptions = {}): Promise<void> {
+    check.string("name", name);
+    check.options(options, REGISTER);
+    const shared = options.shared ?? false;
+    const concurrency = options.concurrency ?? 256;
+    whole("concurrency", concurrency, 1);
+    const provider = new Provider(capability, options);
+    const { operations } = provider;
+    const json = JSON.stringify({ shared, concurrency, operations, init: provider.has("init"), close: provider.has("close") });
+    // Who offers something to others waits for their calls: that keeps the process alive.
+    const number = environment.calls.offer(provider, shared ? this._hold : undefined);
+    let started = false;
+    try {
+      await environment.call((token) => {
+        environment.bridge.register(this._key, name, number, json, token);
+        started = true;
+      });
+    } catch (error) {
+      // Else core forgets it.
+      if (!started) environment.calls.forget(number);
+      throw error;
+    }
+  }
+
+  /** Takes a capability away; calls that run are ended. Throws `not_found` if there is none. */
+  async unregister(name: string): Promise<void> {
+    check.string("name", name);
+    await environment.call((token) => environment.bridge.unregister(this._key, name, token));
   }
 
   /** Calls `handler` at every `event`. Returns the function that ends that. */
@@ -422,6 +472,17 @@ const SUBSCRIBE = {
   maxAttempts: "number",
 } as const;
 
+const DISPATCH = {
+  timeout: "number",
+  retry: "number",
+  target: "string",
+  idempotencyKey: "string",
+  onProgress: "function",
+  signal: "object",
+} as const;
+
+const REGISTER = { shared: "boolean", concurrency: "number", debug: "boolean" } as const;
+
 const PUBLISH = {
   headers: "object",
   id: "string",
@@ -432,6 +493,11 @@ const PUBLISH = {
   offline: "string",
   retain: "boolean",
 } as const;
+
+function whole(name: string, value: number, from: number): void {
+  if (Number.isInteger(value) && value >= from && value < 2 ** 32) return;
+  throw new KpsError("invalid_argument", `${name} is ${value}; it is a whole number from ${from}`);
+}
 
 function pairs(headers: Record<string, string> | null | undefined): [string, string][] {
   const pairs = Object.entries(headers ?? {});

@@ -1,5 +1,6 @@
 import { isMainThread } from "node:worker_threads";
 import { Alive } from "./alive";
+import { Calls } from "./calls";
 import { type Failure, KpsError, failed, native as guarded } from "./errors";
 import { type Bridge, type Hot, native } from "./native";
 import { type Batch, Float, Int, Kind, Slabs } from "./slab";
@@ -31,20 +32,28 @@ class Environment {
   readonly alive = new Alive();
   readonly bridge: Bridge;
   readonly hot: Hot;
+  readonly calls: Calls;
   private readonly slabs: Slabs;
   private readonly receivers = new Map<number, Receiver>();
-  private readonly calls = new Map<number, Call>();
+  private readonly ends = new Map<number, Call>();
   private readonly askers = new Map<number, Asker>();
   private lastCall = 0;
   private readonly dirty: Ticker[] = [];
   private draining = false;
   private drainSoon = false;
   private endSoon = false;
+  private lookingSoon = false;
 
   constructor() {
     this.bridge = new native.Bridge(this.drain, isMainThread);
     this.hot = this.bridge.hot();
     this.slabs = new Slabs(this.hot);
+    this.calls = new Calls({
+      hot: this.hot,
+      lookSoon: () => this.lookSoon(),
+      hold: () => this.alive.hold(),
+      release: () => this.alive.release(),
+    });
   }
 
   /** From now on the client's records go to `receiver`. */
@@ -62,7 +71,7 @@ class Environment {
     const token = ++this.lastCall;
     return new Promise<T>((resolve, reject) => {
       guarded(() => start(token));
-      this.calls.set(token, { resolve: resolve as Call["resolve"], reject });
+      this.ends.set(token, { resolve: resolve as Call["resolve"], reject });
       this.alive.hold();
     });
   }
@@ -93,16 +102,28 @@ class Environment {
   };
 
   private readonly drain = () => {
-    if (!this.drainSoon) this.drainBatch();
+    if (!this.drainSoon) this.drainBatch(false);
   };
 
   private readonly drainNext = () => {
     this.drainSoon = false;
-    this.drainBatch();
+    this.drainBatch(false);
   };
 
-  private drainBatch(): void {
-    const batch = this.slabs.drain();
+  /** What a call left for this thread itself, before the loop goes on. */
+  private lookSoon(): void {
+    if (this.lookingSoon) return;
+    this.lookingSoon = true;
+    queueMicrotask(this.look);
+  }
+
+  private readonly look = () => {
+    this.lookingSoon = false;
+    this.drainBatch(true);
+  };
+
+  private drainBatch(calls: boolean): void {
+    const batch = this.slabs.drain(calls);
     this.draining = true;
     try {
       this.dispatch(batch);
@@ -111,7 +132,7 @@ class Environment {
     }
     // What handlers did at once goes out at once; what their promises do goes out by `endTick`.
     this.end();
-    if (!batch.more) return;
+    if (!batch.more || this.drainSoon) return;
     this.drainSoon = true;
     // Not in a loop: others want the thread too.
     setImmediate(this.drainNext);
@@ -132,6 +153,10 @@ class Environment {
         asker?.(batch.float(record, Float.Delivery), JSON.parse(batch.payloadText(record)));
         continue;
       }
+      if (kind >= Kind.Answered) {
+        this.calls.receive(batch, record, kind);
+        continue;
+      }
       const client = batch.int(record, Int.Client);
       if (client !== key) {
         key = client;
@@ -142,9 +167,9 @@ class Environment {
   }
 
   private completed(token: number, json: string): void {
-    const call = this.calls.get(token);
+    const call = this.ends.get(token);
     if (call === undefined) return;
-    this.calls.delete(token);
+    this.ends.delete(token);
     this.alive.release();
     const { ok, error } = JSON.parse(json) as { ok?: unknown; error?: Failure };
     if (error === undefined) call.resolve(ok);

@@ -43,10 +43,16 @@ export type ErrorCode =
 export class KpsError extends Error {
   /** What went wrong. */
   readonly code: ErrorCode;
+  /** Whether the same call of a capability may succeed later. */
+  readonly retry: boolean;
+  /** The field of a call's payload that is wrong. */
+  readonly field?: string;
 
-  constructor(code: ErrorCode, message: string) {
+  constructor(code: ErrorCode, message: string, more: { retry?: boolean; field?: string } = {}) {
     super(message);
     this.code = code;
+    this.retry = more.retry ?? false;
+    if (more.field !== undefined) this.field = more.field;
   }
 
   override get name(): string {
@@ -58,11 +64,13 @@ export class KpsError extends Error {
 export interface Failure {
   code: string;
   message: string;
+  retry?: boolean;
+  field?: string;
 }
 
 /** @internal */
-export function failed({ code, message }: Failure): KpsError {
-  return new KpsError(code as ErrorCode, message);
+export function failed({ code, message, ...more }: Failure): KpsError {
+  return new KpsError(code as ErrorCode, message, more);
 }
 
 /** What the native module threw, as a `KpsError`. @internal */

@@ -4,6 +4,7 @@
  * @packageDocumentation
  */
 export { Ack } from "./ack";
+export type { CallContext } from "./capability";
 export { Client } from "./client";
 export type { ClientEvents, ServerEvents } from "./client-events";
 export { connect } from "./connect";
@@ -13,6 +14,7 @@ export type { KpsCallback, KpsClientOptions, KpsDirect, KpsFrame, KpsRow } from 
 export { Gap, Message, Resumed } from "./message";
 export { type KpsServer, NewServer } from "./kps-server";
 export { Receipt } from "./receipt";
+export { type CallError, type Envelope, Response } from "./response";
 export { type OnConnect, Server } from "./server";
 export type { ServerMessage } from "./server-message";
 export { type Item, Subscription } from "./subscription";

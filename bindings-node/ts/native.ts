@@ -1,7 +1,7 @@
 import type * as generated from "../native";
 
 /**
- * The functions that run once per message; `src/hot.rs` has them.
+ * The functions that run once per message or call; `src/hot.rs` and `src/calls/hot.rs` have them.
  * @internal
  */
 export interface Hot {
@@ -19,7 +19,26 @@ export interface Hot {
   answer(client: number, delivery: number, kind: number, payload?: string | Uint8Array, text?: string, delay?: number): void;
   consumed(client: number, sub: number, count: number): void;
   flush(client: number): void;
-  drain(slab: Buffer, head: number, tail: number, fresh: 0 | 1, news: unknown[]): number;
+  drain(slab: Buffer, head: number, tail: number, how: number, news: unknown[]): number;
+  /**
+   * The response, as text or as text and its parts, if it is there at once; else 0, or 1 if there is something to look
+   * for, as with all that follow.
+   */
+  dispatch(
+    client: number,
+    token: number,
+    action: string,
+    payload: string,
+    timeout: number,
+    parts?: Uint8Array[],
+    options?: string,
+  ): string | [string, ...Buffer[]] | number;
+  cancel(token: number): number;
+  /** `ok` 0: `value` is a failure. */
+  answered(call: number, ok: 0 | 1, value: string, parts?: Uint8Array[]): number;
+  progress(call: number, value: string, parts?: Uint8Array[]): number;
+  callFunction(number: number, value: string, parts?: Uint8Array[]): number;
+  dropFunction(number: number): number;
 }
 
 /** @internal */

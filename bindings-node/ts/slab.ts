@@ -19,6 +19,12 @@ export const enum Kind {
   Completed = 7,
   ToServer = 8,
   Asked = 9,
+  Answered = 10,
+  Called = 11,
+  Aborted = 12,
+  Function = 13,
+  Released = 14,
+  Forgotten = 15,
 }
 
 /** Bits beside the kind; the low two are the content type. @internal */
@@ -32,6 +38,18 @@ export const enum Flag {
   Failed = 1 << 7,
   LargeExtras = 1 << 8,
   Retained = 1 << 9,
+  Special = 1 << 10,
+  Caller = 1 << 11,
+  Heard = 1 << 12,
+  Hook = 1 << 13,
+}
+
+/** How a slab is written. */
+const enum How {
+  /** None of its names are known yet. */
+  Fresh = 1,
+  /** Only what concerns calls. */
+  Calls = 2,
 }
 
 /** A record's integers. @internal */
@@ -110,6 +128,11 @@ export class Batch {
     return this.slab.names[number]!;
   }
 
+  /** One of the buffers that came beside the slab. */
+  largeAt(index: number): Buffer {
+    return this.large[index]!;
+  }
+
   payload(record: number): Buffer {
     const start = this.int(record, Int.Start);
     if (this.flag(record, Flag.Large)) return this.large[start]!;
@@ -136,18 +159,19 @@ export class Batch {
 /** Takes batches from the native side. @internal */
 export class Slabs {
   private slab = new Slab([]);
-  private fresh: 0 | 1 = 1;
+  private fresh: How.Fresh | 0 = How.Fresh;
   private readonly news: [string[]?, Buffer[]?] = [];
 
   constructor(private readonly hot: Hot) {}
 
-  /** The next batch; empty if nothing waits. */
-  drain(): Batch {
+  /** The next batch; empty if nothing waits. `calls`: only what concerns calls. */
+  drain(calls: boolean): Batch {
+    const only = calls ? How.Calls : 0;
     let slab = this.slab;
-    let packed = this.hot.drain(slab.bytes, slab.head, slab.tail, this.fresh, this.news);
+    let packed = this.hot.drain(slab.bytes, slab.head, slab.tail, this.fresh | only, this.news);
     if (((packed >> 17) & 0x3ff) === 0 && (packed & (1 << 27)) !== 0) {
       slab = this.slab = new Slab(slab.names);
-      packed = this.hot.drain(slab.bytes, 0, SLAB, 1, this.news);
+      packed = this.hot.drain(slab.bytes, 0, SLAB, How.Fresh | only, this.news);
     }
     const tail = packed & 0x1ffff;
     const count = (packed >> 17) & 0x3ff;

@@ -117,6 +117,47 @@ export interface SubscribeOptions {
   maxAttempts?: number;
 }
 
+/** How to call a capability. Times are in milliseconds. */
+export interface DispatchOptions {
+  /**
+   * How long an answer is awaited, over all attempts; then the work is told to stop.
+   * @default 5000
+   */
+  timeout?: number;
+  /**
+   * How often a call is tried again that failed with an error marked for that.
+   * @default 0
+   */
+  retry?: number;
+  /**
+   * Where it is done: `"local"` (this process), `"server"`, `"any"` (any client that offers it), or a client's id. Without it,
+   * here if this process has the capability, else at any client that offers it.
+   */
+  target?: string | null;
+  /** Calls of one operation with the same key are done once: later ones get the first one's answer. */
+  idempotencyKey?: string | null;
+  /** Told how far a long operation is. */
+  onProgress?: ((progress: any) => unknown) | null;
+  /** Cancels the call; its response has the code `cancelled`. */
+  signal?: AbortSignal | null;
+}
+
+/** How to register a capability. */
+export interface RegisterOptions {
+  /**
+   * Offer it to other clients over the bus.
+   * @default false
+   */
+  shared?: boolean;
+  /**
+   * Calls of other clients that run at the same time; more wait at the server.
+   * @default 256
+   */
+  concurrency?: number;
+  /** Whether failures carry the stack. Without it, as the environment variable `KPS_DEBUG` says. */
+  debug?: boolean | null;
+}
+
 /** What a message may carry beside its topic and data. */
 export interface PublishOptions {
   /** Strings by name; `traceparent` carries trace context. */
