@@ -377,7 +377,8 @@ def timeout(step: Step) -> Step:
 
 
 def asking(step: Step) -> Step:
-    return timeout(step) | step.get("options", {})
+    options: Step = step.get("options", {})
+    return {**timeout(step), **options}
 
 
 async def settled(receipt: Any, step: Step) -> None:
