@@ -18,13 +18,14 @@ export class Ack implements AsyncIterable<AckRow> {
   constructor(
     private readonly client: Client,
     private readonly number: number,
+    private readonly ownId?: string | null,
   ) {
     client._hold.hold();
   }
 
   /** The message's id. */
   get id(): string {
-    return this.client._messageId(this.number);
+    return this.ownId ?? this.client._messageId(this.number);
   }
 
   /**

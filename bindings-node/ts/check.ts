@@ -20,7 +20,8 @@ export function number(name: string, value: unknown): asserts value is number {
   if (typeof value !== "number" || Number.isNaN(value)) refuse(name, "a number", value);
 }
 
-type Shape = Record<string, "string" | "number" | "boolean" | "function" | "strings" | "object" | "place" | "words">;
+/** @internal */
+export type Shape = Record<string, "string" | "number" | "boolean" | "function" | "strings" | "object" | "place" | "words">;
 
 /**
  * Checks the options in `value` against `shape`; `null` and `undefined` mean "not given".

@@ -18,10 +18,12 @@ import type { Batch, Kind } from "./slab";
 import { Subscription } from "./subscription";
 import { timeline } from "./timeline";
 import type {
+  AckOptions,
   ClientLedger,
   CloseReport,
   DispatchOptions,
   Handler,
+  MessageOptions,
   PublishOptions,
   PublishToServerOptions,
   RegisterOptions,
@@ -121,9 +123,7 @@ export class Client implements AsyncDisposable {
       return this.receipts.make(this._outbound.publish(Mode.Json, topic, data));
     }
     check.options(options, PUBLISH);
-    const { headers, ...rest } = options;
-    const json = JSON.stringify({ ...rest, headers: pairs(headers) });
-    const number = this._outbound.publish(Mode.Json, topic, data, undefined, json);
+    const number = this._outbound.publish(Mode.Json, topic, data, undefined, json(options));
     return this.receipts.make(number, options.receipt, options.id);
   }
 
@@ -142,28 +142,40 @@ export class Client implements AsyncDisposable {
   }
 
   /**
-   * Publishes and collects a row from every client that receives it.
+   * Publishes and collects a row from every client that receives it. Who may not have the message is no recipient, and
+   * a row is `timeout` when its message was not handed over within `ttl`.
    * @param timeoutMs How long rows are awaited.
    */
-  publishWithAck(topic: string, data: unknown, timeoutMs: number = ACK_TIMEOUT): Ack {
+  publishWithAck(topic: string, data: unknown, timeoutMs: number = ACK_TIMEOUT, options?: AckOptions): Ack {
     check.string("topic", topic);
-    return this.acked(Mode.Json, topic, data, timeoutMs);
+    return this.acked(Mode.Json, topic, data, timeoutMs, options, ACK);
   }
 
   /** `publishToId`, collecting the recipient's row. */
-  publishToIdWithAck(clientId: string, data: unknown, timeoutMs: number = ACK_TIMEOUT): Ack {
+  publishToIdWithAck(
+    clientId: string,
+    data: unknown,
+    timeoutMs: number = ACK_TIMEOUT,
+    options?: MessageOptions,
+  ): Ack {
     check.string("clientId", clientId);
-    return this.acked(Mode.Client, clientId, data, timeoutMs);
+    return this.acked(Mode.Client, clientId, data, timeoutMs, options, MESSAGE);
   }
 
   /**
    * Asks: publishes and resolves to what the first handler returned that succeeds. Rejects at once
-   * with `no_responders` if nobody subscribes, and when no recipient can succeed any more.
+   * with `no_responders` if nobody subscribes who may have it, and when no recipient can succeed any more.
    */
-  async request<T = any>(topic: string, data: unknown, timeoutMs: number = ACK_TIMEOUT): Promise<T> {
+  async request<T = any>(
+    topic: string,
+    data: unknown,
+    timeoutMs: number = ACK_TIMEOUT,
+    options?: AckOptions,
+  ): Promise<T> {
     check.string("topic", topic);
     check.number("timeoutMs", timeoutMs);
-    const number = this._outbound.publish(Mode.Request, topic, data, timeoutMs);
+    if (options !== undefined) check.options(options, ACK);
+    const number = this._outbound.publish(Mode.Request, topic, data, timeoutMs, options && json(options));
     return await this.inbound.requests.make<T>(Math.abs(number));
   }
 
@@ -423,10 +435,18 @@ export class Client implements AsyncDisposable {
     return environment.call((token) => environment.bridge.close(this._key, timeoutMs, token));
   }
 
-  private acked(mode: Mode, name: string, data: unknown, timeoutMs: number): Ack {
+  private acked(
+    mode: Mode,
+    name: string,
+    data: unknown,
+    timeoutMs: number,
+    options: AckOptions | undefined,
+    shape: check.Shape,
+  ): Ack {
     check.number("timeoutMs", timeoutMs);
-    const number = Math.abs(this._outbound.publish(mode, name, data, timeoutMs));
-    const ack = new Ack(this, number);
+    if (options !== undefined) check.options(options, shape);
+    const number = Math.abs(this._outbound.publish(mode, name, data, timeoutMs, options && json(options)));
+    const ack = new Ack(this, number, options?.id);
     this.inbound.acks.set(number, ack);
     return ack;
   }
@@ -483,20 +503,26 @@ const DISPATCH = {
 
 const REGISTER = { shared: "boolean", concurrency: "number", debug: "boolean" } as const;
 
-const PUBLISH = {
+const MESSAGE = {
   headers: "object",
   id: "string",
   ttl: "number",
-  receipt: "string",
-  to: "strings",
   private: "boolean",
   offline: "string",
-  retain: "boolean",
 } as const;
 
 function whole(name: string, value: number, from: number): void {
   if (Number.isInteger(value) && value >= from && value < 2 ** 32) return;
   throw new KpsError("invalid_argument", `${name} is ${value}; it is a whole number from ${from}`);
+}
+
+const ACK = { ...MESSAGE, to: "strings" } as const;
+
+const PUBLISH = { ...ACK, receipt: "string", retain: "boolean" } as const;
+
+/** A message's options as core reads them. */
+function json({ headers, ...rest }: PublishOptions): string {
+  return JSON.stringify({ ...rest, headers: pairs(headers) });
 }
 
 function pairs(headers: Record<string, string> | null | undefined): [string, string][] {

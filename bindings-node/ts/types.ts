@@ -158,24 +158,14 @@ export interface RegisterOptions {
   debug?: boolean | null;
 }
 
-/** What a message may carry beside its topic and data. */
-export interface PublishOptions {
+/** What a message may carry beside its data, wherever it goes. */
+export interface MessageOptions {
   /** Strings by name; `traceparent` carries trace context. */
   headers?: Record<string, string> | null;
   /** Your own id for the message. */
   id?: string | null;
   /** How long the message is worth delivering, in milliseconds. */
   ttl?: number | null;
-  /** The level that awaiting the receipt waits for. Without it: room in the outbox. */
-  receipt?: ReceiptLevel | null;
-  /**
-   * Keeps the message as the topic's last value, for subscriptions that begin with `start: "last"`. An empty payload
-   * removes the one there is.
-   * @default false
-   */
-  retain?: boolean;
-  /** Who may have it: client ids, and `principal:NAME` for authenticated ones. Without it: everybody. */
-  to?: readonly string[] | null;
   /**
    * Whether it is never written to disk, and quoted nowhere.
    * @default false
@@ -187,6 +177,24 @@ export interface PublishOptions {
    * @default "keep"
    */
   offline?: Offline;
+}
+
+/** What a message to a topic may carry that asks for answers. */
+export interface AckOptions extends MessageOptions {
+  /** Who may have it: client ids, and `principal:NAME` for authenticated ones. Without it: everybody. */
+  to?: readonly string[] | null;
+}
+
+/** What a message may carry beside its topic and data. */
+export interface PublishOptions extends AckOptions {
+  /** The level that awaiting the receipt waits for. Without it: room in the outbox. */
+  receipt?: ReceiptLevel | null;
+  /**
+   * Keeps the message as the topic's last value, for subscriptions that begin with `start: "last"`. An empty payload
+   * removes the one there is.
+   * @default false
+   */
+  retain?: boolean;
 }
 
 /** How a durable's message that failed comes again. */

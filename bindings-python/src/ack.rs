@@ -24,6 +24,8 @@ use crate::{
 pub(crate) struct Ack {
     shared: Arc<Shared>,
     number: u64,
+    /// The publisher's own id.
+    id: Option<String>,
     state: Mutex<State>,
     signal: Signal,
     /// Rows given by `anext(ack)`.
@@ -49,9 +51,9 @@ struct Row {
 
 /// Events, from [`crate::dispatch`].
 impl Ack {
-    pub(crate) fn new(shared: Arc<Shared>, number: u64) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, number: u64, id: Option<String>) -> Self {
         let (state, signal, next) = Default::default();
-        Ack { shared, number, state, signal, next }
+        Ack { shared, number, id, state, signal, next }
     }
 
     pub(crate) fn key(&self) -> (ClientKey, u64) {
@@ -99,7 +101,7 @@ impl Ack {
     /// The message's id.
     #[getter]
     fn id(&self) -> String {
-        self.shared.message_id(self.number)
+        self.id.clone().unwrap_or_else(|| self.shared.message_id(self.number))
     }
 
     /// All rows by client id, once all are final.

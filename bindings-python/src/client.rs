@@ -305,42 +305,74 @@ impl Client {
         Ok(Receipt::new(shared, number, None, None))
     }
 
-    #[pyo3(signature = (topic, data, timeout = None),
-        text_signature = "($self, topic, data, timeout=30.0)")]
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (topic, data, timeout = None, *, headers = None, id = None, ttl = None,
+        to = None, private = None, offline = None),
+        text_signature = "($self, topic, data, timeout=30.0, *, headers=None, id=None, ttl=None, to=None, private=False, offline='keep')")]
     fn publish_with_ack(
         &self,
         py: Python<'_>,
         topic: &Bound<'_, PyAny>,
         data: &Bound<'_, PyAny>,
         timeout: Option<&Bound<'_, PyAny>>,
+        headers: Option<&Bound<'_, PyAny>>,
+        id: Option<&Bound<'_, PyAny>>,
+        ttl: Option<&Bound<'_, PyAny>>,
+        to: Option<&Bound<'_, PyAny>>,
+        private: Option<&Bound<'_, PyAny>>,
+        offline: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<Ack>> {
-        self.acked(py, To::Topic(text(topic, "topic")?), data, timeout)
+        let topic = To::Topic(text(topic, "topic")?);
+        self.acked(py, topic, data, timeout, &Given { headers, id, ttl, to, private, offline })
     }
 
-    #[pyo3(signature = (client_id, data, timeout = None),
-        text_signature = "($self, client_id, data, timeout=30.0)")]
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (client_id, data, timeout = None, *, headers = None, id = None, ttl = None,
+        private = None, offline = None),
+        text_signature = "($self, client_id, data, timeout=30.0, *, headers=None, id=None, ttl=None, private=False, offline='keep')")]
     fn publish_to_id_with_ack(
         &self,
         py: Python<'_>,
         client_id: &Bound<'_, PyAny>,
         data: &Bound<'_, PyAny>,
         timeout: Option<&Bound<'_, PyAny>>,
+        headers: Option<&Bound<'_, PyAny>>,
+        id: Option<&Bound<'_, PyAny>>,
+        ttl: Option<&Bound<'_, PyAny>>,
+        private: Option<&Bound<'_, PyAny>>,
+        offline: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<Ack>> {
-        self.acked(py, To::Client(text(client_id, "client_id")?), data, timeout)
+        let client = To::Client(text(client_id, "client_id")?);
+        self.acked(
+            py,
+            client,
+            data,
+            timeout,
+            &Given { headers, id, ttl, to: None, private, offline },
+        )
     }
 
     /// The first successful answer.
-    #[pyo3(signature = (topic, data, timeout = None),
-        text_signature = "($self, topic, data, timeout=30.0)")]
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (topic, data, timeout = None, *, headers = None, id = None, ttl = None,
+        to = None, private = None, offline = None),
+        text_signature = "($self, topic, data, timeout=30.0, *, headers=None, id=None, ttl=None, to=None, private=False, offline='keep')")]
     fn request(
         &self,
         py: Python<'_>,
         topic: &Bound<'_, PyAny>,
         data: &Bound<'_, PyAny>,
         timeout: Option<&Bound<'_, PyAny>>,
+        headers: Option<&Bound<'_, PyAny>>,
+        id: Option<&Bound<'_, PyAny>>,
+        ttl: Option<&Bound<'_, PyAny>>,
+        to: Option<&Bound<'_, PyAny>>,
+        private: Option<&Bound<'_, PyAny>>,
+        offline: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Await> {
         let topic = text(topic, "topic")?.to_owned();
         let timeout = ack_timeout(timeout)?;
+        let extras = arguments::extras(&Given { headers, id, ttl, to, private, offline })?;
         let shared = self.shared(py)?;
         let data = data.clone().unbind();
         Ok(Lazy::coroutine("request", move |py| {
@@ -348,6 +380,7 @@ impl Client {
             let target = host.attach(&shared);
             let options = PublishOptions {
                 ack: Some(AckRequest { timeout, request: true, target }),
+                extras: (!extras.is_empty()).then_some(&extras),
                 ..PublishOptions::default()
             };
             let number = send(py, &shared, To::Topic(&topic), data.bind(py), options)?;
@@ -479,16 +512,19 @@ impl Client {
         to: To<'_>,
         data: &Bound<'_, PyAny>,
         timeout: Option<&Bound<'_, PyAny>>,
+        given: &Given<'_, '_>,
     ) -> PyResult<Py<Ack>> {
         let timeout = ack_timeout(timeout)?;
+        let extras = arguments::extras(given)?;
         let shared = self.shared(py)?;
         let host = shared.host(py)?;
         let options = PublishOptions {
             ack: Some(AckRequest { timeout, request: false, target: host.attach(&shared) }),
+            extras: (!extras.is_empty()).then_some(&extras),
             ..PublishOptions::default()
         };
         let number = send(py, &shared, to, data, options)?;
-        let ack = Py::new(py, Ack::new(shared, number))?;
+        let ack = Py::new(py, Ack::new(shared, number, extras.id))?;
         host.tables.lock().acks.insert(ack.get().key(), ack.clone_ref(py));
         Ok(ack)
     }

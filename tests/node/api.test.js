@@ -110,8 +110,10 @@ describe("the declarations", () => {
 
   /** The interface named as the type of `options` has exactly these keys, each optional, with its `@default`. */
   function optionsAre(type, options, extra) {
-    const node = declared.get(type.typeName.name);
-    const members = membersOf(node);
+    const members = [];
+    for (let node = declared.get(type.typeName.name); node; node = declared.get(node.extends?.[0]?.expression?.name)) {
+      members.push(...membersOf(node));
+    }
     expect(members.map((each) => each.key.name).sort()).toEqual([...extra, ...options.map(nodeName)].sort());
     for (const each of members) expect([each.key.name, each.optional]).toEqual([each.key.name, true]);
     for (const option of options.filter((each) => each.default !== null)) {

@@ -375,17 +375,17 @@ class World {
 
   async publishWithAck(step) {
     const client = this.clients.get(step.client);
-    this.acks.set(step.ack ?? "ack", client.publishWithAck(decode(step.topic), decode(step.data), ...timeout(step)));
+    this.acks.set(step.ack ?? "ack", client.publishWithAck(decode(step.topic), decode(step.data), ...asking(step)));
   }
 
   async publishToIdWithAck(step) {
     const client = this.clients.get(step.client);
-    this.acks.set(step.ack ?? "ack", client.publishToIdWithAck(step.to, decode(step.data), ...timeout(step)));
+    this.acks.set(step.ack ?? "ack", client.publishToIdWithAck(step.to, decode(step.data), ...asking(step)));
   }
 
   async request(step) {
     const client = this.clients.get(step.client);
-    const answer = await client.request(decode(step.topic), decode(step.data), ...timeout(step));
+    const answer = await client.request(decode(step.topic), decode(step.data), ...asking(step));
     expectMatch(step.answer ?? { $any: true }, answer);
   }
 
@@ -423,6 +423,7 @@ class World {
 
 const camel = (name) => name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
 const timeout = (step) => ("timeout" in step ? [step.timeout * 1000] : []);
+const asking = (step) => ("options" in step ? [timeout(step)[0], settings(step.options)] : timeout(step));
 const show = (value) => inspect(value, { depth: 2, breakLength: Infinity });
 
 /** Options in Python's names and seconds, as Node takes them. */

@@ -58,7 +58,7 @@ export async function publishing(client: Client): Promise<void> {
   }
   ack.cancel();
   ack.unref();
-  console.log(rows, first, status, complete, client.publishToIdWithAck("b", 1), await client.request("t", [1, 2], 500));
+  console.log(rows, first, status, complete, client.publishToIdWithAck("b", 1, undefined, { id: "i", private: true }), await client.request("t", [1, 2], 500, { to: ["b"], ttl: 100 }));
 }
 
 export async function ending(client: Client): Promise<void> {

@@ -334,17 +334,17 @@ class World:
 
     async def publish_with_ack(self, step: Step) -> None:
         client = self.clients[step["client"]]
-        ack = client.publish_with_ack(decode(step["topic"]), decode(step.get("data")), **timeout(step))
+        ack = client.publish_with_ack(decode(step["topic"]), decode(step.get("data")), **asking(step))
         self.acks[step.get("ack", "ack")] = ack
 
     async def publish_to_id_with_ack(self, step: Step) -> None:
         client = self.clients[step["client"]]
-        ack = client.publish_to_id_with_ack(step["to"], decode(step.get("data")), **timeout(step))
+        ack = client.publish_to_id_with_ack(step["to"], decode(step.get("data")), **asking(step))
         self.acks[step.get("ack", "ack")] = ack
 
     async def request(self, step: Step) -> None:
         client = self.clients[step["client"]]
-        answer = await client.request(decode(step["topic"]), decode(step.get("data")), **timeout(step))
+        answer = await client.request(decode(step["topic"]), decode(step.get("data")), **asking(step))
         expect(step.get("answer", {"$any": True}), answer)
 
     # Acks.
@@ -374,6 +374,11 @@ class World:
 
 def timeout(step: Step) -> Step:
     return {"timeout": step["timeout"]} if "timeout" in step else {}
+
+
+def asking(step: Step) -> Step:
+    options: Step = step.get("options", {})
+    return {**timeout(step), **options}
 
 
 async def settled(receipt: Any, step: Step) -> None:

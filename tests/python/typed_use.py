@@ -74,6 +74,8 @@ async def publishing(client: kps.Client) -> None:
     await client.publish_to_id("b", b"bytes")
     await client.publish_to_server("127.0.0.1:9313", "text", secure=False)
     ack = client.publish_with_ack("t", None, timeout=1)
+    client.publish_with_ack("t", 1, headers={"n": "1"}, id="i", ttl=1.5, to=["b"], private=True, offline="drop")
+    client.publish_to_id_with_ack("b", 1, 2, headers={"n": "1"}, id="i", ttl=1.5, private=True, offline="latest")
     assert_type(ack, kps.Ack)
     assert_type(await ack.wait(), dict[str, kps.AckRow])
     assert_type(await ack.wait_any(), kps.AckRow | None)
@@ -88,7 +90,7 @@ async def publishing(client: kps.Client) -> None:
             print(status, row.error.type, row.error.text)
     ack.cancel()
     assert_type(client.publish_to_id_with_ack("b", 1), kps.Ack)
-    print(await client.request("t", [1, 2], 0.5))
+    print(await client.request("t", [1, 2], 0.5, to=("principal:ann",), ttl=1))
 
 
 async def ending(client: kps.Client) -> None:

@@ -9,8 +9,8 @@ use std::{
 use kps_proto::{
     ErrorKind,
     clock::Time,
-    message::{Answer, HandlerError, Message, Payload, ReceiptLevel, RowStatus},
-    options::{Overflow, SubscribeOptions},
+    message::{Answer, Extras, HandlerError, Message, Offline, Payload, ReceiptLevel, RowStatus},
+    options::{Overflow, StartAt, SubscribeOptions},
     session::{
         AckRequest, Destination, Event, Events, PublishOptions, Room, Session, State, SubId, Target,
     },
@@ -19,11 +19,13 @@ use kps_proto::{
 
 use crate::{
     random::Dice,
-    truth::{self, Outcome, Token, Truth},
+    truth::{self, Outcome, Retained, Sent, Token, Truth},
 };
 
 pub(crate) const TOPICS: [&str; 5] = ["t.a", "t.b.c", "t.b.d", "t.e", "q.x"];
 const PATTERNS: [&str; 7] = ["t.a", "t.b.c", "t.*", "t.b.*", "t.>", ">", "q.x"];
+/// Longer than anything waits in a run.
+const LONG: Duration = Duration::from_secs(3600);
 const OVERFLOWS: [Overflow; 5] = [
     Overflow::Block,
     Overflow::DropOldest,
@@ -54,6 +56,10 @@ pub(crate) struct App {
 struct Sub {
     pattern: Pattern,
     group: bool,
+    /// It begins with the retained messages.
+    from_last: bool,
+    /// The retained messages it was given.
+    retained: HashSet<Token>,
     confirmed: bool,
     closed: bool,
     /// Since its stream began.
@@ -69,6 +75,8 @@ struct Sub {
 
 struct Ack {
     request: bool,
+    /// Nobody waits that long for its end.
+    is_long: bool,
     token: Token,
     recipients: Option<Arc<[Arc<str>]>>,
     rows: HashSet<Arc<str>>,
@@ -105,7 +113,7 @@ impl App {
         if self.next_message.is_some_and(|at| at <= now) {
             self.next_message = None;
             if let Some(event) = self.mailbox.pop_front() {
-                self.handle(now, event, dice);
+                self.handle(now, event, dice, truth);
             }
             self.wait_for_message(now, dice);
         }
@@ -166,8 +174,13 @@ impl App {
                         .records
                         .get_mut(&(self.index, number))
                         .expect("only what was published can fail");
-                    assert_eq!(record.id, id);
+                    assert_eq!(record.sent.id, id);
                     assert_eq!(record.outcome, Outcome::Open, "it fails once");
+                    if let (true, Some(topic)) = (record.sent.private, &record.sent.topic) {
+                        let quotes =
+                            [topic, &id].iter().any(|text| error.message().contains(*text));
+                        assert!(!quotes, "{error} quotes a private message");
+                    }
                     // It was sent before the connection was lost.
                     let perhaps = error.message().contains("may have been received");
                     record.outcome = Outcome::Failed { perhaps };
@@ -182,6 +195,8 @@ impl App {
                 }
                 Event::Recipients { ack, clients } => {
                     let ack = self.acks.get_mut(&ack).expect("open");
+                    let sent = &truth.records[&ack.token].sent;
+                    assert!(clients.iter().all(|id| sent.is_for(id)), "{clients:?} of {sent:?}");
                     assert!(ack.recipients.replace(clients).is_none(), "frozen once");
                 }
                 Event::Row { ack, row } => {
@@ -227,16 +242,24 @@ impl App {
         self.wait_for_message(now, dice);
     }
 
-    fn handle(&mut self, now: Time, event: Event, dice: &mut Dice) {
+    fn handle(&mut self, now: Time, event: Event, dice: &mut Dice, truth: &Truth) {
         match event {
             Event::Message { sub, message, delivery, .. } => {
                 self.session.consumed(sub, 1);
                 self.delivered += 1;
-                let token = truth::token(&message.payload.bytes);
+                let token = truth.token(&message);
+                let sent = &truth.records[&token].sent;
+                assert!(sent.is_for(&self.id), "{} got {sent:?}", self.id);
                 if sub == SubId::DIRECT {
                     assert_eq!(*message.topic, format!("kps.id.{}", self.id));
                 } else {
-                    self.subs.get_mut(&sub.0).expect("subscribed").note(token, &message);
+                    let of = (self.index, sub.0);
+                    let sub = self.subs.get_mut(&sub.0).expect("subscribed");
+                    if message.retained {
+                        let offered = truth.was_offered(of.0, of.1, &message.topic, token);
+                        assert!(offered, "{of:?}: {token:?} was not retained when it began");
+                    }
+                    sub.note(token, &message);
                 }
                 if let Some(delivery) = delivery {
                     let answer = match dice.below(10) {
@@ -319,41 +342,65 @@ impl App {
         };
         let token = (self.index, self.published + 1);
         let length = *dice.pick(&[0, 20, 100, 100, 3000]);
-        let mut extras = kps_proto::message::Extras::default();
-        if dice.chance(5) {
-            extras.id = Some(format!("own-{}-{}", token.0, token.1));
-        }
-        if dice.chance(5) {
-            extras.ttl = Some(Duration::from_millis(dice.below(2000)));
-        }
-        let ack = dice.chance(20).then(|| AckRequest {
-            timeout: Duration::from_millis(dice.between(1, 3000)),
-            request: dice.chance(30),
-            target: Target(1),
+        let is_for_topic = matches!(to, Destination::Topic(_));
+        let retained = (is_for_topic && dice.chance(10)).then(|| {
+            *dice.pick(&[Retained::Set, Retained::Set, Retained::ForAWhile, Retained::Removed])
+        });
+        let extras = match retained {
+            Some(retained) => Extras {
+                ttl: match retained {
+                    Retained::Set => *dice.pick(&[None, Some(LONG)]),
+                    Retained::ForAWhile => Some(Duration::from_millis(dice.below(3000))),
+                    Retained::Removed => None,
+                },
+                ..Extras::default()
+            },
+            None => extras(token, is_for_topic, dice, clients),
+        };
+        let for_some = extras.to.is_some();
+        let ack = dice.chance(20).then(|| {
+            let request = retained.is_none() && dice.chance(30);
+            // That it ran out of time would not tell whom it was for.
+            let is_long = request && for_some;
+            let timeout = Duration::from_millis(dice.between(1, 3000));
+            AckRequest { timeout: if is_long { LONG } else { timeout }, request, target: Target(1) }
         });
         let options = PublishOptions {
             extras: Some(&extras),
             receipt: dice.chance(10).then_some(ReceiptLevel::Accepted),
             target: Target(0),
             ack,
+            retain: retained.is_some(),
             ..PublishOptions::default()
         };
-        let payload = truth::payload(token, length);
+        let payload = match retained {
+            Some(Retained::Removed) => Vec::new(),
+            _ => truth::payload(token, length),
+        };
         let content_type = kps_proto::message::ContentType::Text;
         let number = match self.session.publish(now, to, content_type, &payload, &options) {
             Ok(number) => number,
             Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::OutboxFull, "{error}");
+                let is_away = extras.offline == Offline::Drop
+                    && self.session.state() != State::Connected
+                    && error.kind() == ErrorKind::NotConnected;
+                assert!(is_away || error.kind() == ErrorKind::OutboxFull, "{error}");
                 assert_eq!(self.session.ledger().published.total, self.published, "not queued");
                 return;
             }
         };
         self.published += 1;
         assert_eq!(number, self.published);
-        let id = extras.id.clone().unwrap_or_else(|| self.session.message_id(number));
-        let topic = matches!(to, Destination::Topic(_)).then(|| topic.to_owned());
-        let may_expire = extras.ttl.is_some() || ack.is_some_and(|ack| ack.request);
-        truth.published(token, topic, id, may_expire);
+        let is_brief = extras.ttl.is_some_and(|ttl| ttl < LONG);
+        let sent = Sent {
+            topic: is_for_topic.then(|| topic.to_owned()),
+            id: extras.id.clone().unwrap_or_else(|| self.session.message_id(number)),
+            may_expire: is_brief || ack.is_some_and(|ack| ack.request && ack.timeout < LONG),
+            to: extras.to.clone(),
+            private: extras.private,
+            retained,
+        };
+        truth.published(token, sent);
         if options.receipt.is_some() {
             self.receipts.insert(number);
         } else if dice.chance(5) {
@@ -362,8 +409,9 @@ impl App {
                 other => panic!("just published, and {other:?}"),
             }
         }
-        if let Some(AckRequest { request, .. }) = ack {
-            let ack = Ack { request, token, recipients: None, rows: HashSet::new() };
+        if let Some(AckRequest { request, timeout, .. }) = ack {
+            let is_long = timeout >= LONG;
+            let ack = Ack { request, is_long, token, recipients: None, rows: HashSet::new() };
             self.acks.insert(number, ack);
         }
     }
@@ -378,13 +426,17 @@ impl App {
             group: group.then(|| "g".to_owned()),
             overflow: *dice.pick(&OVERFLOWS),
             capacity: *dice.pick(&[None, None, Some(1), Some(3), Some(20)]),
+            start: if dice.chance(40) { StartAt::Last } else { StartAt::New },
             ..SubscribeOptions::default()
         };
+        let from_last = options.start == StartAt::Last && !group;
         let sub = self.session.subscribe(Target(0), pattern, options).expect("a good pattern");
         let pattern = Pattern::parse(pattern).expect("a good pattern");
         let sub_record = Sub {
             pattern,
             group,
+            from_last,
+            retained: HashSet::new(),
             confirmed: false,
             closed: false,
             delivered: 0,
@@ -429,8 +481,16 @@ impl App {
     }
 
     /// Handlers are quick from now on, and answer.
-    pub(crate) fn hurry(&mut self) {
+    pub(crate) fn hurry(&mut self, now: Time, dice: &mut Dice, truth: &mut Truth) {
         self.pace = 50;
+        let mut long: Vec<u64> =
+            self.acks.iter().filter(|(_, ack)| ack.is_long).map(|(ack, _)| *ack).collect();
+        long.sort_unstable();
+        for ack in long {
+            let mut events = Events::new();
+            self.session.cancel_ack(ack, &mut events);
+            self.take(now, events, dice, truth);
+        }
     }
 
     /// What is not over yet.
@@ -458,13 +518,23 @@ impl App {
         for (number, sub) in &self.subs {
             // A group's messages go to one member each, and only watched topics are counted.
             let counted = !sub.group && !sub.closed && sub.pattern.as_str().starts_with("t.");
-            let Some(expected) = truth.since_start(self.index, *number, &sub.pattern) else {
+            let own = (self.index, &*self.id);
+            if counted && sub.from_last && sub.missing == 0 && !sub.blurred {
+                for token in truth.owed(self.index, *number, &sub.pattern) {
+                    let has = sub.retained.contains(&token);
+                    assert!(has, "{own:?} {number}: {token:?} is retained, and it did not get it");
+                }
+            }
+            let Some(expected) = truth.since_start(own, *number, &sub.pattern) else {
                 continue;
             };
             if counted {
                 let heard = sub.delivered + sub.missing;
                 assert!(
-                    heard == expected || sub.blurred && heard < expected,
+                    heard == expected
+                        || sub.blurred && heard < expected
+                        // Retained messages may be reported missing, too.
+                        || sub.from_last && sub.missing > 0 && heard > expected,
                     "{} {number} {:?}: {} delivered, {} reported missing, of {expected}",
                     self.id,
                     sub.pattern.as_str(),
@@ -491,9 +561,16 @@ impl App {
 
 impl Sub {
     fn note(&mut self, token: Token, message: &Message) {
-        self.delivered += 1;
         assert!(self.pattern.matches(&message.topic));
         let last = self.last.entry((message.epoch, message.topic.clone())).or_default();
+        if message.retained {
+            assert!(self.from_last, "it did not ask for {} {}", message.topic, message.seq);
+            let is_first = self.retained.insert(token) && message.seq > *last;
+            assert!(is_first || self.blurred, "{} {} is late", message.topic, message.seq);
+            *last = message.seq.max(*last);
+            return;
+        }
+        self.delivered += 1;
         assert!(
             message.seq > *last,
             "{} {} came after {last}: repeated or out of order",
@@ -507,6 +584,28 @@ impl Sub {
             *last = token.1;
         }
     }
+}
+
+/// What a publish may say of its message.
+fn extras(token: Token, is_for_topic: bool, dice: &mut Dice, clients: usize) -> Extras {
+    let mut extras = Extras::default();
+    if dice.chance(5) {
+        extras.id = Some(format!("own-{}-{}", token.0, token.1));
+    }
+    if is_for_topic && dice.chance(10) {
+        // The spy must see everything.
+        let some = (0..clients).filter(|_| dice.chance(50)).map(|client| format!("c{client}"));
+        extras.to = Some(some.chain(["spy".to_owned()]).collect());
+    }
+    if dice.chance(5) {
+        let brief = Duration::from_millis(dice.below(2000));
+        extras.ttl = Some(if extras.to.is_some() { LONG } else { brief });
+    }
+    extras.private = dice.chance(5);
+    if dice.chance(10) {
+        extras.offline = *dice.pick(&[Offline::Drop, Offline::Latest]);
+    }
+    extras
 }
 
 fn stream_of(event: &Event) -> SubId {

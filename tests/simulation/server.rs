@@ -78,10 +78,11 @@ impl Peer {
                         bus.config();
                     // One server in four is older than skipping.
                     let skips = if epoch % 4 == 3 { 0 } else { features::SKIPS };
+                    let known = features::POLICIES | features::RETAINED | skips;
                     let features = hello.features
                         & match bus.has_history() {
-                            true => features::POLICIES | features::HISTORY | skips,
-                            false => features::POLICIES | skips,
+                            true => known | features::HISTORY,
+                            false => known,
                         };
                     let rules = history.rules.iter();
                     let welcome = Welcome {

@@ -7,13 +7,14 @@ use kps_proto::{
     ErrorKind,
     bus::{Attach, Bus, BusConfig, Output, PortId, PortKind, Principal},
     clock::Time,
+    message::ContentType,
     options::{Limits, OutboxOverflow, Timings},
     session::{Backoff, Events, OutboxBounds, Session, SessionConfig},
-    wire::frame::{AnswerFrame, Frame, Subscribe},
+    wire::frame::{AnswerFrame, Destination, Extensions, Frame, Name, Publish, Subscribe},
 };
 
 use crate::{
-    app::App,
+    app::{App, TOPICS},
     clock::jump,
     link::Link,
     random::Dice,
@@ -172,7 +173,7 @@ impl World {
         self.trouble = false;
         self.down_until = self.now;
         for app in &mut self.apps {
-            app.hurry();
+            app.hurry(self.now, &mut self.dice, &mut self.truth);
         }
         let end = self.now + SETTLE;
         self.run_until(end, |world| world.apps.iter().all(|app| app.unsettled().is_none()));
@@ -208,6 +209,7 @@ impl World {
             assert!(report.abandoned.is_empty());
             assert_eq!(app.session.ledger().subscriptions.len(), 1, "the direct messages'");
         }
+        self.spy.clear_retained(&mut self.bus, self.now);
         let ports = self.connections.values().filter_map(|connection| connection.peer.port);
         for port in ports.chain([self.spy.port]) {
             self.bus.detach(self.now, port, false);
@@ -471,6 +473,26 @@ impl Spy {
         };
         bus.handle(now, attached.port, &Frame::Subscribe(subscribe)).expect("a good pattern");
         Spy { port: attached.port, consumed: 0, answered: 0 }
+    }
+
+    /// Ends every topic's retained message.
+    fn clear_retained(&self, bus: &mut Bus, now: Time) {
+        for (number, topic) in (1..).zip(TOPICS) {
+            let extensions = Extensions { retained: true, ..Extensions::default() };
+            let publish = Publish {
+                number,
+                to: Destination::Topic(Name::Inline(topic)),
+                ack: false,
+                request: false,
+                prompt: false,
+                maybe_duplicate: false,
+                content_type: ContentType::Text,
+                extensions: Some(Box::new(extensions)),
+                payload: &[],
+            };
+            bus.handle(now, self.port, &Frame::Publish(publish)).expect("its turn");
+        }
+        assert_eq!(bus.retained(now), 0);
     }
 
     fn look(&mut self, bus: &mut Bus, now: Time, truth: &mut Truth) {

@@ -139,12 +139,50 @@ class Client:
     def publish_to_server(self, address: str, data: Any, *, secure: bool = False) -> Receipt:
         """Through this client's server to the one at `host:port[/path]`."""
 
-    def publish_with_ack(self, topic: str, data: Any, timeout: float = 30.0) -> Ack:
-        """Asks every recipient for an answer."""
+    def publish_with_ack(
+        self,
+        topic: str,
+        data: Any,
+        timeout: float = 30.0,
+        *,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+        ttl: float | None = None,
+        to: Sequence[str] | None = None,
+        private: bool = False,
+        offline: Offline = "keep",
+    ) -> Ack:
+        """Asks every recipient for an answer. The options are those of `publish`; who may not have the message is no
+        recipient, and a row is `timeout` when its message was not handed over in `ttl` seconds."""
 
-    def publish_to_id_with_ack(self, client_id: str, data: Any, timeout: float = 30.0) -> Ack: ...
-    async def request(self, topic: str, data: Any, timeout: float = 30.0) -> Any:
-        """The first successful answer. Raises `NoRespondersError` at once if nobody subscribes."""
+    def publish_to_id_with_ack(
+        self,
+        client_id: str,
+        data: Any,
+        timeout: float = 30.0,
+        *,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+        ttl: float | None = None,
+        private: bool = False,
+        offline: Offline = "keep",
+    ) -> Ack:
+        """Asks the client with this id for an answer."""
+
+    async def request(
+        self,
+        topic: str,
+        data: Any,
+        timeout: float = 30.0,
+        *,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,
+        ttl: float | None = None,
+        to: Sequence[str] | None = None,
+        private: bool = False,
+        offline: Offline = "keep",
+    ) -> Any:
+        """The first successful answer. Raises `NoRespondersError` at once if nobody subscribes who may have it."""
 
     @overload
     def on(self, event: Literal["state"], handler: Callable[[State], Any]) -> Callable[[], None]: ...

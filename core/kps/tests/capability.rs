@@ -1,4 +1,5 @@
 //! Calls: here, on the server, and by other clients.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
 use std::{
     sync::{

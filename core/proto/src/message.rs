@@ -414,13 +414,15 @@ pub enum GapReason {
 
 impl GapReason {
     /// Every reason, by its number.
-    pub const ALL: [GapReason; 6] = [
+    pub const ALL: [GapReason; 8] = [
         Self::Overflow,
         Self::SlowConsumer,
         Self::SessionExpired,
         Self::NewEpoch,
         Self::HistoryExpired,
         Self::Expired,
+        Self::Private,
+        Self::Offline,
     ];
 
     /// From its number on the wire; unknown ones read as `Overflow`.
@@ -465,4 +467,19 @@ pub struct Gap {
     pub last: Option<u64>,
     /// Why.
     pub reason: GapReason,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_among_all() {
+        for number in 0..=u8::MAX {
+            assert!(GapReason::ALL.contains(&GapReason::from_number(number)), "{number}");
+        }
+        for (number, reason) in (0..).zip(GapReason::ALL) {
+            assert_eq!((reason as u8, GapReason::from_number(number)), (number, reason));
+        }
+    }
 }

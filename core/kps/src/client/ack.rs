@@ -14,18 +14,20 @@ use super::{Bridge, lock::Lock};
 pub struct Ack {
     bridge: Bridge,
     number: u64,
+    /// The publisher's own id.
+    id: Option<String>,
     table: Arc<Table>,
     read: usize,
 }
 
 impl Ack {
-    pub(super) fn new(bridge: Bridge, number: u64, table: Arc<Table>) -> Self {
-        Ack { bridge, number, table, read: 0 }
+    pub(super) fn new(bridge: Bridge, number: u64, id: Option<String>, table: Arc<Table>) -> Self {
+        Ack { bridge, number, id, table, read: 0 }
     }
 
     /// The message's id.
     pub fn id(&self) -> String {
-        self.bridge.message_id(self.number)
+        self.id.clone().unwrap_or_else(|| self.bridge.message_id(self.number))
     }
 
     /// All rows by client id, once all are final. No recipient: an empty table, at once.

@@ -201,7 +201,22 @@ impl Client {
         data: impl IntoPayload,
         timeout: Duration,
     ) -> Result<Ack> {
-        self.follow(To::Topic(topic), data.into_payload()?, timeout)
+        self.publish_with_ack_with(To::Topic(topic), data, timeout, &Extras::default())
+    }
+
+    /// [`publish_with_ack`](Self::publish_with_ack) to whatever destination, with headers, an own id, a
+    /// time to live or policies. Who may not have the message is no recipient: it has no row.
+    ///
+    /// # Errors
+    /// As [`publish_with_ack`](Self::publish_with_ack), and `unsupported` by an older server.
+    pub fn publish_with_ack_with(
+        &self,
+        to: To<'_>,
+        data: impl IntoPayload,
+        timeout: Duration,
+        extras: &Extras,
+    ) -> Result<Ack> {
+        self.follow(to, data.into_payload()?, timeout, extras)
     }
 
     /// As [`publish_with_ack`](Self::publish_with_ack), to the client with this id.
@@ -214,7 +229,7 @@ impl Client {
         data: impl IntoPayload,
         timeout: Duration,
     ) -> Result<Ack> {
-        self.follow(To::Client(client_id), data.into_payload()?, timeout)
+        self.publish_with_ack_with(To::Client(client_id), data, timeout, &Extras::default())
     }
 
     /// Asks a topic's subscribers and returns the first successful answer. Dropping the future
@@ -229,7 +244,22 @@ impl Client {
         data: impl IntoPayload,
         timeout: Duration,
     ) -> Result<Payload> {
-        let row = self.request_row(topic, data, timeout).await?;
+        self.request_with(topic, data, timeout, &Extras::default()).await
+    }
+
+    /// [`request`](Self::request) with headers, an own id, a time to live or policies. The request is
+    /// not handed over after its timeout, nor after its time to live.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request), and `unsupported` by an older server.
+    pub async fn request_with(
+        &self,
+        topic: &str,
+        data: impl IntoPayload,
+        timeout: Duration,
+        extras: &Extras,
+    ) -> Result<Payload> {
+        let row = self.request_row_with(topic, data, timeout, extras).await?;
         Ok(row.data.unwrap_or_else(|| Payload::json("null")))
     }
 
@@ -249,7 +279,7 @@ impl Client {
     /// [`request_row`](Self::request_row) with headers, an own id, a time to live or policies.
     ///
     /// # Errors
-    /// As [`request`](Self::request).
+    /// As [`request_with`](Self::request_with).
     pub async fn request_row_with(
         &self,
         topic: &str,
@@ -355,12 +385,18 @@ impl Client {
         Ok(Receipt { client: self.clone(), number, id, reached })
     }
 
-    fn follow(&self, to: To<'_>, payload: Payload, timeout: Duration) -> Result<Ack> {
+    fn follow(
+        &self,
+        to: To<'_>,
+        payload: Payload,
+        timeout: Duration,
+        extras: &Extras,
+    ) -> Result<Ack> {
         let table = Arc::<Table>::default();
         let mut desks = self.desk().0.lock();
-        let number = self.publish_acked(to, &payload, timeout, false, &Extras::default())?;
+        let number = self.publish_acked(to, &payload, timeout, false, extras)?;
         desks.acks.insert(number, table.clone());
-        Ok(Ack::new(self.bridge.clone(), number, table))
+        Ok(Ack::new(self.bridge.clone(), number, extras.id.clone(), table))
     }
 
     fn publish_acked(

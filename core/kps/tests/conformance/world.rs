@@ -17,7 +17,7 @@ use kps::{
     Received, Result, Server, ServerOptions, To,
     auth::{self, Token},
     events::vocabulary,
-    message::{Extras, Offline, ReceiptLevel},
+    message::{Extras, Offline, Payload, ReceiptLevel},
     options::{OutboxOverflow, Overflow, Redelivery, StartAt, SubscribeOptions},
     proto::history::HistoryRule,
 };
@@ -198,15 +198,16 @@ impl World {
             }
             "publish_with_ack" => {
                 let (topic, data) = (text(&step["topic"]), payload(&step["data"]));
-                self.keep(step, self.client(step).publish_with_ack(&topic, data, timeout(step)?)?)
+                self.publish_with_ack(step, To::Topic(&topic), data)
             }
             "publish_to_id_with_ack" => {
                 let (to, data) = (string(step, "to"), payload(&step["data"]));
-                self.keep(step, self.client(step).publish_to_id_with_ack(to, data, timeout(step)?)?)
+                self.publish_with_ack(step, To::Client(to), data)
             }
             "request" => {
                 let (topic, data) = (text(&step["topic"]), payload(&step["data"]));
-                let answer = self.client(step).request(&topic, data, timeout(step)?).await?;
+                let (client, extras) = (self.client(step), extras(&step["options"])?);
+                let answer = client.request_with(&topic, data, timeout(step)?, &extras).await?;
                 step.get("answer").map_or(Ok(()), |wanted| expect(wanted, &value::data(&answer)))
             }
             "wait" => {
@@ -682,18 +683,7 @@ impl World {
 
     async fn publish(&self, step: &Value) -> Outcome {
         let given = &step["options"];
-        let headers = given["headers"].as_object().into_iter().flatten();
-        let extras = Extras {
-            headers: headers.map(|(name, value)| (name.clone(), text(value))).collect(),
-            id: given["id"].as_str().map(Into::into),
-            ttl: given.get("ttl").map(seconds).transpose()?,
-            to: given["to"].as_array().map(|to| to.iter().map(text).collect()),
-            private: given["private"] == true,
-            offline: match given["offline"].as_str() {
-                Some(name) => Offline::parse(name)?,
-                None => Offline::Keep,
-            },
-        };
+        let extras = extras(given)?;
         let receipt = given["receipt"].as_str().map(receipt_level).transpose()?;
         let topic = text(&step["topic"]);
         let data = payload(&step["data"]);
@@ -705,7 +695,9 @@ impl World {
         settled(receipt, step).await
     }
 
-    fn keep(&self, step: &Value, ack: Ack) -> Outcome {
+    fn publish_with_ack(&self, step: &Value, to: To<'_>, data: Payload) -> Outcome {
+        let (timeout, extras) = (timeout(step)?, extras(&step["options"])?);
+        let ack = self.client(step).publish_with_ack_with(to, data, timeout, &extras)?;
         let ack = Rc::new(tokio::sync::RwLock::new(ack));
         self.acks.borrow_mut().insert(step["ack"].as_str().unwrap_or("ack").into(), ack);
         Ok(())
@@ -714,6 +706,21 @@ impl World {
     fn ack(&self, step: &Value) -> Rc<tokio::sync::RwLock<Ack>> {
         self.acks.borrow()[step["ack"].as_str().unwrap_or("ack")].clone()
     }
+}
+
+fn extras(given: &Value) -> Result<Extras> {
+    let headers = given["headers"].as_object().into_iter().flatten();
+    Ok(Extras {
+        headers: headers.map(|(name, value)| (name.clone(), text(value))).collect(),
+        id: given["id"].as_str().map(Into::into),
+        ttl: given.get("ttl").map(seconds).transpose()?,
+        to: given["to"].as_array().map(|to| to.iter().map(text).collect()),
+        private: given["private"] == true,
+        offline: match given["offline"].as_str() {
+            Some(name) => Offline::parse(name)?,
+            None => Offline::Keep,
+        },
+    })
 }
 
 fn redelivery(given: &Value) -> Result<Redelivery> {

@@ -44,7 +44,7 @@ fn fibonacci(n: u64, run: &Run<'_>) -> Result<BigUint, Failure> {
 
 /// `+ 2 (-1)^k`.
 fn plus_minus_two(number: BigUint, k: u64) -> BigUint {
-    if k % 2 == 0 { number + 2u8 } else { number - 2u8 }
+    if k.is_multiple_of(2) { number + 2u8 } else { number - 2u8 }
 }
 
 /// F(k) and F(k - 1) for k below 64; F(-1), were it needed, is 1.

@@ -49,7 +49,7 @@ fn is_prime(n: u64) -> bool {
         return false;
     }
     for prime in SMALL {
-        if n % prime == 0 {
+        if n.is_multiple_of(prime) {
             return n == prime;
         }
     }
@@ -214,7 +214,7 @@ fn jacobi(a: i64, n: &BigUint) -> i32 {
         sign = -sign;
     }
     let mut a = a.unsigned_abs();
-    while a % 2 == 0 {
+    while a.is_multiple_of(2) {
         a /= 2;
         if eighth == 3 || eighth == 5 {
             sign = -sign;

@@ -101,12 +101,8 @@ impl Pool {
         self.workers.submit(caller, job);
     }
 
-    /// How many threads it has.
-    pub(super) fn threads(&self) -> usize {
-        self.workers.threads
-    }
-
     /// What tasks know of it.
+    #[cfg(test)]
     pub(super) fn workers(&self) -> &Arc<Workers> {
         &self.workers
     }

@@ -335,6 +335,22 @@ fn what_is_not_to_wait_is_missed_by_who_is_away_and_by_nobody_else() {
 }
 
 #[test]
+fn what_was_missed_offline_is_told_before_its_subscription_ends() {
+    let mut world = World::new(small());
+    let a = world.connect("a");
+    let (away, secret) = world.lose("away");
+    world.subscribe(away, 1, "t");
+    world.bus.detach(world.now, away.port, true);
+    world.handle(a, Frame::Publish(with(1, "t", DROP)));
+    let back = world.come_back("away", secret, 0);
+    world.told();
+    world.handle(back, Frame::Unsubscribe { sub: 1 });
+    assert_eq!(world.told(), ["away t drops 1 offline", "away closes t"]);
+    world.wait(Duration::from_secs(5));
+    assert!(world.told().is_empty());
+}
+
+#[test]
 fn what_is_not_to_wait_does_not_make_its_publisher_wait() {
     let mut world = World::new(small());
     let a = world.connect("a");
