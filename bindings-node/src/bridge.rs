@@ -243,7 +243,7 @@ impl Bridge {
     pub fn connect(&self, options: String) -> Result<u32> {
         let options: options::Connect = serde_json::from_str(&options).map_err(invalid)?;
         let options = options.try_into().map_err(thrown)?;
-        let bridge = kps::Bridge::start(options).map_err(thrown)?;
+        let bridge = kps::server::connect(options).map_err(thrown)?;
         Ok(self.shared.adopt(bridge))
     }
 

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use kps::{
-    AckRequest, Bridge, ConnectOptions, ErrorKind, PublishOptions, Target, To,
+    AckRequest, ConnectOptions, ErrorKind, PublishOptions, Target, To,
     events::vocabulary,
     net::{Ca, TlsOptions},
     options::{OutboxOverflow, Overflow, SubscribeOptions},
@@ -109,7 +109,7 @@ impl Client {
             })
         })?;
         options.tls = TlsOptions { ca: ca.map(Ca::File), ..TlsOptions::default() };
-        let shared = Shared::new(Bridge::start(options).or_raise(py)?);
+        let shared = Shared::new(kps::server::connect(options).or_raise(py)?);
         shared.set_home(&host);
         host.attach(&shared);
         self.set_shared(Some(shared));

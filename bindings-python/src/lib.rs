@@ -47,7 +47,7 @@ mod _kps {
     #[pymodule_export]
     use crate::{
         ack::Ack,
-        calls::{Answer, CallContext, CallError, Response},
+        calls::{CallContext, CallError, Response},
         client::{Client, check_event},
         command_line, error_codes,
         exit::at_exit,

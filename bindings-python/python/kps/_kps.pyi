@@ -26,12 +26,15 @@ __all__ = [
     "Ack",
     "AckRow",
     "Broker",
+    "CallContext",
+    "CallError",
     "Client",
     "CloseReport",
     "ConnectRequest",
     "Gap",
     "Message",
     "Receipt",
+    "Response",
     "Resumed",
     "RowError",
     "Subscription",
@@ -183,6 +186,35 @@ class Client:
         offline: Offline = "keep",
     ) -> Any:
         """The first successful answer. Raises `NoRespondersError` at once if nobody subscribes who may have it."""
+
+    async def dispatch(
+        self,
+        action: str,
+        payload: Any = None,
+        *,
+        timeout: float = 5.0,
+        retry: int = 0,
+        target: str | None = None,
+        idempotency_key: str | None = None,
+        on_progress: Callable[[Any], Any] | None = None,
+    ) -> Response:
+        """Calls `capability.operation`: here if this process has it, else at a client that offers it; `target` says
+        `"local"`, `"server"`, `"any"` or a client's id. A call that failed is a `Response` too.
+
+        `retry` is how often a call is tried again that failed with an error marked for that, within `timeout` seconds.
+        Calls of one operation with one `idempotency_key` are done once. Cancelling the call cancels the work."""
+
+    async def register(
+        self, name: str, capability: Any, *, shared: bool = False, concurrency: int = 256, debug: bool | None = None
+    ) -> None:
+        """Makes the public methods of an object (or of an instance of a class) callable as `name.method`.
+
+        They take the payload and, if they name it, `context` (`CallContext`); `init` and `close` are hooks. With
+        `shared` other clients may call them, `concurrency` at a time. With `debug`, or KPS_DEBUG=1, what they raise
+        carries its traceback."""
+
+    async def unregister(self, name: str) -> None:
+        """Takes a capability away; calls that run are ended."""
 
     @overload
     def on(self, event: Literal["state"], handler: Callable[[State], Any]) -> Callable[[], None]: ...
@@ -409,6 +441,90 @@ class RowError:
     def text(self) -> str: ...
     def __hash__(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class Response:
+    """What became of a call."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def status(self) -> Literal["ok", "error"]: ...
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def data(self) -> Any:
+        """The answer; `None` if the call failed. Arrays of numbers are memory views."""
+
+    @property
+    def error(self) -> CallError | None: ...
+    @property
+    def duration(self) -> float:
+        """Milliseconds from the call to its end."""
+
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def provider(self) -> str | None:
+        """The client that answered; `None`: this process."""
+
+    def unwrap(self) -> Any:
+        """The answer; raises why there is none, as the exception of its code with `retry` and `field`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The envelope."""
+
+@final
+class CallError:
+    """Why a call failed."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def retry(self) -> bool:
+        """Whether the same call may succeed later."""
+
+    @property
+    def field(self) -> str | None:
+        """The field of the payload that is wrong."""
+
+    @property
+    def type(self) -> str | None:
+        """The type of what the provider's own code raised."""
+
+    @property
+    def traceback(self) -> str | None: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    def __getitem__(self, name: str, /) -> Any: ...
+
+@final
+class CallContext:
+    """What a capability's method may want to know of a call."""
+
+    @property
+    def id(self) -> str:
+        """The call's id, the same over all attempts."""
+
+    @property
+    def operation(self) -> str: ...
+    @property
+    def caller(self) -> str | None:
+        """The client that calls; `None`: this process itself."""
+
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def remaining(self) -> float | None:
+        """Seconds left."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def progress(self, value: Any) -> None:
+        """Tells the caller how far it is, if it wants to know."""
 
 @final
 class CloseReport:

@@ -20,7 +20,7 @@ use pyo3::prelude::*;
 
 use self::provider::Provider;
 pub(crate) use self::{
-    provider::{Answer, CallContext},
+    provider::CallContext,
     response::{CallError, Response},
 };
 use crate::{
@@ -77,7 +77,7 @@ pub(crate) fn dispatch(
             Some(payload) => payload,
         };
         match payload {
-            Ok(payload) => start(py, &host, &slot, router.dispatch(&action, payload, options)),
+            Ok(payload) => start(&host, &slot, router.dispatch(&action, payload, options)),
             Err(value::Refusal::Raised(error)) => return Err(error),
             Err(value::Refusal::Failure(failure)) => {
                 slot.fill(py, answer(py, CoreResponse::refused(failure)));
@@ -89,7 +89,6 @@ pub(crate) fn dispatch(
 
 /// Polls the call here and now; its response fills the slot, on this loop.
 fn start(
-    py: Python<'_>,
     host: &Arc<Host>,
     slot: &Arc<Slot>,
     call: impl Future<Output = CoreResponse> + Send + 'static,
@@ -104,9 +103,7 @@ fn start(
             home.complete(move |py| filled.fill(py, answer(py, response)));
         }
     };
-    // What a capability of another loop or thread does must not wait for this one.
     let task = Task::start(call, done);
-    let _ = py;
     slot.on_abandon(move |_| task.cancel());
 }
 
@@ -115,7 +112,6 @@ fn answer(py: Python<'_>, response: CoreResponse) -> PyResult<Py<PyAny>> {
 }
 
 /// The coroutine that registers `capability`.
-#[expect(clippy::too_many_arguments, reason = "each is an argument of Python's method")]
 pub(crate) fn register(
     py: Python<'_>,
     client: &Client,
@@ -134,7 +130,7 @@ pub(crate) fn register(
     let router = router(py, client)?;
     let provider = Provider::new(&Host::current(py)?, capability, debug)?;
     let registered = async move { router.register(&name, Arc::new(provider), options).await };
-    Ok(finish("register", registered, |py, result| done(py, result)))
+    Ok(finish("register", registered, done))
 }
 
 /// The coroutine that takes a capability away.
@@ -145,7 +141,7 @@ pub(crate) fn unregister(
 ) -> PyResult<Await> {
     let (name, router) = (text(name, "name")?.to_owned(), router(py, client)?);
     let gone = async move { router.unregister(&name).await };
-    Ok(finish("unregister", gone, |py, result| done(py, result)))
+    Ok(finish("unregister", gone, done))
 }
 
 fn done(py: Python<'_>, result: Result<(), Failure>) -> PyResult<Py<PyAny>> {

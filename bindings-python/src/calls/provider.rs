@@ -25,6 +25,9 @@ pub(super) struct Provider {
     debug: bool,
 }
 
+/// A method as `_capabilities.describe` tells it: name, takes the payload, takes the context, summary, schema.
+type Described = (String, bool, bool, String, Py<PyAny>);
+
 /// How a method is called: with the payload, and with the call's context if it takes that.
 #[derive(Clone, Copy)]
 struct Method {
@@ -40,8 +43,7 @@ impl Provider {
     ) -> PyResult<Self> {
         let py = capability.py();
         let described = py.import("kps._capabilities")?.call_method1("describe", (capability,))?;
-        let (instance, described): (Py<PyAny>, Vec<(String, bool, bool, String, Py<PyAny>)>) =
-            described.extract()?;
+        let (instance, described): (Py<PyAny>, Vec<Described>) = described.extract()?;
         let mut methods = HashMap::new();
         let mut operations = Vec::new();
         for (name, takes_payload, takes_context, summary, schema) in described {
@@ -256,7 +258,8 @@ impl Running {
 }
 
 fn traceback(py: Python<'_>, error: &PyErr) -> Option<String> {
-    let lines = py.import("traceback").ok()?.call_method1("format_exception", (error.value(py),));
+    let parts = (error.get_type(py), error.value(py), error.traceback(py));
+    let lines = py.import("traceback").ok()?.call_method1("format_exception", parts);
     Some(lines.ok()?.extract::<Vec<String>>().ok()?.concat())
 }
 
