@@ -55,7 +55,8 @@
 //! change it. With [`ServerOptions::data`] it survives the server; without, it does not.
 //!
 //! A plain subscription that begins with `last` gets, of each topic that matches, first the retained
-//! message or the newest one in history, whichever is newer, once; then what comes live. What was
+//! message or the newest one in history, whichever is newer, once; then what comes live. A newest message that
+//! the subscription may not have, or whose time is over, does not hide the retained one. What was
 //! retained says so (`retained`) and has the sender, time and numbers of its publication. A full queue
 //! drops nothing of it: it waits for room. Groups and durables get no retained messages.
 //!

@@ -126,11 +126,11 @@ impl Book {
         insert.flush()
     }
 
-    /// Removes what the rules do not keep, a slice of it.
+    /// Removes what the rules do not keep at `now`, and ids whose window is over, a slice of it.
     pub(super) fn enforce(
         &mut self,
         connection: &Connection,
-        now: u64,
+        (now, steady): (u64, u64),
         written: u64,
     ) -> Result<Enforced> {
         let max = SLICE.max(written.saturating_mul(2));
@@ -138,7 +138,7 @@ impl Book {
         let removed = rules.enforce(connection, topics, senders, now, max)?;
         let topics = topics.forget(connection, state, max)?;
         let mut ids = 0;
-        let before = now.saturating_sub(self.duplicate_window);
+        let before = steady.saturating_sub(self.duplicate_window);
         if self.oldest_id.is_some_and(|oldest| oldest < before) {
             (ids, self.oldest_id) = ids::prune(connection, &mut state.ids, before, max)?;
         }

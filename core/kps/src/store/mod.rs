@@ -55,7 +55,7 @@ use std::{
     fmt, fs,
     path::{Path, PathBuf},
     sync::{Arc, RwLock, mpsc},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use kps_proto::{
@@ -97,8 +97,11 @@ pub struct StoreOptions {
     pub epoch: u64,
     /// What is kept of the audit log, once something is written to it.
     pub audit: AuditLimits,
-    /// What ages are measured with.
+    /// What the rules' ages are measured with.
     pub now: Clock,
+    /// What the windows of ids and sessions are measured with: agrees with `now` when the store is
+    /// opened, and counts on evenly whatever that is set to.
+    pub steady: Clock,
 }
 
 impl StoreOptions {
@@ -108,14 +111,19 @@ impl StoreOptions {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             u64::try_from(now.as_millis()).unwrap_or(0)
         });
+        let (begin, began) = (now(), Instant::now());
+        let steady: Clock = Arc::new(move || {
+            begin.saturating_add(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX))
+        });
         StoreOptions {
             dir,
             rules: Vec::new(),
             duplicate_window: Duration::from_secs(120),
             resume_window: Duration::from_secs(30),
-            epoch: now(),
+            epoch: begin,
             audit: AuditLimits::default(),
             now,
+            steady,
         }
     }
 }
@@ -177,7 +185,7 @@ impl Store {
             duplicate_window: options.duplicate_window,
             resume_window: options.resume_window,
             epoch: options.epoch,
-            now: (options.now)(),
+            now: (options.steady)(),
         };
         let (book, catalogue, recovered) =
             open::begin(&connection, start, &marked).map_err(|trouble| file.tell(trouble))?;
@@ -210,6 +218,7 @@ impl Store {
             catalogue,
             queue: inner.writes.clone(),
             now: options.now,
+            steady: options.steady,
             events,
         };
         inner.writer.spawn("kps-store", &file, || writer.run())?;

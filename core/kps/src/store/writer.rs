@@ -61,6 +61,7 @@ pub(super) struct Writer<E> {
     pub(super) catalogue: Arc<RwLock<Catalogue>>,
     pub(super) queue: Arc<Queue<Job>>,
     pub(super) now: Clock,
+    pub(super) steady: Clock,
     pub(super) events: E,
 }
 
@@ -151,19 +152,19 @@ impl<E: FnMut(StoreEvent)> Writer<E> {
         batches: Vec<Vec<Write>>,
         audit: &[(AuditRow, Admission)],
     ) -> fault::Result<bool> {
-        let now = (self.now)();
+        let (now, steady) = ((self.now)(), (self.steady)());
         let transaction =
             Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         let written = batches.iter().map(Vec::len).sum::<usize>() + audit.len();
         self.book.write(&transaction, batches.into_iter().flatten())?;
         self.audit.write(&transaction, audit, now)?;
-        let enforced = self.book.enforce(&transaction, now, written as u64)?;
+        let enforced = self.book.enforce(&transaction, (now, steady), written as u64)?;
         if written == 0 && !enforced.any {
             transaction.rollback()?;
             return Ok(false);
         }
-        let now = if written > 0 { now } else { self.book.state.written_ms };
-        self.book.finish(&transaction, now)?;
+        let asked = if written > 0 { steady } else { self.book.state.written_ms };
+        self.book.finish(&transaction, asked)?;
         transaction.commit()?;
         let marked = self.mark.as_ref().map(|mark| mark.write(self.book.state.commits));
         // Whatever became of the mark, the transaction is committed.

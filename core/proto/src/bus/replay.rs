@@ -33,11 +33,23 @@ pub(super) struct Replay {
     from: ReadFrom,
     /// What was accepted up to here was accepted before there was this subscription.
     since: u64,
+    /// It wants all there is: that there was more once is no loss.
+    wants_all: bool,
     /// A page is on its way.
     reading: bool,
     /// It goes on where it was before its session was lost; messages replayed so far.
     resumed: bool,
     replayed: u64,
+}
+
+/// What became of a message of the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replayed {
+    Queued,
+    /// It is not for this client, or its time is over, or it is missed for another reason.
+    LeftOut,
+    /// There is no room: it is read again when there is.
+    Full,
 }
 
 /// Where a stream begins.
@@ -86,13 +98,21 @@ impl Bus {
         Cursor { epoch: self.config.epoch, position: self.history.last() }.to_bytes()
     }
 
-    /// A new subscription reads from there on. `resumed`: its client is told how much it had missed.
-    pub(super) fn start_replay(&mut self, key: SubKey, from: ReadFrom, resumed: bool) {
-        self.read_from(key, from, self.history.last(), resumed);
+    /// A new subscription reads from there on. `wants_all`: it did not ask for a place. `resumed`: its
+    /// client is told how much it had missed.
+    pub(super) fn start_replay(
+        &mut self,
+        key: SubKey,
+        from: ReadFrom,
+        wants_all: bool,
+        resumed: bool,
+    ) {
+        let since = self.history.last();
+        let replay = Replay { from, since, wants_all, reading: false, resumed, replayed: 0 };
+        self.read_from(key, replay);
     }
 
-    fn read_from(&mut self, key: SubKey, from: ReadFrom, since: u64, resumed: bool) {
-        let replay = Replay { from, since, reading: false, resumed, replayed: 0 };
+    fn read_from(&mut self, key: SubKey, replay: Replay) {
         self.subscriptions[key].replay = Some(Box::new(replay));
         self.history.readers += 1;
         self.read_on(key);
@@ -170,7 +190,8 @@ impl Bus {
             }
         };
         let from = replay.from;
-        if page.removed && from != ReadFrom::After(0) {
+        let is_natural = replay.wants_all && from == ReadFrom::After(0);
+        if page.removed && !is_natural {
             let gap = unknown_gap(sub.pattern.text().clone(), GapReason::HistoryExpired);
             sub.queue.note_gap(gap);
             self.schedule(key);
@@ -184,16 +205,18 @@ impl Bus {
                 published = self.or_retained(now, key, space, published);
             }
             let (route, position) = (published.route.clone(), published.position());
-            let has_room = self.replay(now, key, published);
-            if from == ReadFrom::Last {
-                if has_room {
+            match self.replay(now, key, published) {
+                Replayed::Queued if from == ReadFrom::Last => {
                     self.pass_retained(key, space, &route.topic);
-                } else {
-                    self.ready_walk(key, position - 1);
                 }
-            }
-            if !has_room {
-                return;
+                // If there is an older one that was retained, that is its topic's last value.
+                Replayed::Queued | Replayed::LeftOut => {}
+                Replayed::Full => {
+                    if from == ReadFrom::Last {
+                        self.ready_walk(key, position - 1);
+                    }
+                    return;
+                }
             }
         }
         // The store may not have come as far as this subscription yet.
@@ -214,13 +237,12 @@ impl Bus {
         }
     }
 
-    /// Queues a message of the past, or a gap if its time is over. False if there is no room: it is read
-    /// again when there is.
-    fn replay(&mut self, now: Time, key: SubKey, published: Arc<Published>) -> bool {
+    /// Queues a message of the past, or a gap if its time is over.
+    fn replay(&mut self, now: Time, key: SubKey, published: Arc<Published>) -> Replayed {
         let sub = &self.subscriptions[key];
         let session = &self.sessions[sub.session];
         if !session.may_have(&published) {
-            return true;
+            return Replayed::LeftOut;
         }
         let since = sub.replay.as_ref().map_or(0, |replay| replay.since).max(session.joined);
         let missed = session.port.is_none() || published.position() <= since;
@@ -231,17 +253,17 @@ impl Bus {
             sub.queue.leave_out(&published, reason);
             self.observe_drop(now, key, 1, reason);
             self.schedule(key);
-            return true;
+            return Replayed::LeftOut;
         }
         if !sub.queue.has_room(published.cost()) {
             self.replay_from(key, published.position() - 1);
-            return false;
+            return Replayed::Full;
         }
         if let Some(replay) = &mut sub.replay {
             replay.replayed += 1;
         }
         self.enqueue(now, key, published, None, true);
-        true
+        Replayed::Queued
     }
 
     /// Why a message of the past is not handed out, if it is not. `missed`: it was accepted while nobody
@@ -289,7 +311,7 @@ impl Bus {
             |kept: &&Kept| kept.space == space && sub.pattern.matches(&kept.published.topic);
         let rest: Vec<_> = behind.filter(matching).map(|kept| kept.published.clone()).collect();
         for published in rest {
-            if !self.replay(now, key, published) {
+            if self.replay(now, key, published) == Replayed::Full {
                 return true;
             }
         }
@@ -308,7 +330,10 @@ impl Bus {
     /// A full queue spills: the subscription reads on from this position when it has room.
     pub(super) fn spill(&mut self, key: SubKey, position: u64) {
         // Its client was there, or counts as having been away by itself.
-        self.read_from(key, ReadFrom::After(position - 1), 0, false);
+        let from = ReadFrom::After(position - 1);
+        let (reading, resumed, wants_all) = (false, false, false);
+        let replay = Replay { from, since: 0, wants_all, reading, resumed, replayed: 0 };
+        self.read_from(key, replay);
     }
 
     pub(super) fn end_replay(&mut self, key: SubKey) {

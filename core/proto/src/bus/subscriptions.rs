@@ -221,7 +221,8 @@ impl Bus {
             self.start_walk(sub, !by_cursor && beginning.is_some(), by_cursor);
         }
         if let Some(beginning) = beginning {
-            self.start_replay(sub, beginning.from, resumes && lost.is_none());
+            let (wants_all, resumed) = (frame.start == Start::All, resumes && lost.is_none());
+            self.start_replay(sub, beginning.from, wants_all, resumed);
         }
         if self.walk(now, sub) {
             self.read_on(sub);

@@ -165,6 +165,7 @@ fn sessions_are_kept_for_their_window_before_the_last_commit() {
     let adjust = |options: &mut StoreOptions| {
         let clock = clock.clone();
         options.now = Arc::new(move || clock.load(Ordering::Relaxed));
+        options.steady = options.now.clone();
     };
     let open = Open::new(Some(folder.path()), adjust);
     open.commit(vec![Write::Session(session("old", 1)), Write::Session(session("ended", 1))]);
@@ -212,6 +213,7 @@ fn ids_are_recovered_for_their_window() {
     let adjust = |options: &mut StoreOptions| {
         let clock = clock.clone();
         options.now = Arc::new(move || clock.load(Ordering::Relaxed));
+        options.steady = options.now.clone();
         options.duplicate_window = Duration::from_secs(10);
     };
     let mut open = Open::new(Some(folder.path()), adjust);
@@ -234,6 +236,7 @@ fn the_window_of_ids_does_not_pass_while_the_store_is_closed() {
     let adjust = |options: &mut StoreOptions| {
         let clock = clock.clone();
         options.now = Arc::new(move || clock.load(Ordering::Relaxed));
+        options.steady = options.now.clone();
         options.duplicate_window = Duration::from_secs(10);
     };
     let with_id = |open: &mut Open, id: &str| {
@@ -259,4 +262,33 @@ fn the_window_of_ids_does_not_pass_while_the_store_is_closed() {
     clock.fetch_sub(7_200_000, Ordering::Relaxed);
     let open = Open::new(Some(folder.path()), adjust);
     assert_eq!(open.recovered.ids.len(), 2, "nor when the clock is set back");
+}
+
+#[test]
+fn setting_the_clock_of_a_running_store_ends_no_window() {
+    for hour in [3_600_000_i64, -3_600_000] {
+        let folder = Folder::new();
+        let wall = Arc::new(AtomicU64::new(10_000_000));
+        let steady = Arc::new(AtomicU64::new(10_000_000));
+        let adjust = |options: &mut StoreOptions| {
+            let (wall, steady) = (wall.clone(), steady.clone());
+            options.now = Arc::new(move || wall.load(Ordering::Relaxed));
+            options.steady = Arc::new(move || steady.load(Ordering::Relaxed));
+        };
+        let mut open = Open::new(Some(folder.path()), adjust);
+        let mut record = open.record("a", "x");
+        record.time_ms = steady.load(Ordering::Relaxed);
+        record.extras = Some(Box::new(Extras { id: Some("one".into()), ..Extras::default() }));
+        open.commit(vec![Write::Session(session("o", 1)), record_of(&record)]);
+        wall.fetch_add(hour.cast_unsigned(), Ordering::Relaxed);
+        steady.fetch_add(10, Ordering::Relaxed);
+        let record = open.record("a", "y");
+        open.commit(vec![record_of(&record)]);
+        drop(open);
+        // The next run begins at the time that was set.
+        steady.store(wall.load(Ordering::Relaxed), Ordering::Relaxed);
+        let open = Open::new(Some(folder.path()), adjust);
+        assert_eq!(open.recovered.ids.len(), 1, "{hour}");
+        assert_eq!(open.recovered.sessions, [session("o", 1)], "{hour}");
+    }
 }

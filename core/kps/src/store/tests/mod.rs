@@ -78,6 +78,7 @@ impl Open {
         let mut options = StoreOptions::new(dir.map(Path::to_owned));
         options.epoch = 1;
         options.now = Arc::new(|| 1_000_000);
+        options.steady = options.now.clone();
         adjust(&mut options);
         let (store, recovered) = Store::open(options, move |event| {
             // A test may be over.

@@ -162,6 +162,7 @@ fn run(folder: Option<&Folder>, steps: Vec<Step>) {
     let adjust = |options: &mut StoreOptions, rules: &[HistoryRule]| {
         let clock = clock.clone();
         options.now = Arc::new(move || clock.load(Ordering::Relaxed));
+        options.steady = options.now.clone();
         options.duplicate_window = Duration::from_secs(3);
         options.rules = rules.to_vec();
     };

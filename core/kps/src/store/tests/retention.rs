@@ -51,6 +51,7 @@ fn messages_go_when_they_become_too_old() {
     let mut open = Open::new(None, |options| {
         options.rules = vec![HistoryRule { max_age: Some(Duration::from_secs(10)), ..rule(">") }];
         options.now = Arc::new(move || time.load(Ordering::Relaxed));
+        options.steady = options.now.clone();
     });
     for _ in 0..3 {
         // Accepted one millisecond apart from 1,000,001 on.
@@ -71,6 +72,7 @@ fn messages_go_without_anything_being_written() {
     let mut open = Open::new(None, |options| {
         options.rules = vec![HistoryRule { max_age: Some(Duration::from_millis(1)), ..rule(">") }];
         options.now = Arc::new(move || time.load(Ordering::Relaxed));
+        options.steady = options.now.clone();
     });
     open.add("a", "x");
     clock.store(2_000_000, Ordering::Relaxed);
@@ -156,6 +158,7 @@ fn nothing_is_left_of_what_was_removed() {
         options.rules = vec![HistoryRule { max_count: Some(10), ..rule(">") }];
         let clock = clock.clone();
         options.now = Arc::new(move || clock.load(Ordering::Relaxed));
+        options.steady = options.now.clone();
     });
     for round in 0..40 {
         let mut writes = Vec::new();

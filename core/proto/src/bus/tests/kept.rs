@@ -288,6 +288,25 @@ fn a_cursor_of_a_run_that_stored_nothing_stands_where_that_run_began() {
 }
 
 #[test]
+fn who_was_at_the_very_beginning_hears_as_well_that_history_does_not_go_back_so_far() {
+    let epochs = vec![(1, 0), (2, 3), (3, 0)];
+    let recovered = Recovered { position: 3, epochs, ..Recovered::default() };
+    let mut world = World::new(BusConfig { epoch: 3, ..keeping(recovered) });
+    let a = world.connect("a");
+    let mut gaps_from = |sub, start| {
+        let (reader, place) = from(&mut world, a, sub, start);
+        assert_eq!(place, ReadFrom::After(0));
+        let page = Page { through: 3, removed: true, ..Page::default() };
+        world.bus.take_page(world.now, reader, Ok(page));
+        gaps(&world.pull(a)).into_iter().map(|gap| gap.reason).collect::<Vec<_>>()
+    };
+    // What its run gave it was never stored, and what came since is gone.
+    let cursor = cursor(1, 4);
+    assert_eq!(gaps_from(1, Start::Cursor(&cursor)), [GapReason::HistoryExpired]);
+    assert_eq!(gaps_from(2, Start::All), [], "all there is");
+}
+
+#[test]
 fn a_durable_has_no_overflow_policy() {
     let mut world = World::new(BusConfig { forbid_block: true, ..keeping(Recovered::default()) });
     let a = world.connect("a");

@@ -256,6 +256,37 @@ fn of_history_and_the_retained_message_the_newer_is_delivered_once() {
 }
 
 #[test]
+fn behind_a_newer_message_that_one_may_not_have_stands_the_retained_one() {
+    let mut world = World::new(keeping(Recovered::default()));
+    let (a, b) = (world.connect("a"), world.connect("b"));
+    let mut number = 0;
+    type Change = fn(&mut Extensions<'_>);
+    let changes: [(&str, Change); 3] = [
+        ("h.some", |extensions| extensions.to = Some(vec!["a"])),
+        ("h.private", |extensions| extensions.private = true),
+        ("h.brief", |extensions| extensions.ttl_ms = Some(10)),
+    ];
+    for (topic, change) in changes {
+        world.retain(a, number + 1, topic);
+        let mut extensions = Extensions::default();
+        change(&mut extensions);
+        let newer = publish(number + 2, topic, b"1");
+        let newer = Publish { extensions: Some(Box::new(extensions)), ..newer };
+        world.handle(a, Frame::Publish(newer));
+        number += 2;
+    }
+    let mut records = records(world.all_writes());
+    records.retain(|record| record.position % 2 == 0);
+    world.bus.stored(world.now, 6);
+    world.now = world.now + Duration::from_secs(1);
+    world.handle(b, Frame::Subscribe(last("h.>")));
+    let reader = world.reader();
+    world.bus.take_page(world.now, reader, Ok(Page { records, through: 6, ..Page::default() }));
+    assert_eq!(world.told_retained(b), [(1, true), (3, true), (5, true)]);
+    assert!(world.bus.ledger().is_balanced());
+}
+
+#[test]
 fn what_a_restarted_server_had_is_there_again_as_it_was() {
     let mut world = World::new(BusConfig { epoch: 1, ..keeping(Recovered::default()) });
     let a = world.connect("a");
