@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::capability::{Failure, Map, Outcome, Value};
+use crate::capability::{Outcome, Value};
 
 /// `{"status": "ok", "data": {"result": …}, "duration"}`, or `{"status": "error", "error": {"code",
 /// "message", "retry"}, "duration"}`; the duration in milliseconds.
@@ -16,25 +16,8 @@ pub(super) fn envelope(outcome: Outcome, took: Duration) -> Value {
         ]),
         Err(failure) => Value::map([
             ("status", "error".into()),
-            ("error", error(failure)),
+            ("error", failure.into_value()),
             ("duration", duration),
         ]),
     }
-}
-
-fn error(failure: Failure) -> Value {
-    let mut error = Map::default();
-    error.push("code", failure.code());
-    error.push("message", failure.message);
-    error.push("retry", failure.retry);
-    if let Some(field) = failure.field {
-        error.push("field", field);
-    }
-    if let Some(raised) = failure.raised {
-        error.push("type", raised.kind);
-        if let Some(traceback) = raised.traceback {
-            error.push("traceback", traceback);
-        }
-    }
-    Value::Map(error)
 }
