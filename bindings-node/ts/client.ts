@@ -183,14 +183,15 @@ export class Client implements AsyncDisposable {
    * Calls `capability.operation`: in this process, at the server, or at whichever client offers it. A failed call resolves
    * too: `response.ok` says so, `response.unwrap()` throws.
    */
-  async dispatch<T = any>(action: string, payload?: unknown, options: DispatchOptions = {}): Promise<Response<T>> {
-    check.string("action", action);
-    check.options(options, DISPATCH);
-    const { timeout, retry, signal } = options;
-    if ((timeout ?? 0) < 0) throw new KpsError("invalid_argument", `timeout is ${timeout} ms; it is 0 or more`);
-    whole("retry", retry ?? 0, 0);
-    if (signal && typeof signal.addEventListener !== "function") throw new TypeError("signal must be an AbortSignal, not an object");
-    return environment.calls.dispatch(this._key, this._hold, action, payload, options);
+  dispatch<T = any>(action: string, payload?: unknown, options?: DispatchOptions): Promise<Response<T>> {
+    // Not an async function: that would wait for the promise that it returns.
+    try {
+      check.string("action", action);
+      if (options !== undefined) checkDispatch(options);
+      return Promise.resolve(environment.calls.dispatch(this._key, this._hold, action, payload, options ?? NONE));
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   /**
@@ -500,6 +501,16 @@ const DISPATCH = {
   onProgress: "function",
   signal: "object",
 } as const;
+
+const NONE: DispatchOptions = {};
+
+function checkDispatch(options: DispatchOptions): void {
+  check.options(options, DISPATCH);
+  const { timeout, retry, signal } = options;
+  if ((timeout ?? 0) < 0) throw new KpsError("invalid_argument", `timeout is ${timeout} ms; it is 0 or more`);
+  whole("retry", retry ?? 0, 0);
+  if (signal && typeof signal.addEventListener !== "function") throw new TypeError("signal must be an AbortSignal, not an object");
+}
 
 const REGISTER = { shared: "boolean", concurrency: "number", debug: "boolean" } as const;
 

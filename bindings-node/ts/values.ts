@@ -36,7 +36,7 @@ const BEYOND = 2 ** 64;
 export function write(value: unknown, keep: Keep): Written {
   let text: string | undefined;
   let parts: Uint8Array[] | undefined;
-  if (isPlain(value, 0)) {
+  if (looksPlain(value)) {
     text = JSON.stringify(value);
   } else {
     const writer = new Writer(keep);
@@ -53,7 +53,15 @@ export function write(value: unknown, keep: Keep): Written {
   return { text: text ?? "null", parts };
 }
 
-/** Whether `JSON.stringify` writes it as it is. */
+/** Whether `JSON.stringify` writes it as it is. What throws is looked at more closely. */
+function looksPlain(value: unknown): boolean {
+  try {
+    return isPlain(value, 0);
+  } catch {
+    return false;
+  }
+}
+
 function isPlain(value: unknown, depth: number): boolean {
   switch (typeof value) {
     case "number":

@@ -8,6 +8,13 @@ const { useServer, mailbox, gate, program } = require("./support");
 const used = useServer();
 let names = 0;
 
+const programs = [];
+const run = (...args) => {
+  programs.push(program(...args));
+  return programs.at(-1);
+};
+afterEach(() => programs.splice(0).forEach(({ kill }) => kill("SIGKILL")));
+
 /** A name that no other test has. */
 const fresh = () => `t${++names}`;
 
@@ -432,7 +439,7 @@ describe("ends", () => {
   test("a provider's process is killed in the midst of a call", async () => {
     const caller = await used.connect();
     const name = fresh();
-    const provider = program("provider.js", used.url, name);
+    const provider = run("provider.js", used.url, name);
     expect(await provider.line()).toBe("ready");
     const response = caller.dispatch(`${name}.hang`, null, { timeout: 60_000 });
     expect(await provider.line()).toBe("called");
@@ -444,17 +451,17 @@ describe("ends", () => {
   test("what keeps a process alive: a shared capability, a call, a watch; not what only the process itself can call", async () => {
     const caller = await used.connect();
     const name = fresh();
-    const shared = program("provider.js", used.url, name);
+    const shared = run("provider.js", used.url, name);
     expect(await shared.line()).toBe("ready");
     expect((await caller.dispatch(`${name}.stop`)).unwrap()).toBe(null);
     expect(await shared.ended).toMatchObject({ code: 0 });
     for (const how of ["local", "unref", "progress"]) {
-      const { code, lines, ms, stderr } = await program("provider.js", used.url, fresh(), how).ended;
+      const { code, lines, ms, stderr } = await run("provider.js", used.url, fresh(), how).ended;
       expect({ how, code, stderr }).toEqual({ how, code: 0, stderr: "" });
       expect(lines).toEqual(["ready"]);
       expect(ms).toBeLessThan(15_000);
     }
-    const watching = program("provider.js", used.url, fresh(), "watch");
+    const watching = run("provider.js", used.url, fresh(), "watch");
     expect(await watching.line()).toBe("ready");
     expect(await watching.line()).toBe("k");
     expect(await watching.ended).toMatchObject({ code: 0 });
@@ -487,7 +494,7 @@ describe("functions", () => {
   test("storage tells of changes until nobody watches", async () => {
     const client = await used.connect();
     const changes = mailbox();
-    const { id } = (await client.dispatch("storage.watch", { prefix: "w/", callback: changes.put })).unwrap();
+    const { watching: id } = (await client.dispatch("storage.watch", { prefix: "w/", callback: changes.put })).unwrap();
     (await client.dispatch("storage.save", { key: "w/a", value: { n: 2n ** 70n } })).unwrap();
     expect(await changes.take()).toMatchObject({ key: "w/a" });
     (await client.dispatch("storage.unwatch", { id })).unwrap();

@@ -1,7 +1,8 @@
 // Every name of the API used with its types. Checked by `tsc --strict`; never run.
 import {
-  type AckRow, type Client, type CloseReport, type ConnectRequest, type ContentType, type ErrorCode, type GapReason,
-  type ReceiptLevel, type RowStatus, type State, Ack, Gap, KpsError, Message, Receipt, Server, Subscription, connect,
+  type AckRow, type CallContext, type CallError, type Client, type CloseReport, type ConnectRequest, type ContentType, type DispatchOptions, type Envelope,
+  type ErrorCode, type GapReason,
+  type ReceiptLevel, type RegisterOptions, type RowStatus, type State, Ack, Gap, KpsError, Message, Receipt, Response, Server, Subscription, connect,
 } from "kps";
 import * as kps from "kps";
 
@@ -59,6 +60,33 @@ export async function publishing(client: Client): Promise<void> {
   ack.cancel();
   ack.unref();
   console.log(rows, first, status, complete, client.publishToIdWithAck("b", 1, undefined, { id: "i", private: true }), await client.request("t", [1, 2], 500, { to: ["b"], ttl: 100 }));
+}
+
+class Adder {
+  static readonly operations = { add: { type: "object" } };
+  async init(): Promise<void> {}
+  add({ a, b }: { a: number; b: number }, context: CallContext): number {
+    context.progress({ attempt: context.attempt, left: context.deadline - Date.now() });
+    if (context.signal.aborted) throw new KpsError("unavailable", `no more, ${context.caller}`, { retry: true });
+    return a + b + context.id.length + context.operation.length;
+  }
+}
+
+export async function calling(client: Client, server: Server): Promise<void> {
+  const how: RegisterOptions = { shared: true, concurrency: 8, debug: true };
+  await client.register("adder", Adder, how);
+  await client.register("other", new Adder());
+  const options: DispatchOptions = {
+    timeout: 1000, retry: 2, target: "any", idempotencyKey: "k", onProgress: (progress) => progress, signal: AbortSignal.timeout(500),
+  };
+  const response: Response<number> = await client.dispatch<number>("adder.add", { a: 1, b: 2 }, options);
+  const sum: number = response.unwrap();
+  const error: CallError | null = response.error;
+  const envelope: Envelope = response.toJSON();
+  const code: ErrorCode | undefined = error?.code;
+  console.log(sum, code, error?.retry, error?.field, error?.type, error?.traceback, envelope.status, response.ok, response.data);
+  console.log(response.id, response.status, response.duration, response.attempts, response.provider, await server.dispatch("kps.ping"));
+  await client.unregister("adder");
 }
 
 export async function ending(client: Client): Promise<void> {

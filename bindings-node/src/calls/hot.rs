@@ -146,9 +146,12 @@ unsafe extern "C" fn answered(
         let waiting = call.shared.host.waiting.lock().remove(&call.int(0));
         let Some(waiting) = waiting else { return };
         let outcome = match (call.int(1), value(&call, 2, 3)) {
-            (1, outcome) => outcome,
+            (1, Ok(value)) => Ok(value),
             (_, Ok(failure)) => Err(Failure::from_value(failure)),
-            (_, Err(failure)) => Err(failure),
+            (_, Err(Failure { message, .. })) => {
+                let sentence = format!("what the operation returned cannot travel: {message}");
+                Err(Failure::new(ErrorKind::Internal, sentence))
+            }
         };
         // Its caller may have gone meanwhile. If it is here, it goes on right now.
         promptly(|| drop(waiting.answer.send(outcome)));

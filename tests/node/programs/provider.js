@@ -21,7 +21,7 @@ const ways = {
       console.log(key);
       await client.dispatch("storage.unwatch", { id });
     };
-    const { id } = (await client.dispatch("storage.watch", { prefix: "", callback })).unwrap();
+    const { watching: id } = (await client.dispatch("storage.watch", { prefix: "", callback })).unwrap();
     setTimeout(() => client.dispatch("storage.save", { key: "k", value: 1 }), 50).unref();
   },
 };
