@@ -284,3 +284,28 @@ fn history_shows_whom_a_message_is_for_and_nothing_of_a_private_one() {
     assert_eq!(objects[3]["offline"], "latest");
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn dispatch_calls_the_servers_capabilities_and_prints_the_answer() {
+    let server = Serve::start(&[]);
+    let saved = server.run(&["dispatch", "storage.save", r#"{"key": "k", "value": {"a": 1}}"#]);
+    assert!(saved.status.success(), "{saved:?}");
+    let got = server.run(&["dispatch", "storage.get", r#"{"key": "k"}"#]);
+    let got: Value = serde_json::from_slice(&got.stdout).unwrap();
+    assert_eq!(got["value"], json!({"a": 1}));
+
+    let failed = server.run(&["dispatch", "storage.get", r#"{"key": "none"}"#]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("not_found"), "{failed:?}");
+    let envelope = server.run(&["dispatch", "--envelope", "nobody.has"]);
+    let envelope: Value = serde_json::from_slice(&envelope.stdout).unwrap();
+    assert_eq!(envelope["error"]["code"], "unknown_capability");
+    let wrong = server.run(&["dispatch", "storage.get", "{"]);
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("invalid_payload"), "{wrong:?}");
+
+    let listed = server.run(&["capabilities"]);
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    for expected in ["storage (server)", "compute (server)", "save", "execute"] {
+        assert!(listed.contains(expected), "{listed}");
+    }
+}

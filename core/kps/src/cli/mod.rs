@@ -4,6 +4,7 @@
 mod audit;
 mod bench;
 mod config;
+mod dispatch;
 mod doctor;
 mod history;
 mod inbox;
@@ -53,6 +54,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> i32 {
         Command::Pub(publish) => publish.run(),
         Command::Sub(subscribe) => subscribe.run(),
         Command::Request(request) => request.run(),
+        Command::Dispatch(dispatch) => dispatch.run(),
+        Command::Capabilities(capabilities) => capabilities.run(),
         Command::Bench(bench) => bench.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::History(history) => history.run(),
@@ -84,6 +87,8 @@ enum Command {
     Pub(publish::Pub),
     Sub(subscribe::Sub),
     Request(request::Request),
+    Dispatch(dispatch::Dispatch),
+    Capabilities(dispatch::Capabilities),
     Bench(bench::Bench),
     Doctor(doctor::Doctor),
     History(history::History),
