@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     client::{Client, Kept, WeakBridge},
+    compute::Compute,
     net::BoxFuture,
 };
 
@@ -185,6 +186,14 @@ impl Router {
         }
         registered.capability.close().await;
         Ok(())
+    }
+
+    /// Where this process' tasks run: for tasks that are functions of the program.
+    ///
+    /// # Errors
+    /// `unavailable`: the system starts no threads.
+    pub fn compute(&self) -> Result<Arc<Compute>, Failure> {
+        self.0.builtins.compute()
     }
 
     /// Has this client answer for the server: its built-in capabilities for calls to the server, and the

@@ -29,6 +29,7 @@ pub(super) enum Shape {
     /// `{"result": …}` of the one task, or its failure.
     One,
     /// The one task's own answer, or its failure.
+    #[cfg_attr(not(feature = "wasm"), expect(dead_code, reason = "modules are loaded so"))]
     Bare,
     /// `{"results": [envelope, …]}`: each has its own failure.
     Envelopes,

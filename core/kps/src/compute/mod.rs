@@ -85,6 +85,16 @@ impl Compute {
         self.registry().remove(name, |task| matches!(task, Task::Host(_)))
     }
 
+    /// Takes all tasks of the program away, so that what works for them ends.
+    pub(crate) fn close(&self) {
+        for (name, task) in self.registry().list() {
+            if matches!(task, Task::Host(_)) {
+                // Somebody may have been faster.
+                let _ = self.unregister(&name);
+            }
+        }
+    }
+
     fn registry(&self) -> &Registry {
         &self.0.registry
     }
