@@ -436,6 +436,22 @@ impl Client {
         calls::unregister(py, self, name)
     }
 
+    /// Makes an object with the method `run` a task of `compute`.
+    fn _register_task(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyAny>,
+        task: &Bound<'_, PyAny>,
+        concurrency: usize,
+        summary: String,
+    ) -> PyResult<()> {
+        calls::register_task(py, self, name, task, concurrency, summary)
+    }
+
+    fn _unregister_task(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<()> {
+        calls::unregister_task(py, self, name)
+    }
+
     /// Calls `handler` on every `event`; the function returned ends that.
     fn on(
         &self,

@@ -2,6 +2,7 @@
 
 mod provider;
 mod response;
+mod task;
 mod value;
 
 use std::{
@@ -18,7 +19,7 @@ use kps::{
 };
 use pyo3::prelude::*;
 
-use self::provider::Provider;
+use self::{provider::Provider, task::HostedTask};
 pub(crate) use self::{
     provider::{Answer, CallContext},
     response::{CallError, Response},
@@ -146,6 +147,33 @@ pub(crate) fn unregister(
     let (name, router) = (text(name, "name")?.to_owned(), router(py, client)?);
     let gone = async move { router.unregister(&name).await };
     Ok(finish("unregister", gone, |py, result| done(py, result)))
+}
+
+/// Makes an object with the method `run` a task of `compute`.
+pub(crate) fn register_task(
+    py: Python<'_>,
+    client: &Client,
+    name: &Bound<'_, PyAny>,
+    task: &Bound<'_, PyAny>,
+    concurrency: usize,
+    summary: String,
+) -> PyResult<()> {
+    let name = text(name, "name")?;
+    let provider = Provider::new(&Host::current(py)?, task, None)?;
+    let task = Arc::new(HostedTask::new(provider, concurrency, summary));
+    let registered = router(py, client)?.compute().and_then(|it| it.register(name, task));
+    registered.map_err(|failure| response::raised(py, &failure))
+}
+
+/// Takes such a task away.
+pub(crate) fn unregister_task(
+    py: Python<'_>,
+    client: &Client,
+    name: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let name = text(name, "name")?;
+    let gone = router(py, client)?.compute().and_then(|it| it.unregister(name));
+    gone.map_err(|failure| response::raised(py, &failure))
 }
 
 fn done(py: Python<'_>, result: Result<(), Failure>) -> PyResult<Py<PyAny>> {
