@@ -448,6 +448,16 @@ impl Client {
         calls::register_task(py, self, name, task, concurrency, summary)
     }
 
+    /// Has this client do the task for others.
+    fn share_task(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Await> {
+        calls::share_task(py, self, name)
+    }
+
+    /// Ends that.
+    fn unshare_task(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Await> {
+        calls::unshare_task(py, self, name)
+    }
+
     fn _unregister_task(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<()> {
         calls::unregister_task(py, self, name)
     }

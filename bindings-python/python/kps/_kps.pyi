@@ -112,6 +112,13 @@ class Client:
     async def unsubscribe(self, topic: str) -> None:
         """Ends every subscription of this client to `topic`."""
 
+    async def share_task(self, name: str) -> None:
+        """Has this client do the task for others: theirs is `dispatch("compute.map", {...}, target="any")`, and
+        `compute.batch` and `compute.execute`."""
+
+    async def unshare_task(self, name: str) -> None:
+        """Ends that; what others wait for is done elsewhere."""
+
     def publish(
         self,
         topic: str,

@@ -32,6 +32,8 @@ async def prepare(function: Callable[[Any], Any] | str, isolated: bool, concurre
     """What has the method `run`, and how many runs it has room for. A function that no worker can have is refused."""
     if concurrency is not None and (not isinstance(concurrency, int) or concurrency < 1):
         raise InvalidArgumentError(f"concurrency is {concurrency!r}; it is a whole number from 1")
+    if not isinstance(function, str) and not callable(function):
+        raise InvalidArgumentError(f"function is {type(function).__name__}; it is a function or 'module:name'")
     if not isolated:
         return _beside(find(function) if isinstance(function, str) else function, concurrency)
     count = concurrency or _cores()
@@ -47,8 +49,6 @@ async def prepare(function: Callable[[Any], Any] | str, isolated: bool, concurre
 
 
 def _beside(function: Callable[[Any], Any], concurrency: int | None) -> tuple[Any, int]:
-    if not callable(function):
-        raise InvalidArgumentError(f"function is {type(function).__name__}; it is a function or 'module:name'")
     if _is_async(function):
         return OnLoop(function), concurrency or 256
     count = concurrency or _cores()
@@ -180,8 +180,8 @@ class Crew:
                 raise UnavailableError("the task was taken away")
             if self._most_strays and self._strays >= self._most_strays:
                 raise UnavailableError(
-                    f"{self._strays} threads still run this task for nobody, since no thread can be ended from outside: "
-                    "register it with isolated=True"
+                    f"{self._strays} threads still run this task for nobody, since no thread can be ended from "
+                    "outside; register it with isolated=True"
                 )
             self._open += 1
             if self._open > len(self._runners) and len(self._runners) < self._size + self._strays:

@@ -176,6 +176,28 @@ pub(crate) fn unregister_task(
     gone.map_err(|failure| response::raised(py, &failure))
 }
 
+/// The coroutine that has others call the task.
+pub(crate) fn share_task(
+    py: Python<'_>,
+    client: &Client,
+    name: &Bound<'_, PyAny>,
+) -> PyResult<Await> {
+    let (name, router) = (text(name, "name")?.to_owned(), router(py, client)?);
+    let shared = async move { router.share_task(&name).await };
+    Ok(finish("share_task", shared, |py, result| done(py, result)))
+}
+
+/// The coroutine that ends that.
+pub(crate) fn unshare_task(
+    py: Python<'_>,
+    client: &Client,
+    name: &Bound<'_, PyAny>,
+) -> PyResult<Await> {
+    let (name, router) = (text(name, "name")?.to_owned(), router(py, client)?);
+    let gone = async move { router.unshare_task(&name).await };
+    Ok(finish("unshare_task", gone, |py, result| done(py, result)))
+}
+
 fn done(py: Python<'_>, result: Result<(), Failure>) -> PyResult<Py<PyAny>> {
     match result {
         Ok(()) => Ok(py.None()),

@@ -23,6 +23,7 @@ use super::{
     progress::Progress,
     remote,
     repeats::Repeats,
+    spread,
 };
 use crate::{
     client::{Client, Kept, WeakBridge},
@@ -323,6 +324,11 @@ impl Core {
         let Some(here) = here else {
             if options.target == CallTarget::Local {
                 return (Err(unknown(to.capability, "in this process")), None);
+            }
+            if spread::is_for_sharers(&to) {
+                let work = spread::call(self, to, payload, attempt, deadline);
+                let outcome = deadline::until(deadline, work).await;
+                return (outcome.unwrap_or_else(|| Err(late(options.timeout))), None);
             }
             return remote::call(self, to, payload, attempt, deadline).await;
         };

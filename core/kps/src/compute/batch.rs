@@ -203,12 +203,7 @@ impl Batch {
         if matches!(self.shape, Shape::One | Shape::Bare) {
             return failure;
         }
-        let field = match &failure.field {
-            Some(field) => format!("items[{index}].{field}"),
-            None => format!("items[{index}]"),
-        };
-        let message = format!("items[{index}]: {}", failure.message);
-        Failure { message, field: Some(field), ..failure }
+        named_item(index, failure)
     }
 
     fn give_up(&self) {
@@ -227,6 +222,16 @@ impl Batch {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Says which of several items failed.
+pub(crate) fn named_item(index: usize, failure: Failure) -> Failure {
+    let field = match &failure.field {
+        Some(field) => format!("items[{index}].{field}"),
+        None => format!("items[{index}]"),
+    };
+    let message = format!("items[{index}]: {}", failure.message);
+    Failure { message, field: Some(field), ..failure }
 }
 
 impl Ledger {
