@@ -109,11 +109,11 @@ class Client(_kps.Client):
 
     async def unregister_task(self, name: str) -> None:
         """Takes a task of this program away; what was called before in this process goes on."""
+        from contextlib import suppress
+
         self._unregister_task(name)
-        try:
+        with suppress(NotFoundError):
             await self.unshare_task(name)
-        except NotFoundError:
-            pass  # It was not shared.
 
     # The names of KPS.
 
