@@ -94,13 +94,16 @@ class OnLoop:
     async def run(self, data: Any) -> Any:
         return await self._function(data)
 
+    def close(self) -> None:
+        pass
+
 
 class Elsewhere:
     """A function that threads or processes run; they end with this object."""
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
-        weakref.finalize(self, crew.close)
+        self.close = weakref.finalize(self, crew.close)
 
     async def run(self, data: Any) -> Any:
         return await self._crew.run(data)
@@ -110,7 +113,6 @@ class _Runner(Protocol):
     def begin(self) -> None: ...
     def run(self, data: Any) -> Any: ...
     def stop(self) -> None: ...
-    def refresh(self) -> None: ...
     def end(self) -> object: ...
 
 
@@ -164,6 +166,9 @@ class Crew:
         except asyncio.CancelledError:
             self._leave(job)
             raise
+        finally:
+            # An exception knows this frame: they must not hold each other.
+            del job
 
     def close(self) -> None:
         """Ends all of it, whatever it does."""
@@ -202,11 +207,6 @@ class Crew:
         while (job := self._jobs.get()) is not None:
             self._do(runner, job)
             del job
-            with self._lock:
-                closed = self._closed
-            if closed:
-                break
-            runner.refresh()
         runner.end()
 
     def _do(self, runner: _Runner, job: _Job) -> None:
@@ -232,6 +232,8 @@ class Crew:
             if job.left:
                 self._strays -= bool(self._most_strays)
         job.tell(result, error)
+        # An exception knows this frame: they must not hold each other.
+        del job, error, result
 
 
 class _Here:
@@ -249,9 +251,6 @@ class _Here:
 
     def stop(self) -> None:
         """No thread can be ended from outside."""
-
-    def refresh(self) -> None:
-        pass
 
     def end(self) -> None:
         pass
@@ -277,7 +276,8 @@ def _spawn() -> Any:
 
 
 class _Process:
-    """Runs the function in a process, which is replaced when it ends."""
+    """Runs the function in a process. One that ended is replaced when the next job comes: a program that ends begins
+    nothing any more."""
 
     def __init__(self, pickled: bytes) -> None:
         self._pickled = pickled
@@ -311,17 +311,6 @@ class _Process:
             self._stopped = True
             if self._process is not None:
                 self._process.kill()
-
-    def refresh(self) -> None:
-        """A new process, if the old one is gone."""
-        with self._lock:
-            stopped, self._stopped = self._stopped, False
-        if not stopped and self._is_alive():
-            return
-        self.end()
-        # Whoever comes next tries again, and hears why it does not start.
-        with contextlib.suppress(Exception):
-            self._start()
 
     def _is_alive(self) -> bool:
         with _children:
@@ -364,7 +353,6 @@ class _Process:
         with _children:
             process.join()
             code = process.exitcode
-            process.close()
         return f"ended with exit code {code}" if code is None or code >= 0 else f"was ended by signal {-code}"
 
 

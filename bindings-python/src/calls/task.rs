@@ -7,6 +7,7 @@ use kps::{
     capability::{Call, Caller, Cancel, Capability, Outcome, Value},
     compute::HostTask,
     net::BoxFuture,
+    runtime,
 };
 
 use super::provider::Provider;
@@ -21,6 +22,13 @@ pub(super) struct HostedTask {
 impl HostedTask {
     pub(super) fn new(provider: Provider, concurrency: usize, summary: String) -> Self {
         HostedTask { provider, concurrency, summary }
+    }
+}
+
+/// Nobody calls it any more, and nothing of it runs.
+impl Drop for HostedTask {
+    fn drop(&mut self) {
+        runtime::spawn(self.provider.close());
     }
 }
 
