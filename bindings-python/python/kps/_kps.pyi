@@ -77,6 +77,8 @@ class Client:
     ) -> None: ...
     async def _ready(self) -> None: ...
     def _give_up(self) -> None: ...
+    def _register_task(self, name: str, task: Any, concurrency: int, summary: str) -> None: ...
+    def _unregister_task(self, name: str) -> None: ...
     @property
     def id(self) -> str:
         """This client's id; empty before the first handshake if the server makes it."""
@@ -112,6 +114,13 @@ class Client:
 
     async def unsubscribe(self, topic: str) -> None:
         """Ends every subscription of this client to `topic`."""
+
+    async def share_task(self, name: str) -> None:
+        """Has this client do the task for others: theirs is `dispatch("compute.map", {...}, target="any")`, and
+        `compute.batch` and `compute.execute`."""
+
+    async def unshare_task(self, name: str) -> None:
+        """Ends that; what others wait for is done elsewhere."""
 
     def publish(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import _kps
+from .errors import NotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,6 +77,43 @@ class Client(_kps.Client):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def register_task(
+        self,
+        name: str,
+        function: Callable[[Any], Any] | str,
+        *,
+        isolated: bool = False,
+        concurrency: int | None = None,
+        shared: bool = False,
+    ) -> None:
+        """Makes `function(data)` a task of `compute`; what it returns is the result.
+
+        An async function runs on this loop, 256 at a time; a sync one in threads, as many as there are cores.
+        `isolated` ones run in processes of their own, which are killed when nobody waits for the answer any more,
+        and replaced then, or when they crash: such a function stands at the top level of a module, or is named
+        `"module:function"`, and a program that registers it has `if __name__ == "__main__":`. `concurrency` is how
+        many may run at once. `shared` is `share_task`, too.
+        """
+        from . import _workers
+
+        task, count = await _workers.prepare(function, isolated, concurrency)
+        summary = "" if isinstance(function, str) else (getattr(function, "__doc__", None) or "")
+        self._register_task(name, task, count, summary.strip().partition("\n")[0])
+        if shared:
+            try:
+                await self.share_task(name)
+            except BaseException:
+                self._unregister_task(name)
+                raise
+
+    async def unregister_task(self, name: str) -> None:
+        """Takes a task of this program away; what was called before in this process goes on."""
+        from contextlib import suppress
+
+        self._unregister_task(name)
+        with suppress(NotFoundError):
+            await self.unshare_task(name)
 
     # The names of KPS.
 

@@ -2,6 +2,7 @@
 
 mod provider;
 mod response;
+mod task;
 mod value;
 
 use std::{
@@ -18,11 +19,11 @@ use kps::{
 };
 use pyo3::prelude::*;
 
-use self::provider::Provider;
 pub(crate) use self::{
     provider::CallContext,
     response::{CallError, Response},
 };
+use self::{provider::Provider, task::HostedTask};
 use crate::{
     arguments::{callable, count, given, seconds, text},
     client::{Client, finish},
@@ -142,6 +143,55 @@ pub(crate) fn unregister(
     let (name, router) = (text(name, "name")?.to_owned(), router(py, client)?);
     let gone = async move { router.unregister(&name).await };
     Ok(finish("unregister", gone, done))
+}
+
+/// Makes an object with the method `run` a task of `compute`.
+pub(crate) fn register_task(
+    py: Python<'_>,
+    client: &Client,
+    name: &Bound<'_, PyAny>,
+    task: &Bound<'_, PyAny>,
+    concurrency: usize,
+    summary: String,
+) -> PyResult<()> {
+    let name = text(name, "name")?;
+    let provider = Provider::new(&Host::current(py)?, task, None)?;
+    let task = Arc::new(HostedTask::new(provider, concurrency, summary));
+    let registered = router(py, client)?.compute().and_then(|it| it.register(name, task));
+    registered.map_err(|failure| response::raised(py, &failure))
+}
+
+/// Takes such a task away.
+pub(crate) fn unregister_task(
+    py: Python<'_>,
+    client: &Client,
+    name: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let name = text(name, "name")?;
+    let gone = router(py, client)?.compute().and_then(|it| it.unregister(name));
+    gone.map_err(|failure| response::raised(py, &failure))
+}
+
+/// The coroutine that has others call the task.
+pub(crate) fn share_task(
+    py: Python<'_>,
+    client: &Client,
+    name: &Bound<'_, PyAny>,
+) -> PyResult<Await> {
+    let (name, router) = (text(name, "name")?.to_owned(), router(py, client)?);
+    let shared = async move { router.share_task(&name).await };
+    Ok(finish("share_task", shared, done))
+}
+
+/// The coroutine that ends that.
+pub(crate) fn unshare_task(
+    py: Python<'_>,
+    client: &Client,
+    name: &Bound<'_, PyAny>,
+) -> PyResult<Await> {
+    let (name, router) = (text(name, "name")?.to_owned(), router(py, client)?);
+    let gone = async move { router.unshare_task(&name).await };
+    Ok(finish("unshare_task", gone, done))
 }
 
 fn done(py: Python<'_>, result: Result<(), Failure>) -> PyResult<Py<PyAny>> {

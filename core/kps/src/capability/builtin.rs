@@ -75,6 +75,9 @@ impl Builtins {
         if let Some(Ok(storage)) = self.storage.get() {
             storage.close();
         }
+        if let Some(Ok(compute)) = self.compute.get() {
+            compute.close();
+        }
         self.sync.close().await;
     }
 }

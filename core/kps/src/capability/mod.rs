@@ -14,6 +14,7 @@ mod progress;
 mod remote;
 mod repeats;
 mod router;
+mod spread;
 #[cfg(feature = "store")]
 pub mod storage;
 mod sync;

@@ -23,9 +23,11 @@ use super::{
     progress::Progress,
     remote,
     repeats::Repeats,
+    spread,
 };
 use crate::{
     client::{Client, Kept, WeakBridge},
+    compute::Compute,
     net::BoxFuture,
 };
 
@@ -187,6 +189,14 @@ impl Router {
         Ok(())
     }
 
+    /// Where this process' tasks run: for tasks that are functions of the program.
+    ///
+    /// # Errors
+    /// `unavailable`: the system starts no threads.
+    pub fn compute(&self) -> Result<Arc<Compute>, Failure> {
+        self.0.builtins.compute()
+    }
+
     /// Has this client answer for the server: its built-in capabilities for calls to the server, and the
     /// list of them.
     pub(crate) async fn serve(&self, client: &Client) -> Result<Vec<Offer>, Failure> {
@@ -314,6 +324,11 @@ impl Core {
         let Some(here) = here else {
             if options.target == CallTarget::Local {
                 return (Err(unknown(to.capability, "in this process")), None);
+            }
+            if spread::is_for_sharers(&to) {
+                let work = spread::call(self, to, payload, attempt, deadline);
+                let outcome = deadline::until(deadline, work).await;
+                return (outcome.unwrap_or_else(|| Err(late(options.timeout))), None);
             }
             return remote::call(self, to, payload, attempt, deadline).await;
         };

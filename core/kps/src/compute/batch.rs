@@ -29,6 +29,7 @@ pub(super) enum Shape {
     /// `{"result": …}` of the one task, or its failure.
     One,
     /// The one task's own answer, or its failure.
+    #[cfg_attr(not(feature = "wasm"), expect(dead_code, reason = "modules are loaded so"))]
     Bare,
     /// `{"results": [envelope, …]}`: each has its own failure.
     Envelopes,
@@ -202,12 +203,7 @@ impl Batch {
         if matches!(self.shape, Shape::One | Shape::Bare) {
             return failure;
         }
-        let field = match &failure.field {
-            Some(field) => format!("items[{index}].{field}"),
-            None => format!("items[{index}]"),
-        };
-        let message = format!("items[{index}]: {}", failure.message);
-        Failure { message, field: Some(field), ..failure }
+        named_item(index, failure)
     }
 
     fn give_up(&self) {
@@ -226,6 +222,16 @@ impl Batch {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Says which of several items failed.
+pub(crate) fn named_item(index: usize, failure: Failure) -> Failure {
+    let field = match &failure.field {
+        Some(field) => format!("items[{index}].{field}"),
+        None => format!("items[{index}]"),
+    };
+    let message = format!("items[{index}]: {}", failure.message);
+    Failure { message, field: Some(field), ..failure }
 }
 
 impl Ledger {

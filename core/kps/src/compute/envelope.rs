@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::capability::{Outcome, Value};
+use crate::capability::{Failure, Outcome, Value};
 
 /// `{"status": "ok", "data": {"result": …}, "duration"}`, or `{"status": "error", "error": {"code",
 /// "message", "retry"}, "duration"}`; the duration in milliseconds.
@@ -20,4 +20,9 @@ pub(super) fn envelope(outcome: Outcome, took: Duration) -> Value {
             ("duration", duration),
         ]),
     }
+}
+
+/// The envelope of a task that was not run here.
+pub(crate) fn failed_envelope(failure: Failure) -> Value {
+    envelope(Err(failure), Duration::ZERO)
 }

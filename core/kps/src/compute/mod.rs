@@ -22,6 +22,7 @@ mod without_wasm;
 
 use std::sync::Arc;
 
+pub(crate) use self::{batch::named_item, envelope::failed_envelope, pool::cores};
 pub use self::{builtin::Sha256Stream, host::HostTask};
 use self::{host::Lane, pool::Pool, registry::Registry, room::Room, task::Task};
 use crate::capability::Failure;
@@ -83,6 +84,24 @@ impl Compute {
     /// `not_found`; `conflict`: it is not the program's own.
     pub fn unregister(&self, name: &str) -> Result<(), Failure> {
         self.registry().remove(name, |task| matches!(task, Task::Host(_)))
+    }
+
+    /// That there is a task of this name.
+    ///
+    /// # Errors
+    /// `not_found`, with the names there are.
+    pub(crate) fn check(&self, name: &str) -> Result<(), Failure> {
+        self.registry().find(name).map(drop)
+    }
+
+    /// Takes all tasks of the program away, so that what works for them ends.
+    pub(crate) fn close(&self) {
+        for (name, task) in self.registry().list() {
+            if matches!(task, Task::Host(_)) {
+                // Somebody may have been faster.
+                let _ = self.unregister(&name);
+            }
+        }
     }
 
     fn registry(&self) -> &Registry {

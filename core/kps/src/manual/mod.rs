@@ -1,5 +1,6 @@
 //! The manual: what does not fit one item's documentation.
 
+pub mod compute;
 pub mod delivery;
 pub mod events;
 pub mod storage;

