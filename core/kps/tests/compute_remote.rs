@@ -1,4 +1,5 @@
 //! Tasks that other clients do.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
 use std::{
     sync::{
