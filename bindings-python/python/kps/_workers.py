@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import functools
 import importlib
 import inspect
 import io
@@ -267,7 +266,6 @@ _NOTHING = object()
 _children = threading.Lock()
 
 
-@functools.cache
 def _spawn() -> Any:
     import multiprocessing
 
