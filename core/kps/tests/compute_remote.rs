@@ -43,7 +43,7 @@ impl HostTask for Double {
 
 async fn client(server: &Server, id: &str) -> Client {
     let options = ConnectOptions { id: Some(id.into()), ..ConnectOptions::new(server.url()) };
-    Client::connect(options).await.unwrap()
+    Client::connect(options).await.expect("the server is here")
 }
 
 /// Shares the task `double`.
@@ -54,8 +54,9 @@ async fn share(
     let (started, starts) = mpsc::unbounded_channel();
     let double = Arc::new(Double { runs: AtomicUsize::new(0), started, gate });
     let router = client.capabilities();
-    router.compute().unwrap().register("double", double.clone()).unwrap();
-    router.share_task("double").await.unwrap();
+    let compute = router.compute().expect("the system has threads");
+    compute.register("double", double.clone()).expect("the name is free");
+    router.share_task("double").await.expect("it is connected");
     (double, starts)
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use kps_proto::{
     Error, ErrorKind,
-    message::{Extras, Payload},
+    message::{Extras, Payload, RowStatus},
     topic::{CALLS, SERVER_CALLS},
 };
 
@@ -19,6 +19,9 @@ use crate::{client::Client, events::ClientState};
 
 /// Added to the time that the bus waits, so that the deadline here comes first and says what it is.
 const GRACE: Duration = Duration::from_millis(50);
+
+/// How the bus says of a provider that it ended its offer with the call unanswered.
+const LEFT: &str = RowStatus::NoHandler.as_str();
 
 /// Asks a provider; also says which one answered.
 pub(super) async fn call(
@@ -109,6 +112,10 @@ fn refused(error: Error, to: Route<'_>) -> Failure {
             format!("client {id:?} does not offer {capability:?}, or is not connected"),
         )
         .retryable(),
+        // A provider that closes has no use any more for the calls that waited for it.
+        (ErrorKind::NoResponders, _) if error.message().ends_with(LEFT) => {
+            Failure { kind: ErrorKind::Disconnected, ..gone(capability) }
+        }
         (ErrorKind::NoResponders, _) => unknown(capability, "on this bus"),
         // The router asks the next one, if there is a choice.
         // A provider that is about to close drops what it was doing: its handler failed.

@@ -52,6 +52,16 @@ pub(super) struct Registered {
     pub(super) offer: Mutex<Option<Offer>>,
 }
 
+impl Registered {
+    /// While it can still be called: what waits is given to others then, instead of hearing that it is gone.
+    async fn end_offer(&self) {
+        let offer = self.offer.lock().take();
+        if let Some(offer) = offer {
+            offer.end().await;
+        }
+    }
+}
+
 /// How to register a capability.
 #[derive(Clone, Copy, Debug)]
 pub struct RegisterOptions {
@@ -177,14 +187,14 @@ impl Router {
     /// # Errors
     /// `not_found`.
     pub async fn unregister(&self, name: &str) -> Result<(), Failure> {
-        let Some(registered) = self.0.registered.write().remove(name) else {
+        let missing = || {
             let sentence = format!("no capability {name:?} is registered here");
-            return Err(Failure::new(ErrorKind::NotFound, sentence));
+            Failure::new(ErrorKind::NotFound, sentence)
         };
-        let offer = registered.offer.lock().take();
-        if let Some(offer) = offer {
-            offer.end().await;
-        }
+        let registered = self.0.registered.read().get(name).cloned().ok_or_else(missing)?;
+        registered.end_offer().await;
+        // Somebody may have been faster.
+        self.0.registered.write().remove(name).ok_or_else(missing)?;
         registered.capability.close().await;
         Ok(())
     }
@@ -397,14 +407,14 @@ impl Core {
 impl Kept for Core {
     fn close(self: Arc<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let all: Vec<_> = self.registered.write().drain().map(|(_, it)| it).collect();
+            let all: Vec<_> = self.registered.read().values().cloned().collect();
             let described = self.described.lock().take();
             drop(described);
+            for registered in &all {
+                registered.end_offer().await;
+            }
+            self.registered.write().clear();
             for registered in all {
-                let offer = registered.offer.lock().take();
-                if let Some(offer) = offer {
-                    offer.end().await;
-                }
                 registered.capability.close().await;
             }
             self.builtins.close().await;

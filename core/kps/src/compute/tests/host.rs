@@ -88,18 +88,20 @@ fn a_panic_is_internal_and_the_next_runs() {
 fn no_more_run_at_once_than_it_says() {
     let compute = compute(1);
     let running = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
+    // Each waits for two others: with fewer at once none would end.
+    let three = Arc::new(tokio::sync::Barrier::new(3));
     let counts = running.clone();
     register(&compute, "counted", 3, move |data| {
-        let counts = counts.clone();
+        let (counts, three) = (counts.clone(), three.clone());
         async move {
             let now = counts.0.fetch_add(1, Ordering::SeqCst) + 1;
             counts.1.fetch_max(now, Ordering::SeqCst);
-            tokio::task::yield_now().await;
+            three.wait().await;
             counts.0.fetch_sub(1, Ordering::SeqCst);
             Ok(data)
         }
     });
-    let map = Value::map([("task", "counted".into()), ("items", integers(0..50))]);
+    let map = Value::map([("task", "counted".into()), ("items", integers(0..51))]);
     answer(&compute, "map", map).unwrap();
     assert_eq!(running.1.load(Ordering::SeqCst), 3);
 }
