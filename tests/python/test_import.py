@@ -29,8 +29,8 @@ def test_nothing_heavy_is_imported() -> None:
 
 
 def test_a_client_takes_at_most_4_mb_and_10_with_the_librarys_pages() -> None:
-    """Above an interpreter with asyncio. Pages of the library's file are shared by all processes and not written to, but
-    they count as resident: with them it is 9 MB, over kps' target of 8. Debug builds take 4 MB more."""
+    """Above an interpreter with asyncio. Pages of the library's file are shared by all processes and never written to,
+    but they count as resident: with them it is 9 MB, over kps' target of 8. Debug builds take 4 MB more."""
     source = """
 import asyncio, sys
 def memory():
