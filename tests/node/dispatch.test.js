@@ -494,10 +494,10 @@ describe("functions", () => {
   test("storage tells of changes until nobody watches", async () => {
     const client = await used.connect();
     const changes = mailbox();
-    const { watching: id } = (await client.dispatch("storage.watch", { prefix: "w/", callback: changes.put })).unwrap();
+    const { watch } = (await client.dispatch("storage.watch", { prefix: "w/", callback: changes.put })).unwrap();
     (await client.dispatch("storage.save", { key: "w/a", value: { n: 2n ** 70n } })).unwrap();
     expect(await changes.take()).toMatchObject({ key: "w/a" });
-    (await client.dispatch("storage.unwatch", { id })).unwrap();
+    (await client.dispatch("storage.unwatch", { watch })).unwrap();
     (await client.dispatch("storage.save", { key: "w/b", value: 1 })).unwrap();
     (await client.dispatch("kps.ping")).unwrap();
     await new Promise((resolve) => setImmediate(resolve));

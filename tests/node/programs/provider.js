@@ -19,9 +19,9 @@ const ways = {
   async watch(client) {
     const callback = async ({ key }) => {
       console.log(key);
-      await client.dispatch("storage.unwatch", { id });
+      await client.dispatch("storage.unwatch", { watch });
     };
-    const { watching: id } = (await client.dispatch("storage.watch", { prefix: "", callback })).unwrap();
+    const { watch } = (await client.dispatch("storage.watch", { prefix: "", callback })).unwrap();
     setTimeout(() => client.dispatch("storage.save", { key: "k", value: 1 }), 50).unref();
   },
 };

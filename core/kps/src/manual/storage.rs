@@ -48,8 +48,8 @@
 //! | `get_many`, `delete_many` | `keys` | `results` |
 //! | `transaction` | `operations`: `{op: "save" \| "delete" \| "get", …}` with that operation's fields, or `{op: "check", key, if_match?, if_none_match?}` | `results`: what each answers, `{}` for a check |
 //! | `history` | `key`, `limit?` | `versions`, the newest first: `etag`, `size`, `modified`, `deleted`, `current` |
-//! | `watch` | `prefix?`, `callback` | `watching` |
-//! | `unwatch` | `id` | `unwatched` |
+//! | `watch` | `prefix?`, `callback` | `watch`: what it is called |
+//! | `unwatch` | `watch` | `unwatched` |
 //! | `query` | `sql`, `parameters?`, `limit?` (1,000, at most 10,000 rows) | `columns`, `rows`, `truncated` |
 //! | `stat` | | `keys`, `bytes`, `quota`, `expired`, `uploads`, `max_key`, `max_value`, `max_inline`, `versions`, `encrypted`, `compressed`, `durability`, `cloud` (`null`, or `url`, `max_local_size`, `cached`) |
 //! | `upload` | `key`, `ttl?`, `if_match?`, `if_none_match?`, `content_type?` | `upload`, `part_size` |

@@ -124,9 +124,9 @@ impl Storage {
             "history" => self.history(&namespace, fields),
             "watch" => self.watch(namespace, fields),
             "unwatch" => {
-                let id = fields.count("id")?.ok_or_else(|| missing("id"))?;
+                let id = fields.text("watch")?;
                 fields.done()?;
-                let ended = self.0.watches.unwatch(&namespace, id);
+                let ended = self.0.watches.unwatch(&namespace, &id);
                 Ok(Value::map([("unwatched", ended.into())]).into())
             }
             "query" => {
@@ -294,7 +294,7 @@ impl Storage {
         let callback = fields.callback("callback")?.ok_or_else(|| missing("callback"))?;
         fields.done()?;
         let id = self.0.watches.watch(namespace, prefix, callback)?;
-        Ok(Value::map([("watching", id.into())]).into())
+        Ok(Value::map([("watch", id.into())]).into())
     }
 
     fn stat(&self, namespace: &str, fields: Fields) -> std::result::Result<Reply, Failure> {

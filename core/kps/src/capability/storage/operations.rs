@@ -90,7 +90,7 @@ pub(super) fn describe() -> Vec<Operation> {
             "Calls a function of this process for every change.",
             &[PREFIX, ("callback", "", "is given {event, key, etag, size, modified}")],
         ),
-        operation("unwatch", "Ends a watch.", &[("id", "integer", "what watch answered")]),
+        operation("unwatch", "Ends a watch.", &[("watch", "string", "what watch answered")]),
         operation(
             "query",
             "SQL over entries(key, size, etag, modified, expires, content_type, json), read-only.",

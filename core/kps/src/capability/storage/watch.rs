@@ -16,6 +16,8 @@ use crate::store::values::Change;
 
 /// Watches of one storage at most.
 const MAX_WATCHES: usize = 10_000;
+/// How the names of watches begin.
+const LOCAL: &str = "local-";
 
 type Hook = Arc<dyn Fn(&Change) + Send + Sync>;
 
@@ -48,7 +50,7 @@ impl Watches {
         namespace: Arc<str>,
         prefix: String,
         callback: Callback,
-    ) -> Result<u64, Failure> {
+    ) -> Result<String, Failure> {
         let mut state = self.state.lock();
         if state.watches.len() >= MAX_WATCHES {
             let sentence = format!("there are {MAX_WATCHES} watches; end one first");
@@ -58,11 +60,14 @@ impl Watches {
         let id = state.last;
         state.watches.push(Watch { id, namespace, prefix, callback });
         self.heard.store(true, Ordering::Relaxed);
-        Ok(id)
+        Ok(format!("{LOCAL}{id}"))
     }
 
     /// Whether there was such a watch.
-    pub(super) fn unwatch(&self, namespace: &str, id: u64) -> bool {
+    pub(super) fn unwatch(&self, namespace: &str, id: &str) -> bool {
+        let Some(id) = id.strip_prefix(LOCAL).and_then(|number| number.parse::<u64>().ok()) else {
+            return false;
+        };
         let mut state = self.state.lock();
         let before = state.watches.len();
         state.watches.retain(|watch| watch.id != id || *watch.namespace != *namespace);

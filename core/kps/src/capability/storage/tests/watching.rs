@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{super::super::Callback, *};
 
-fn watch(open: &Open, namespace: &str, prefix: &str) -> (i64, mpsc::Receiver<Value>) {
+fn watch(open: &Open, namespace: &str, prefix: &str) -> (String, mpsc::Receiver<Value>) {
     let (sender, receiver) = mpsc::channel();
     let callback = Callback::new(move |change| {
         // A test may be over.
@@ -12,7 +12,7 @@ fn watch(open: &Open, namespace: &str, prefix: &str) -> (i64, mpsc::Receiver<Val
     });
     let payload = Value::map([("prefix", prefix.into()), ("callback", Value::Callback(callback))]);
     let answer = open.call_as(namespace, "watch", payload).unwrap();
-    (int(&answer, "watching"), receiver)
+    (text(&answer, "watch"), receiver)
 }
 
 fn told(receiver: &mpsc::Receiver<Value>) -> (String, String) {
@@ -64,11 +64,11 @@ fn a_watch_ends_and_a_hook_of_the_program_hears_every_namespace() {
     });
     let (id, changes) = watch(&open, "", "");
     // Another namespace cannot end it.
-    let answer = open.call_as("other", "unwatch", of(json!({ "id": id }))).unwrap();
+    let answer = open.call_as("other", "unwatch", of(json!({ "watch": id }))).unwrap();
     assert_eq!(answer.get("unwatched"), Some(&false.into()));
     open.call("save", json!({"key": "k", "value": 1}));
     assert_eq!(told(&changes), pair("saved", "k"));
-    assert_eq!(open.call("unwatch", json!({ "id": id })).get("unwatched"), Some(&true.into()));
+    assert_eq!(open.call("unwatch", json!({ "watch": id })).get("unwatched"), Some(&true.into()));
     open.call_as("other", "save", of(json!({"key": "l", "value": 1}))).unwrap();
     assert_eq!(heard.recv().unwrap(), pair("", "k"));
     assert_eq!(heard.recv().unwrap(), pair("other", "l"));
@@ -83,7 +83,7 @@ fn a_watcher_may_call_the_storage_and_end_its_own_watch() {
     let callback = Callback::new(move |change| {
         let open = inner.upgrade().unwrap();
         assert_eq!(open.value("k"), Ok(1.into()));
-        open.call("unwatch", json!({"id": 1}));
+        open.call("unwatch", json!({"watch": "local-1"}));
         let _ = sender.send(change);
     });
     let payload = Value::map([("callback", Value::Callback(callback))]);
