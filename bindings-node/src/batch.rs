@@ -218,9 +218,11 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// A call of a capability; `delivery` is the capability's number, `time` what is left in milliseconds.
+    /// A call of a capability; `delivery` is the capability's number, `time` what is left in milliseconds, `sub` the
+    /// number of its parts.
     fn called(&mut self, mut record: Record, called: &Called) -> bool {
         record.delivery = f64::from(called.provider);
+        record.sub = called.payload.parts.len() as u32;
         record.attempt = called.attempt;
         record.name = self.strings.number(&called.operation);
         if let Some(caller) = &called.caller {

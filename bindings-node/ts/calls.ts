@@ -1,6 +1,8 @@
 import type { Hold } from "./alive";
-import { Context, Provider, unspeakable } from "./capability";
+import { Context, type Offered } from "./capability";
+import { Crew, Job } from "./crew";
 import { KpsError, thrown } from "./errors";
+import { unspeakable } from "./failure";
 import type { Hot } from "./native";
 import { type Envelope, Response, refused } from "./response";
 import { type Batch, Flag, Float, Int, Kind } from "./slab";
@@ -24,11 +26,17 @@ interface Given {
   hold: Hold | undefined;
 }
 
+/** A call under way. */
+interface Running {
+  /** Nobody waits for its answer any more. */
+  abort(late: boolean): void;
+}
+
 /** This thread's calls: those it made, and those of its capabilities. @internal */
 export class Calls {
   private readonly pending = new Map<number, Settle>();
-  private readonly providers = new Map<number, { provider: Provider; hold: Hold | undefined }>();
-  private readonly running = new Map<number, Context>();
+  private readonly providers = new Map<number, { provider: Offered | Crew; hold: Hold | undefined }>();
+  private readonly running = new Map<number, Running>();
   private readonly functions = new Map<number, Given>();
   private last = 0;
   /** Tells core that a function of its is not used any more. */
@@ -78,8 +86,8 @@ export class Calls {
     return this.wait(token, signal ?? undefined);
   }
 
-  /** Has `provider`'s methods called under the number returned. */
-  offer(provider: Provider, hold: Hold | undefined): number {
+  /** Has `provider` called under the number returned. */
+  offer(provider: Offered | Crew, hold: Hold | undefined): number {
     const number = ++this.last;
     this.providers.set(number, { provider, hold });
     hold?.hold();
@@ -91,6 +99,7 @@ export class Calls {
     const known = this.providers.get(number);
     this.providers.delete(number);
     known?.hold?.release();
+    if (known?.provider instanceof Crew) known.provider.close();
   }
 
   receive(batch: Batch, record: number, kind: Kind): void {
@@ -160,6 +169,7 @@ export class Calls {
     if (provider === undefined) {
       return this.fail(number, { code: "unavailable", message: "the capability was taken away", retry: true });
     }
+    if (provider instanceof Crew) return this.hand(provider, batch, record, number);
     let result: unknown;
     try {
       if (batch.flag(record, Flag.Hook)) result = provider.hook(operation);
@@ -174,7 +184,37 @@ export class Calls {
     );
   }
 
-  private run(provider: Provider, operation: string, batch: Batch, record: number, number: number): unknown {
+  /** Has a worker do the call: what it is given stays as it is written. */
+  private hand(crew: Crew, batch: Batch, record: number, number: number): void {
+    const part = special(batch, record);
+    const text = batch.payloadText(record);
+    const parts = part && Array.from({ length: batch.int(record, Int.Sub) }, (_, index) => part(index));
+    if (part !== undefined && this.hasFunctions(text, part)) {
+      const message = "a function cannot go into a worker: its task is given what can be copied";
+      return this.fail(number, { code: "invalid_payload", message, retry: false });
+    }
+    const job = new Job({ text, parts }, batch.float(record, Float.Time), (answer) => {
+      if ("failure" in answer) return this.fail(number, answer.failure);
+      this.running.delete(number);
+      this.after(this.home.hot.answered(number, 1, answer.text, answer.parts));
+    });
+    this.running.set(number, { abort: () => crew.leave(job) });
+    crew.run(job);
+  }
+
+  private hasFunctions(text: string, part: (index: number) => Buffer): boolean {
+    if (!text.includes('"$function"')) return false;
+    let found = false;
+    const fn = (number: number) => {
+      found = true;
+      // Core keeps it until it is told that nobody has it.
+      return this.functionOf(number);
+    };
+    revive(JSON.parse(text), { part, fn });
+    return found;
+  }
+
+  private run(provider: Offered, operation: string, batch: Batch, record: number, number: number): unknown {
     const caller = batch.flag(record, Flag.Caller) ? batch.name(batch.int(record, Int.Sender)) : null;
     const heard = batch.flag(record, Flag.Heard) ? (value: unknown) => this.tell(number, value) : undefined;
     const left = batch.float(record, Float.Time);
@@ -195,7 +235,7 @@ export class Calls {
     this.after(this.home.hot.answered(number, 1, written.text, written.parts));
   }
 
-  private threw(provider: Provider, number: number, operation: string, error: unknown): void {
+  private threw(provider: Offered, number: number, operation: string, error: unknown): void {
     if (operation === "close") {
       process.emitWarning(`a capability's close() threw: ${String((error as Error)?.stack ?? error)}`, "KpsWarning");
     }

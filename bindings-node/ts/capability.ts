@@ -1,7 +1,6 @@
 import { KpsError } from "./errors";
-import { Retry } from "./retry";
+import { debugs, failureOf } from "./failure";
 import type { RegisterOptions } from "./types";
-import { Refusal } from "./values";
 
 /** What a capability's method may want to know of a call. */
 export interface CallContext {
@@ -68,8 +67,16 @@ interface Operation {
   schema: unknown;
 }
 
+/** Whom core may call. @internal */
+export interface Offered {
+  call(operation: string, payload: unknown, context: CallContext): unknown;
+  hook(name: string): unknown;
+  /** What core is told of what a call threw. */
+  failure(error: unknown): object;
+}
+
 /** An object whose methods are operations. @internal */
-export class Provider {
+export class Provider implements Offered {
   readonly operations: Operation[];
   readonly debug: boolean;
   private readonly target: Record<string, unknown>;
@@ -92,30 +99,9 @@ export class Provider {
     return (this.target[name] as () => unknown)();
   }
 
-  /** What core is told of what a method threw. */
   failure(error: unknown): object {
-    const { message, stack } = Object(error) as Error;
-    const failure = { message: String(message ?? error), type: typeName(error), traceback: this.debug && stack ? String(stack) : undefined };
-    if (error instanceof Retry) return { ...failure, code: "unavailable", retry: true };
-    if (error instanceof KpsError) return { ...failure, code: error.code, retry: error.retry, field: error.field };
-    return { ...failure, code: "internal", retry: false };
+    return failureOf(error, this.debug);
   }
-}
-
-/** What core is told of an answer that cannot be written. @internal */
-export function unspeakable(error: Refusal): object {
-  return { code: "internal", message: `what the operation returned cannot travel: ${error.message}`, retry: false };
-}
-
-function typeName(error: unknown): string {
-  if (error instanceof Error) return error.name;
-  const { name } = Object(error) as { name?: unknown };
-  return typeof name === "string" ? name : typeof error;
-}
-
-function debugs(): boolean {
-  const debug = process.env["KPS_DEBUG"];
-  return debug !== undefined && debug !== "0";
 }
 
 function instance(capability: unknown): object {

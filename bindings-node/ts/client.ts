@@ -16,6 +16,7 @@ import { type Receipt, Receipts } from "./receipt";
 import type { Response } from "./response";
 import type { Batch, Kind } from "./slab";
 import { Subscription } from "./subscription";
+import { prepare } from "./tasks";
 import { timeline } from "./timeline";
 import type {
   AckOptions,
@@ -30,6 +31,9 @@ import type {
   State,
   SubscribeOptions,
   SubscriptionLedger,
+  TaskFunction,
+  TaskModule,
+  TaskOptions,
   TimelineEntry,
 } from "./types";
 
@@ -49,6 +53,7 @@ export class Client implements AsyncDisposable {
   readonly _events: Events;
   private readonly receipts: Receipts;
   private readonly inbound: Inbound;
+  private readonly sharedTasks = new Set<string>();
   private readonly kpsSubscriptions = new Map<string, KpsSubscription>();
   private lastId: string | undefined;
   private closing: Promise<CloseReport> | undefined;
@@ -93,8 +98,8 @@ export class Client implements AsyncDisposable {
     check.string("topic", topic);
     if (handler !== undefined && handler !== null) check.fn("handler", handler);
     check.options(options, SUBSCRIBE);
-    const { concurrency = 1, start, ...rest } = options;
-    whole("concurrency", concurrency, 1);
+    const { concurrency = 1, start, ...rest } = check.given(options);
+    check.whole("concurrency", concurrency, 1);
     const json = JSON.stringify({ ...rest, start: start instanceof Date ? start.getTime() : start });
     const sub = native(() => environment.bridge.subscribe(this._key, topic, json));
     const parts = { client: this as Client, sub, topic, handler: handler ?? undefined, concurrency };
@@ -203,7 +208,7 @@ export class Client implements AsyncDisposable {
     check.options(options, REGISTER);
     const shared = options.shared ?? false;
     const concurrency = options.concurrency ?? 256;
-    whole("concurrency", concurrency, 1);
+    check.whole("concurrency", concurrency, 1);
     const provider = new Provider(capability, options);
     const { operations } = provider;
     const json = JSON.stringify({ shared, concurrency, operations, init: provider.has("init"), close: provider.has("close") });
@@ -226,6 +231,69 @@ export class Client implements AsyncDisposable {
   async unregister(name: string): Promise<void> {
     check.string("name", name);
     await environment.call((token) => environment.bridge.unregister(this._key, name, token));
+  }
+
+  /**
+   * Makes `fn(data, context)` a task of `compute`; what it returns, or resolves to, is the result.
+   *
+   * A function runs on this thread. An `isolated` one runs in worker threads, which are ended when nobody waits for the
+   * answer any more, and replaced then, or when they crash: it is named by its module and what that exports.
+   * `unregisterTask` takes it away.
+   *
+   * @example
+   * ```js
+   * // tasks.mjs: export const sum = (numbers) => numbers.reduce((all, each) => all + each, 0);
+   * await client.registerTask("total", { module: new URL("./tasks.mjs", import.meta.url), export: "sum" }, { isolated: true });
+   * const { result } = (await client.dispatch("compute.execute", { task: "total", data: [1, 2, 3] })).unwrap(); // 6
+   * ```
+   */
+  async registerTask(name: string, fn: TaskFunction | TaskModule, options: TaskOptions = {}): Promise<void> {
+    check.string("name", name);
+    const { task, concurrency } = await environment.during(prepare(fn, options));
+    const number = environment.calls.offer(task, undefined);
+    let started = false;
+    try {
+      await environment.call((token) => {
+        environment.bridge.registerTask(this._key, name, number, concurrency, options.summary ?? "", token);
+        started = true;
+      });
+    } finally {
+      // Else core forgets it.
+      if (!started) environment.calls.forget(number);
+    }
+    if (options.shared !== true) return;
+    try {
+      await this.shareTask(name);
+    } catch (error) {
+      await this.unregisterTask(name);
+      throw error;
+    }
+  }
+
+  /** Takes a task of this program away; what was called before in this process goes on. Throws `not_found` if there is none. */
+  async unregisterTask(name: string): Promise<void> {
+    check.string("name", name);
+    await environment.call((token) => environment.bridge.unregisterTask(this._key, name, token));
+    if (this.sharedTasks.has(name)) await this.unshareTask(name);
+  }
+
+  /**
+   * Has other clients call the task, of whatever kind: by `compute.execute`, `map` and `batch` with the target `"any"`, or this
+   * client's id. Throws `not_found` if there is none, `conflict` if it is shared already.
+   */
+  async shareTask(name: string): Promise<void> {
+    check.string("name", name);
+    await environment.call((token) => environment.bridge.shareTask(this._key, name, token));
+    // Who offers something to others waits for their calls: that keeps the process alive.
+    this.sharedTasks.add(name);
+    this._hold.hold();
+  }
+
+  /** Ends that; what others wait for is done elsewhere. Throws `not_found` if it is not shared. */
+  async unshareTask(name: string): Promise<void> {
+    check.string("name", name);
+    await environment.call((token) => environment.bridge.unshareTask(this._key, name, token));
+    if (this.sharedTasks.delete(name)) this._hold.release();
   }
 
   /** Calls `handler` at every `event`. Returns the function that ends that. */
@@ -488,13 +556,13 @@ const SUBSCRIBE = {
   capacity: "number",
   start: "place",
   durable: "string",
-  ackWait: "number",
-  retryDelay: "number",
+  ackWait: "duration",
+  retryDelay: "duration",
   maxAttempts: "number",
 } as const;
 
 const DISPATCH = {
-  timeout: "number",
+  timeout: "duration",
   retry: "number",
   target: "string",
   idempotencyKey: "string",
@@ -506,9 +574,8 @@ const NONE: DispatchOptions = {};
 
 function checkDispatch(options: DispatchOptions): void {
   check.options(options, DISPATCH);
-  const { timeout, retry, signal } = options;
-  if ((timeout ?? 0) < 0) throw new KpsError("invalid_argument", `timeout is ${timeout} ms; it is 0 or more`);
-  whole("retry", retry ?? 0, 0);
+  const { retry, signal } = options;
+  check.whole("retry", retry ?? 0, 0);
   if (signal && typeof signal.addEventListener !== "function") throw new TypeError("signal must be an AbortSignal, not an object");
 }
 
@@ -517,15 +584,10 @@ const REGISTER = { shared: "boolean", concurrency: "number", debug: "boolean" } 
 const MESSAGE = {
   headers: "object",
   id: "string",
-  ttl: "number",
+  ttl: "duration",
   private: "boolean",
   offline: "string",
 } as const;
-
-function whole(name: string, value: number, from: number): void {
-  if (Number.isInteger(value) && value >= from && value < 2 ** 32) return;
-  throw new KpsError("invalid_argument", `${name} is ${value}; it is a whole number from ${from}`);
-}
 
 const ACK = { ...MESSAGE, to: "strings" } as const;
 
@@ -533,7 +595,7 @@ const PUBLISH = { ...ACK, receipt: "string", retain: "boolean" } as const;
 
 /** A message's options as core reads them. */
 function json({ headers, ...rest }: PublishOptions): string {
-  return JSON.stringify({ ...rest, headers: pairs(headers) });
+  return JSON.stringify({ ...check.given(rest), headers: pairs(headers) });
 }
 
 function pairs(headers: Record<string, string> | null | undefined): [string, string][] {

@@ -10,11 +10,11 @@ const CONNECT = {
   id: "string",
   token: "string",
   namespace: "string",
-  timeout: "number",
+  timeout: "duration",
   wait: "boolean",
   reconnect: "boolean",
-  reconnectMin: "number",
-  reconnectMax: "number",
+  reconnectMin: "duration",
+  reconnectMax: "duration",
   outbox: "string",
   outboxSoft: "number",
   outboxHard: "number",
@@ -30,7 +30,7 @@ const CONNECT = {
 export async function connect(url: string = URL, options: ConnectOptions = {}): Promise<Client> {
   check.string("url", url);
   check.options(options, CONNECT);
-  const { bigints = false, ...rest } = options;
+  const { bigints = false, ...rest } = check.given(options);
   const key = native(() => environment.bridge.connect(JSON.stringify({ url, ...rest })));
   const client = new Client(key, url, bigints);
   if (options.wait !== false) await client._ready();

@@ -79,6 +79,16 @@ class Environment {
     });
   }
 
+  /** Keeps the process alive while `work` is under way. */
+  async during<T>(work: Promise<T>): Promise<T> {
+    this.alive.hold();
+    try {
+      return await work;
+    } finally {
+      this.alive.release();
+    }
+  }
+
   /** The number under which a server's questions go to `asker`. */
   asker(asker: Asker): number {
     const token = ++this.lastCall;

@@ -26,16 +26,16 @@ const SERVER = {
   history: "strings",
   data: "string",
   audit: "words",
-  duplicateWindow: "number",
+  duplicateWindow: "duration",
   forbidBlock: "boolean",
   maxPayload: "number",
   queueBytes: "number",
   serverBytes: "number",
-  heartbeat: "number",
-  silence: "number",
-  resumeWindow: "number",
-  stallTimeout: "number",
-  ackTimeout: "number",
+  heartbeat: "duration",
+  silence: "duration",
+  resumeWindow: "duration",
+  stallTimeout: "duration",
+  ackTimeout: "duration",
   bigints: "boolean",
 } as const;
 
@@ -63,7 +63,7 @@ export class Server extends Client {
   /** Starts listening. Rejects with `bind_failed` when the address cannot be used. */
   static async start(options: ServerOptions = {}): Promise<Server> {
     check.options(options, SERVER);
-    const { bigints = false, onConnect, ...rest } = options;
+    const { bigints = false, onConnect, ...rest } = check.given(options);
     const questions = new Questions(onConnect ?? undefined);
     try {
       const json = JSON.stringify({ listen: LISTEN, ...rest, onConnect: Boolean(onConnect) });

@@ -158,6 +158,51 @@ export interface RegisterOptions {
   debug?: boolean | null;
 }
 
+/** What a task may want to know of its run. */
+export interface TaskContext {
+  /** Until when an answer is awaited, as `Date.now()` counts; `Infinity`: for ever. */
+  readonly deadline: number;
+  /**
+   * Aborted when nobody waits for the answer any more: at the deadline, or at a cancellation. Not in a worker: it is
+   * ended then.
+   */
+  readonly signal: AbortSignal;
+}
+
+/** What a task does: `data` is what its caller gives, and what it returns, or resolves to, the result. */
+export type TaskFunction<T = any> = (data: T, context: TaskContext) => unknown;
+
+/** Where a task's function stands. */
+export interface TaskModule {
+  /** A `file:` URL, as of `new URL("./tasks.mjs", import.meta.url)`, or a path. */
+  module: string | URL;
+  /**
+   * What the module exports it as.
+   * @default "default"
+   */
+  export?: string;
+}
+
+/** How to register a task. */
+export interface TaskOptions {
+  /**
+   * Run it in worker threads: one is ended when nobody waits for the answer any more, and replaced then, or when it crashes.
+   * @default false
+   */
+  isolated?: boolean;
+  /** How many may run at once. Without it 256 on this thread, and as many as there are cores in workers. */
+  concurrency?: number | null;
+  /**
+   * `shareTask`, too.
+   * @default false
+   */
+  shared?: boolean;
+  /** Bytes of JavaScript's heap that a worker may have, from 16 MiB; who needs more gets `quota_exceeded`. */
+  memoryLimit?: number | null;
+  /** What it does, in a sentence, for `compute.tasks`. */
+  summary?: string | null;
+}
+
 /** What a message may carry beside its data, wherever it goes. */
 export interface MessageOptions {
   /** Strings by name; `traceparent` carries trace context. */

@@ -1,4 +1,4 @@
-"""Calls a capability that a program in another language offers, as if it were here."""
+"""Calls a capability, and a task, that a program in another language offers, as if they were here."""
 
 import asyncio
 import sys
@@ -14,6 +14,9 @@ async def main():
     failed = await client.dispatch("text.shout", {"text": "hey"})
     print("failed:", failed.error.code, failed.error.message)
     print("unknown:", (await client.dispatch("text.whisper")).error.code)
+    asked = {"task": "steps", "items": [6, 7, 27]}
+    mapped = await client.dispatch("compute.map", asked, target="any", timeout=10)
+    print("steps:", *mapped.unwrap()["results"])
     await client.close()
 
 

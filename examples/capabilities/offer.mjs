@@ -1,4 +1,4 @@
-// Offers a capability that a Python program (call.py) calls.
+// Offers a capability, and a task in worker threads, that a Python program (call.py) calls.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
@@ -23,6 +23,8 @@ class Text {
 
 const client = await connect(process.argv[2]);
 await client.register("text", Text, { shared: true });
+const steps = { module: new URL("steps.mjs", import.meta.url), export: "steps" };
+await client.registerTask("steps", steps, { isolated: true, shared: true });
 const caller = fileURLToPath(new URL("call.py", import.meta.url));
 const child = spawn(process.env.PYTHON ?? "python3", [caller, process.argv[2]], { stdio: "inherit" });
 await once(child, "exit");

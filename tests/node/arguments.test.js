@@ -61,6 +61,13 @@ const refused = {
   "no concurrency": [() => client.subscribe("t", null, { concurrency: 0 }), "invalid_argument"],
   "another start": [() => client.subscribe("t", null, { start: "yesterday" }), "invalid_argument"],
   "a pattern as topic": [() => client.publish("a.*", 1), "invalid_topic"],
+  "a negative ttl": [() => client.publish("t", 1, { ttl: -1 }), "invalid_argument"],
+  "a negative ttl of a request": [() => client.request("t", 1, 5, { ttl: -0.5 }), "invalid_argument"],
+  "a negative ttl of an ack": [() => client.publishWithAck("t", 1, 5, { ttl: -1 }), "invalid_argument"],
+  "a negative ackWait": [() => client.subscribe("t", null, { ackWait: -1 }), "invalid_argument"],
+  "a negative pause": [() => kps.connect(used.url, { reconnectMin: -1 }), "invalid_argument"],
+  "a negative timeout of connect": [() => kps.connect(used.url, { timeout: -1 }), "invalid_argument"],
+  "a negative heartbeat": [() => kps.Server.start({ listen: "mem://", heartbeat: -1 }), "invalid_argument"],
   "a receipt that there is not": [() => client.publish("t", 1, { receipt: "soon" }), "invalid_argument"],
 };
 
@@ -74,4 +81,23 @@ test.each(Object.entries(refused))("%s is refused", async (_, [call, code]) => {
 test("a_huge_timeout_is_a_long_one", () => {
   const ack = client.publishWithAck("t", 1, Number.MAX_VALUE);
   ack.cancel();
+});
+
+test("null_means_not_given", async () => {
+  const message = { headers: null, id: null, ttl: null, to: null, private: null, offline: null };
+  await client.publish("t", 1, { ...message, receipt: null, retain: null });
+  await client.publishWithAck("t", 1, 100, message).wait();
+  const subscribe = { group: null, concurrency: null, overflow: null, capacity: null, start: null, durable: null, ackWait: null, maxAttempts: null };
+  const subscription = await client.subscribe("t", () => {}, subscribe);
+  await subscription.unsubscribe();
+  const other = await kps.connect(used.url, { id: null, timeout: null, wait: null, reconnect: null, outbox: null, bigints: null });
+  await other.close(0);
+  const server = await kps.Server.start({ listen: "127.0.0.1:0", id: null, tokens: null, allowedOrigins: null, history: null, audit: null, heartbeat: null, onConnect: null });
+  await server.close(0);
+});
+
+test("an_endless_timeout_is_no_short_one", async () => {
+  const other = await kps.connect(used.url, { timeout: Infinity });
+  expect(other.state).toBe("connected");
+  await other.close(0);
 });

@@ -421,6 +421,53 @@ describe("ends", () => {
     expect((await client.dispatch("kps.ping", 1)).unwrap()).toBe(1);
   });
 
+  test("a call may be cancelled at every await: it ends once, its work too, and nothing is left", async () => {
+    let running = 0;
+    const steps = async (_, { signal }) => {
+      running++;
+      try {
+        for (let step = 0; step < 5; step++) {
+          await new Promise((resolve) => setImmediate(resolve));
+          signal.throwIfAborted();
+        }
+        return "done";
+      } finally {
+        running--;
+      }
+    };
+    const { provider, caller, name } = await pair({ steps });
+    await provider.registerTask("steps", steps, { shared: true });
+    const spread = { target: "any" };
+    const calls = [
+      [provider, `${name}.steps`, null, {}],
+      [caller, `${name}.steps`, null, {}],
+      [provider, "compute.execute", { task: "steps" }, {}],
+      [caller, "compute.map", { task: "steps", items: [1, 2, 3], chunk: 1 }, spread],
+      [caller, "compute.execute", { task: "factorial", data: 20_000 }, {}],
+      [caller, "storage.save", { key: "k", value: 1 }, {}],
+      [caller, "storage.list", { prefix: "k" }, { target: "server" }],
+      [caller, "sync.broadcast", { channel: "c", event: "e", data: 1 }, {}],
+    ];
+    const codes = new Set();
+    for (const [client, action, payload, options] of calls) {
+      // At once, after so many microtasks, after so many turns of the loop.
+      for (const [turns, wait] of [[4, () => Promise.resolve()], [8, () => new Promise((resolve) => setImmediate(resolve))]]) {
+        for (let turn = 0; turn < turns; turn++) {
+          const controller = new AbortController();
+          const response = client.dispatch(action, payload, { ...options, signal: controller.signal, timeout: 60_000 });
+          for (let n = 0; n < turn; n++) await wait();
+          controller.abort();
+          const { ok, error } = await response;
+          codes.add(ok ? "ok" : error.code);
+        }
+      }
+    }
+    codes.delete("ok");
+    expect([...codes]).toEqual(["cancelled"]);
+    while (running > 0) await new Promise((resolve) => setImmediate(resolve));
+    for (const [client, action, payload, options] of calls) expect(await client.dispatch(action, payload, options)).toMatchObject({ ok: true });
+  });
+
   test("unregistering, or closing, ends calls under way", async () => {
     const { started, aborted, capability } = hanging();
     const { provider, caller, name } = await pair(capability);

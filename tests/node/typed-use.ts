@@ -2,7 +2,7 @@
 import {
   type AckRow, type CallContext, type CallError, type Client, type CloseReport, type ConnectRequest, type ContentType, type DispatchOptions, type Envelope,
   type ErrorCode, type GapReason,
-  type ReceiptLevel, type RegisterOptions, type RowStatus, type State, Ack, Gap, KpsError, Message, Receipt, Response, Server, Subscription, connect,
+  type ReceiptLevel, type RegisterOptions, type RowStatus, type State, type TaskContext, type TaskFunction, type TaskModule, type TaskOptions, Ack, Gap, KpsError, Message, Receipt, Response, Server, Subscription, connect,
 } from "kps";
 import * as kps from "kps";
 
@@ -87,6 +87,18 @@ export async function calling(client: Client, server: Server): Promise<void> {
   console.log(sum, code, error?.retry, error?.field, error?.type, error?.traceback, envelope.status, response.ok, response.data);
   console.log(response.id, response.status, response.duration, response.attempts, response.provider, await server.dispatch("kps.ping"));
   await client.unregister("adder");
+}
+
+export async function computing(client: Client): Promise<void> {
+  const double: TaskFunction<number> = async (data, { signal, deadline }: TaskContext) => (signal.aborted ? deadline : 2 * data);
+  const how: TaskOptions = { concurrency: 2, shared: true, summary: "Twice as much." };
+  await client.registerTask("double", double, how);
+  const where: TaskModule = { module: new URL("file:///tasks.mjs"), export: "sum" };
+  await client.registerTask("sum", where, { isolated: true, memoryLimit: 64 << 20 });
+  await client.registerTask("other", { module: "./other.mjs" });
+  await client.unshareTask("double");
+  await client.shareTask("factorial");
+  await client.unregisterTask("double");
 }
 
 export async function ending(client: Client): Promise<void> {

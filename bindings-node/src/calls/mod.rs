@@ -3,6 +3,7 @@
 mod hot;
 mod provider;
 mod register;
+mod task;
 mod value;
 
 use std::{

@@ -84,7 +84,8 @@ impl Bridge {
     }
 }
 
-fn told(result: std::result::Result<(), Failure>) -> Bytes {
+/// How a call of the native module ended, as JSON.
+pub(super) fn told(result: std::result::Result<(), Failure>) -> Bytes {
     let (name, value) = match result {
         Ok(()) => ("ok", Value::Null),
         Err(failure) => ("error", failure.into_value()),

@@ -42,9 +42,23 @@
 //! # Functions of the program
 //!
 //! [`Compute::register`](crate::compute::Compute::register) takes a [`HostTask`](crate::compute::HostTask). In Python
-//! `client.register_task(name, function)` runs an async function on the loop and a sync one in a thread; with
-//! `isolated=True` it runs in worker processes: one is killed and replaced when nobody waits for what it does, and
-//! replaced when it crashes, which is `internal` for its caller.
+//! `client.register_task(name, function)` runs an async function on the loop and a sync one in a thread. In Node
+//! `client.registerTask(name, fn)` runs it on the thread that registers it; what it returns or resolves to is the result, and
+//! an async one that looks at `signal`, `(data, { signal, deadline }) => …`, is told when nobody waits for it any more.
+//!
+//! What computes for long is `isolated`: it runs in worker processes in Python, in worker threads in Node. A worker is ended
+//! and replaced when nobody waits for what it does, whatever that is, and replaced when it crashes, which is `internal` for
+//! the caller of what it did, and for nobody else.
+//!
+//! | | Python | Node |
+//! | --- | --- | --- |
+//! | is named by | the function, at the top level of a module, or `"module:function"` | `{ module, export }`: a `file:` URL or a path, and what the module exports it as (`default`) |
+//! | `concurrency`, if not given | as many as there are cores; 256 on the loop | as many as there are cores; 256 on the thread |
+//! | its data | is pickled | is handed over as it came: bytes and typed arrays move to the worker; the result's are copied once |
+//! | memory | that of the machine | `memoryLimit` bytes of JavaScript's heap, if given; more is `quota_exceeded` |
+//!
+//! Workers start when they are needed, and keep no program alive. No source text is ever evaluated: a function cannot be
+//! sent, nor a `data:` URL imported.
 //!
 //! # Tasks of other clients
 //!
