@@ -6,9 +6,9 @@ export function failureOf(error: unknown, debug: boolean): object {
   const { message, stack } = Object(error) as Error;
   const failure = { message: String(message ?? error), type: typeName(error), traceback: debug && stack ? String(stack) : undefined };
   if (isNamed(error, "Retry")) return { ...failure, code: "unavailable", retry: true };
-  if (!isNamed(error, "KpsError")) return { ...failure, code: "internal", retry: false };
-  const { code, retry, field } = error as KpsError;
-  return { ...failure, code, retry, field };
+  const { code, retry, field } = Object(error) as KpsError;
+  if (!isNamed(error, "KpsError") || typeof code !== "string") return { ...failure, code: "internal", retry: false };
+  return { ...failure, code, retry: retry === true, field };
 }
 
 /** What core is told of an answer that cannot be written. @internal */
