@@ -379,3 +379,19 @@ def test_clients_do_tasks_for_each_other(run: Any) -> None:
                 assert await execute(c, "factorial", 5, target="b") == 120
 
     run(main)
+
+
+def test_a_servers_own_tasks_are_for_who_calls_the_server(run: Any) -> None:
+    async def main() -> None:
+        async with pair() as (server, client):
+
+            async def mine(data: Any) -> Any:
+                return ["mine", data]
+
+            await server.register_task("mine", mine)
+            assert await execute(client, "mine", 1, target="server") == ["mine", 1]
+            await server.unregister_task("mine")
+            with pytest.raises(kps.NotFoundError):
+                await execute(client, "mine", 1, target="server")
+
+    run(main)
