@@ -193,7 +193,8 @@ export class Calls {
       const message = "a function cannot go into a worker: its task is given what can be copied";
       return this.fail(number, { code: "invalid_payload", message, retry: false });
     }
-    const job = new Job({ text, parts }, batch.float(record, Float.Time), (answer) => {
+    const deadline = Date.now() + batch.float(record, Float.Time);
+    const job = new Job({ text, parts }, deadline, (answer) => {
       if ("failure" in answer) return this.fail(number, answer.failure);
       this.running.delete(number);
       this.after(this.home.hot.answered(number, 1, answer.text, answer.parts));

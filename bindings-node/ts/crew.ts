@@ -18,8 +18,8 @@ export interface Start {
 
 /** What a worker is given. @internal */
 export interface Given extends Written {
-  /** Milliseconds until the deadline. */
-  left: number;
+  /** As `Date.now()` counts. */
+  deadline: number;
 }
 
 /** What a worker tells. @internal */
@@ -37,7 +37,7 @@ export class Job {
 
   constructor(
     readonly written: Written,
-    readonly left: number,
+    readonly deadline: number,
     readonly end: (answer: Answer) => void,
   ) {}
 
@@ -93,6 +93,8 @@ export class Crew {
     for (const member of this.members) {
       if (member.job !== job) continue;
       member.job = undefined;
+      // One that is not ready yet did not begin; who has little time would else end each before it is.
+      if (!member.isReady) return this.free(member);
       this.dismiss(member);
       return this.replace();
     }
@@ -183,6 +185,7 @@ class Member {
   private given = 0;
   private unready = "it ended before it was ready";
   private thrown: unknown;
+  private isGone = false;
   private dismissed = false;
 
   constructor(
@@ -202,11 +205,15 @@ class Member {
     this.port.unref();
   }
 
+  /** Does the job as soon as it is ready. */
   begin(job: Job): void {
     this.job = job;
+    if (this.isReady) this.give(job);
+  }
+
+  private give({ written: { text, parts }, deadline }: Job): void {
     this.given++;
-    const { text, parts } = job.written;
-    const given: Given = { text, parts, left: job.left };
+    const given: Given = { text, parts, deadline };
     this.port.postMessage(given, movable(parts));
   }
 
@@ -222,6 +229,7 @@ class Member {
     if ("ready" in news) {
       this.isReady = true;
       this.told?.();
+      if (this.job !== undefined) this.give(this.job);
     } else if ("unready" in news) {
       this.unready = news.unready;
       void this.worker.terminate();
@@ -229,13 +237,14 @@ class Member {
       const { job } = this;
       this.job = undefined;
       // Free first: who has the answer may ask again at once.
-      this.crew.free(this);
+      if (!this.isGone) this.crew.free(this);
       job?.end(news.answer);
     }
   }
 
   private exited(code: number): void {
     if (this.dismissed) return;
+    this.isGone = true;
     // What it said before.
     for (let last = receiveMessageOnPort(this.port); last !== undefined; last = receiveMessageOnPort(this.port)) {
       this.hear(last.message as News);

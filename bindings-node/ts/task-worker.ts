@@ -26,11 +26,11 @@ function tell(news: News, transfer: ArrayBuffer[] = []): void {
   port.postMessage(news, transfer);
 }
 
-async function run(task: TaskFunction, { text, parts, left }: Given): Promise<void> {
+async function run(task: TaskFunction, { text, parts, deadline }: Given): Promise<void> {
   Atomics.add(begun, 0, 1);
   let answer: Answer;
   try {
-    answer = answered(await task(read(text, parts), new Run(Date.now() + left)));
+    answer = answered(await task(read(text, parts), new Run(deadline)));
   } catch (error) {
     answer = { failure: error instanceof Refusal ? unspeakable(error) : failureOf(error, debug) };
   }

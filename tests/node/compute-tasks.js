@@ -19,6 +19,7 @@ exports.hang = (how) => {
   if (how) new BroadcastChannel("hanging").postMessage(threadId);
   if (how === "loop") for (;;);
   if (how === "wait") Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+  if (how === "native") require("node:child_process").execFileSync(process.execPath, ["-e", "setTimeout(() => {}, 8000)"]);
   if (how === "promise") return new Promise(() => {});
   return threadId;
 };

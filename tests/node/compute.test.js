@@ -204,7 +204,7 @@ describe("isolated tasks", () => {
     for (let n = 0; n < 3; n++) expect(await result(client, "noisy", n)).toBe(n);
   });
 
-  test.each(["loop", "wait", "promise"])("are ended at the deadline or a cancellation, and the next one runs: %s", async (how) => {
+  test.each(["loop", "wait", "promise", "native"])("are ended at the deadline or a cancellation, and the next one runs: %s", async (how) => {
     const client = await isolated("hang");
     const first = await result(client, "hang");
     const begun = performance.now();
@@ -238,6 +238,14 @@ describe("isolated tasks", () => {
     expect(await result(client, "crash")).toBe(next);
   });
 
+  test("whose callers have little time are ready again in spite of that", async () => {
+    const client = await isolated("hang");
+    await failure(client, "hang", "loop", { timeout: 20 });
+    let answered = false;
+    // Shorter than a worker needs to start.
+    while (!answered) answered = (await execute(client, "hang", null, { timeout: 5 })).ok;
+  });
+
   test("whose worker ends while it has nothing to do are none the worse", async () => {
     const client = await isolated("crash");
     for (let n = 0; n < 5; n++) {
@@ -268,6 +276,26 @@ describe("isolated tasks", () => {
     expect((await batch).unwrap().results.map(({ data }) => data.result)).toEqual(results);
     expect(await told.take()).toMatchObject({ total: 40 });
   });
+
+  test("ten thousand at once are each answered with their own", async () => {
+    const client = await isolated("echo", { concurrency: 2 });
+    const calls = Array.from({ length: 10_000 }, (_, n) => result(client, "echo", { n }, { timeout: 60_000 }));
+    expect((await Promise.all(calls)).every(({ n }, index) => n === index)).toBe(true);
+  }, 60_000);
+
+  test("may be cancelled at every moment, and nobody gets another's answer", async () => {
+    const client = await isolated("echo", { concurrency: 2 });
+    for (let turn = 0; turn < 12; turn++) {
+      const controller = new AbortController();
+      const calls = Array.from({ length: 8 }, (_, n) => execute(client, "echo", n, { timeout: 60_000, ...(n % 2 ? { signal: controller.signal } : {}) }));
+      for (let n = 0; n < turn; n++) await new Promise((resolve) => setImmediate(resolve));
+      controller.abort();
+      const responses = await Promise.all(calls);
+      responses.forEach(({ ok, data, error }, n) => expect(ok ? data.result : [error.code, n % 2]).toEqual(ok ? n : ["cancelled", 1]));
+    }
+    const { results } = (await client.dispatch("compute.map", { task: "echo", items: [1, 2, 3] })).unwrap();
+    expect(results).toEqual([1, 2, 3]);
+  }, 60_000);
 
   const linux = fs.existsSync("/proc/thread-self") ? test : test.skip;
   linux("end with their registration, or with their client", async () => {
