@@ -7,6 +7,8 @@
     reason = "a case that is not as written ends the test; its steps run one at a time on one thread"
 )]
 
+#[path = "conformance/given.rs"]
+mod given;
 #[path = "conformance/link.rs"]
 mod link;
 #[path = "conformance/log.rs"]
@@ -50,8 +52,8 @@ macro_rules! rows {
 }
 
 rows! {
-    close connect durable history iterate on outbox publish publish_to_id publish_to_id_with_ack publish_to_server
-    publish_with_ack request retain rows server status subscribe unsubscribe wait wait_any
+    close connect dispatch durable history iterate on outbox publish publish_to_id publish_to_id_with_ack publish_to_server
+    publish_with_ack register request retain rows server status subscribe unsubscribe wait wait_any
 }
 
 #[test]
@@ -67,23 +69,52 @@ fn run_all(row: &str) {
     let mut failures = Vec::new();
     let content = read(folder().join(format!("cases/{row}.json")));
     for case in content["cases"].as_array().unwrap() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let local = tokio::task::LocalSet::new();
-        if let Err(why) = local.block_on(&runtime, run(case)) {
-            failures.push(format!("{}\n    {why}", case["name"].as_str().unwrap()));
+        for (way, defaults) in ways(case, &content) {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let local = tokio::task::LocalSet::new();
+            if let Err(why) = local.block_on(&runtime, run(case, &defaults)) {
+                failures.push(format!("{} {way}\n    {why}", case["name"].as_str().unwrap()));
+            }
         }
     }
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
-async fn run(case: &Value) -> Result<(), String> {
+/// The ways a case is taken, each with what its steps have unless they say otherwise.
+fn ways(case: &Value, file: &Value) -> Vec<(String, Value)> {
+    let ways = case.get("ways").or(file.get("ways")).and_then(Value::as_object);
+    let ways = ways.into_iter().flatten().map(|(way, defaults)| (way.clone(), defaults.clone()));
+    let ways: Vec<_> = ways.collect();
+    if ways.is_empty() { vec![(String::new(), Value::Null)] } else { ways }
+}
+
+/// The step, with what its way adds.
+fn in_way(step: &Value, defaults: &Value) -> Value {
+    let mut step = step.clone();
+    let name = step["do"].as_str().unwrap_or_default().to_owned();
+    for (field, value) in defaults[&name].as_object().into_iter().flatten() {
+        match (step.get_mut(field), value) {
+            (None, value) => step[field] = value.clone(),
+            (Some(Value::Object(own)), Value::Object(more)) => {
+                for (key, value) in more {
+                    own.entry(key).or_insert_with(|| value.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    step
+}
+
+async fn run(case: &Value, defaults: &Value) -> Result<(), String> {
     let world = Rc::new(World::default());
     let options = case.get("server").cloned().unwrap_or_else(|| json!({}));
     let start = json!({ "do": "start_server", "options": options });
-    let steps = std::iter::once(&start).chain(case["steps"].as_array().unwrap());
+    let steps = case["steps"].as_array().unwrap().iter().map(|step| in_way(step, defaults));
     let mut outcome = Ok(());
-    for step in steps {
-        if let Err(why) = world.take(step).await {
+    for step in std::iter::once(start).chain(steps) {
+        if let Err(why) = world.take(&step).await {
             outcome = Err(format!("in step {step}: {why}"));
             break;
         }

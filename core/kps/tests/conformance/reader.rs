@@ -192,7 +192,7 @@ pub(crate) struct Gates {
 }
 
 impl Gates {
-    async fn hold(&self, name: &str) {
+    pub(crate) async fn hold(&self, name: &str) {
         let mut open = {
             let mut gates = self.gates.borrow_mut();
             let gate = gates.entry(name.into()).or_default();

@@ -12,6 +12,19 @@ use serde_json::{Value, json};
 pub(crate) fn matches(expected: &Value, actual: &Value) -> bool {
     match expected {
         Value::Object(fields) if fields.contains_key("$any") => true,
+        Value::Object(fields) if fields.contains_key("$not") => !matches(&fields["$not"], actual),
+        Value::Object(fields) if fields.contains_key("$some") => {
+            actual.as_array().is_some_and(|all| all.iter().any(|it| matches(&fields["$some"], it)))
+        }
+        Value::Object(fields) if fields.contains_key("$contains") => {
+            let part = fields["$contains"].as_str().expect("a text");
+            actual.as_str().is_some_and(|text| text.contains(part))
+        }
+        Value::Object(fields) if fields.contains_key("$all") => {
+            let all = fields["$all"].as_array().expect("a list");
+            all.iter().all(|wanted| matches(wanted, actual))
+        }
+        Value::Object(fields) if fields.contains_key("$repeat") => *actual == text(expected),
         Value::Object(fields) => actual.as_object().is_some_and(|actual| {
             fields
                 .iter()
