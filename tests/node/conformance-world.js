@@ -4,8 +4,9 @@
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
-const { inspect } = require("node:util");
 const kps = require("kps");
+const { Calls } = require("./conformance-calls.js");
+const { camel, decode, expectMatch, matches, show } = require("./conformance-values.js");
 const { Link } = require("./link.js");
 
 const PATIENCE = 10_000;
@@ -23,7 +24,6 @@ const DURATIONS = new Set([
   "timeout", "ttl", "reconnectMin", "reconnectMax", "heartbeat", "silence", "resumeWindow", "stallTimeout",
   "ackTimeout", "duplicateWindow", "ackWait", "retryDelay",
 ]);
-const MISSING = Symbol("missing");
 
 /** What came in and who waits for it. */
 class Log {
@@ -55,7 +55,7 @@ class Gate {
 }
 
 /** Everything a case names: servers, links, clients, subscriptions, acks, gates, background steps. */
-class World {
+class World extends Calls {
   servers = new Map();
   addresses = new Map();
   links = new Map();
@@ -269,10 +269,16 @@ class World {
     this.gate(step.gate).open();
   }
 
+  /** What a handler, a callback or a capability was called with. */
+  receivedBy(name) {
+    if (!this.received.has(name)) this.received.set(name, new Log());
+    return this.received.get(name);
+  }
+
   async expect(step) {
     for (const expected of step.messages) {
-      const message = await this.received.get(step.sub ?? "sub").take();
-      expectMatch(expected, message);
+      const message = await this.receivedBy(step.sub ?? "sub").take();
+      expectMatch(this.filled(expected), message);
       this.remember(step, message);
     }
   }
@@ -282,8 +288,8 @@ class World {
   }
 
   async expectLast(step) {
-    const log = this.received.get(step.sub ?? "sub");
-    for (const expected of step.messages) {
+    const log = this.receivedBy(step.sub ?? "sub");
+    for (const expected of step.messages.map((each) => this.filled(each))) {
       let message;
       do message = await log.take();
       while (!matches(expected, message));
@@ -292,7 +298,7 @@ class World {
   }
 
   async expectNothing(step) {
-    const { items } = this.received.get(step.sub);
+    const { items } = this.receivedBy(step.sub);
     if (items.length) throw new Error(`came nevertheless: ${show(items)}`);
   }
 
@@ -421,10 +427,8 @@ class World {
   }
 }
 
-const camel = (name) => name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
 const timeout = (step) => ("timeout" in step ? [step.timeout * 1000] : []);
 const asking = (step) => ("options" in step ? [timeout(step)[0], settings(step.options)] : timeout(step));
-const show = (value) => inspect(value, { depth: 2, breakLength: Infinity });
 
 /** Options in Python's names and seconds, as Node takes them. */
 function settings(options = {}) {
@@ -471,42 +475,8 @@ async function until(read, wanted) {
 const sorted = (value) =>
   value && typeof value === "object" ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))) : value;
 
-function decode(value) {
-  if (value?.$bytes !== undefined) return Buffer.from(value.$bytes, "base64");
-  if (value?.$repeat) return value.$repeat[0].repeat(value.$repeat[1]);
-  return value;
-}
-
 function expectNumbers(seen, count) {
   if (seen.length !== count || seen.some((number, i) => number !== i)) throw new Error(`not 0 … ${count - 1}: ${seen}`);
-}
-
-function expectMatch(expected, actual) {
-  if (!matches(expected, actual)) throw new Error(`${show(actual)} is not ${show(expected)}`);
-}
-
-function matches(expected, actual) {
-  if (actual instanceof kps.KpsError && typeof expected === "string") return actual.code === expected;
-  if (expected?.$any) return true;
-  const wanted = decode(expected);
-  if (Buffer.isBuffer(wanted)) return actual instanceof Uint8Array && wanted.equals(actual);
-  if (Array.isArray(wanted)) {
-    return Array.isArray(actual) && wanted.length === actual.length && wanted.every((each, i) => matches(each, actual[i]));
-  }
-  if (wanted && typeof wanted === "object") {
-    return (
-      actual !== null &&
-      typeof actual === "object" &&
-      Object.entries(wanted).every(([name, each]) => matches(each, field(actual, name)))
-    );
-  }
-  return wanted === (actual ?? null) || wanted === actual;
-}
-
-/** A field by Python's name; the keys of payloads and rows by client id stay as they are. */
-function field(actual, name) {
-  if (name in actual) return actual[name];
-  return camel(name) in actual ? actual[camel(name)] : MISSING;
 }
 
 module.exports = { World };

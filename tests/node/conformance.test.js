@@ -8,18 +8,37 @@ const { World } = require("./conformance-world.js");
 const folder = path.join(__dirname, "..", "conformance", "cases");
 
 for (const file of fs.readdirSync(folder).sort()) {
-  const { row, cases } = JSON.parse(fs.readFileSync(path.join(folder, file), "utf8"));
+  const { row, cases, ways } = JSON.parse(fs.readFileSync(path.join(folder, file), "utf8"));
   describe(row, () => {
-    for (const each of cases) test(each.name, () => run(each), 30_000);
+    for (const each of cases) {
+      for (const [way, defaults] of waysOf(each.ways ?? ways)) {
+        test(`${each.name} ${way}`.trim(), () => run(each, defaults), 30_000);
+      }
+    }
   });
 }
 
-async function run({ server = {}, steps }) {
+function waysOf(ways = {}) {
+  const all = Object.entries(ways);
+  return all.length ? all : [["", {}]];
+}
+
+/** The step, with what its way adds. */
+function inWay(step, defaults) {
+  const added = { ...step };
+  for (const [name, value] of Object.entries(defaults[step.do] ?? {})) {
+    if (!(name in step)) added[name] = value;
+    else if (typeof value === "object" && typeof step[name] === "object") added[name] = { ...value, ...step[name] };
+  }
+  return added;
+}
+
+async function run({ server = {}, steps }, defaults) {
   const world = new World();
   let at = "start";
   try {
     await world.startServer({ options: server });
-    for (const step of steps) {
+    for (const step of steps.map((each) => inWay(each, defaults))) {
       at = JSON.stringify(step);
       await world.take(step);
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import tempfile
 import time
@@ -11,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import kps
+from conformance_calls import Calls
+from conformance_values import decode, expect, matches
 from link import Link
 
 PATIENCE = 10.0
@@ -33,10 +34,11 @@ class Gate:
         self.changed = asyncio.Condition()
 
 
-class World:
+class World(Calls):
     """Everything a case names: servers, links, clients, subscriptions, acks, gates, background steps."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.servers: dict[str, kps.Server] = {}
         self.addresses: dict[str, str] = {}
         self.links: dict[str, Link] = {}
@@ -246,19 +248,20 @@ class World:
 
     async def expect(self, step: Step) -> None:
         for expected in step["messages"]:
-            message = await self.received[step.get("sub", "sub")].get()
-            expect(expected, message)
+            message = await self.log_of(step.get("sub", "sub")).get()
+            expect(self.filled(expected), message)
             self.remember(step, message)
 
     async def expect_last(self, step: Step) -> None:
         """Skips messages until the last expected one; those before it may come in any number."""
         for expected in step["messages"]:
-            while not matches(expected, message := await self.received[step.get("sub", "sub")].get()):
+            expected = self.filled(expected)
+            while not matches(expected, message := await self.log_of(step.get("sub", "sub")).get()):
                 pass
             self.remember(step, message)
 
     async def expect_nothing(self, step: Step) -> None:
-        assert self.received[step["sub"]].empty()
+        assert self.log_of(step["sub"]).empty()
 
     async def expect_many(self, step: Step) -> None:
         seen: list[int] = []
@@ -400,37 +403,3 @@ async def until(read: Callable[[], Any], wanted: Any) -> None:
     while (seen := read()) != wanted:
         assert time.monotonic() < end, f"still {seen!r}, not {wanted!r}"
         await asyncio.sleep(0.002)
-
-
-def decode(value: Any) -> Any:
-    if isinstance(value, dict) and "$bytes" in value:
-        return base64.b64decode(value["$bytes"])
-    if isinstance(value, dict) and "$repeat" in value:
-        return value["$repeat"][0] * value["$repeat"][1]
-    return value
-
-
-def expect(expected: Any, actual: Any) -> None:
-    assert matches(expected, actual), f"{actual!r} is not {expected!r}"
-
-
-def matches(expected: Any, actual: Any) -> bool:
-    if isinstance(actual, kps.KpsError) and isinstance(expected, str):
-        return actual.code == expected
-    if isinstance(expected, dict) and "$any" in expected:
-        return True
-    expected = decode(expected)
-    if isinstance(expected, dict):
-        return actual is not None and all(matches(wanted, field(actual, name)) for name, wanted in expected.items())
-    if isinstance(expected, list) and isinstance(actual, (list, tuple)):
-        return len(expected) == len(actual) and all(map(matches, expected, actual))
-    return bool(expected == actual and isinstance(expected, bool) == isinstance(actual, bool))
-
-
-MISSING = object()
-
-
-def field(actual: Any, name: str) -> Any:
-    if isinstance(actual, dict):
-        return actual.get(name, MISSING)
-    return getattr(actual, name, MISSING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,40 @@ from conformance_world import World
 
 FOLDER = Path(__file__).parent.parent / "conformance" / "cases"
 FILES = sorted(FOLDER.glob("*.json"))
-CASES = [
-    pytest.param(case, id=f"{file.stem}: {case['name']}")
-    for file in FILES
-    for case in json.loads(file.read_text())["cases"]
-]
+Step = dict[str, Any]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_case(case: dict[str, Any]) -> None:
-    asyncio.run(run(case))
+def cases() -> Iterator[Any]:
+    for file in FILES:
+        content = json.loads(file.read_text())
+        for case in content["cases"]:
+            ways = case.get("ways", content.get("ways")) or {"": {}}
+            for way, defaults in ways.items():
+                yield pytest.param(case, defaults, id=f"{file.stem}: {case['name']} {way}".strip())
 
 
-async def run(case: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("case", "defaults"), list(cases()))
+def test_case(case: Step, defaults: Step) -> None:
+    asyncio.run(run(case, defaults))
+
+
+def in_way(step: Step, defaults: Step) -> Step:
+    """The step, with what its way adds."""
+    step = dict(step)
+    for name, value in defaults.get(step["do"], {}).items():
+        own = step.setdefault(name, value)
+        if isinstance(own, dict) and isinstance(value, dict):
+            step[name] = {**value, **own}
+    return step
+
+
+async def run(case: Step, defaults: Step) -> None:
     world = World()
-    step: dict[str, Any] = {}
+    step: Step = {}
     try:
         await world.start_server({"options": case.get("server", {})})
         for step in case["steps"]:
+            step = in_way(step, defaults)
             await world.take(step)
         await world.join_all()
     except BaseException as error:
@@ -52,5 +69,5 @@ def test_there_is_a_file_for_every_row_of_the_table() -> None:
     assert rows >= {
         "connect", "subscribe", "iterate", "unsubscribe", "publish", "publish_to_id",
         "publish_to_server", "publish_with_ack", "publish_to_id_with_ack", "request", "wait",
-        "wait_any", "status", "rows", "on", "close", "server",
+        "wait_any", "status", "rows", "on", "close", "server", "dispatch", "register",
     }  # fmt: skip

@@ -251,6 +251,9 @@ impl Running {
             _ => Failure::new(ErrorKind::Internal, raised.text),
         };
         failure.retry = retry.unwrap_or(failure.retry);
+        if is_kps {
+            failure.field = value.getattr("field").ok().and_then(|field| field.extract().ok());
+        }
         let traceback = self.debug.then(|| traceback(py, error)).flatten();
         failure.raised = Some(Box::new(Raised { kind: raised.kind, traceback }));
         failure
