@@ -1,6 +1,8 @@
 "use strict";
 // The steps of calls: dispatch, register, unregister, abandon, and what they remember.
 
+const fs = require("node:fs");
+const path = require("node:path");
 const kps = require("kps");
 const { expectMatch, integer, mark, show, typedArray } = require("./conformance-values.js");
 
@@ -44,6 +46,8 @@ class Calls {
         return value[0].repeat(value[1]);
       case "$times":
         return Array(value[1]).fill(this.given(value[0]));
+      case "$read":
+        return fs.readFileSync(path.join(__dirname, "..", "..", value));
       case "$array":
         return typedArray(value);
       default:

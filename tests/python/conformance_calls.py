@@ -8,12 +8,15 @@ import base64
 import contextlib
 import math
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
-import kps
 from conformance_values import expect, number_format
 
+import kps
+
 Step = dict[str, Any]
+ROOT = Path(__file__).parent.parent.parent
 
 
 class Calls:
@@ -64,6 +67,8 @@ class Calls:
             return value[0] * value[1]
         if mark == "$times":
             return [self.given(value[0])] * value[1]
+        if mark == "$read":
+            return (ROOT / value).read_bytes()
         assert mark == "$array", mark
         code = number_format(value["type"])
         numbers = memoryview(array.array(code, value["numbers"]))
@@ -122,9 +127,7 @@ class Scripted:
     def __init__(self, step: Step, calls: Calls, log: asyncio.Queue[Any]) -> None:
         self._log = log
         self._calls = calls
-        self.operations = {
-            name: script["schema"] for name, script in step["operations"].items() if "schema" in script
-        }
+        self.operations = {name: script["schema"] for name, script in step["operations"].items() if "schema" in script}
         if step.get("hooks"):
             self.init = lambda: log.put_nowait({"hook": "init"})
             self.close = lambda: log.put_nowait({"hook": "close"})

@@ -9,9 +9,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-import kps
 from conformance_calls import Calls
 from conformance_values import decode, expect, matches
+
+import kps
 from link import Link
 
 PATIENCE = 10.0

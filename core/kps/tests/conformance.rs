@@ -52,8 +52,8 @@ macro_rules! rows {
 }
 
 rows! {
-    close connect dispatch durable history iterate on outbox publish publish_to_id publish_to_id_with_ack publish_to_server
-    publish_with_ack register request retain rows server status subscribe unsubscribe wait wait_any
+    close compute connect dispatch durable history iterate on outbox publish publish_to_id publish_to_id_with_ack publish_to_server
+    publish_with_ack register request retain rows server status storage subscribe sync unsubscribe wait wait_any
 }
 
 #[test]

@@ -42,5 +42,6 @@ fn cancelled() -> Failure {
 
 #[cold]
 fn late() -> Failure {
-    Failure::new(ErrorKind::Timeout, "the deadline passed before the task was done")
+    // As the router says of calls that are late: it and the task look at the clock by turns.
+    Failure::new(ErrorKind::Timeout, "the deadline passed before the task was done").retryable()
 }

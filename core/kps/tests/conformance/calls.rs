@@ -6,7 +6,8 @@ use kps::{
     ErrorKind,
     capability::{
         Call, CallTarget, Callback, Capability, DispatchOptions, Failure as CallFailure, Operation,
-        Outcome as CallOutcome, Raised, RegisterOptions, Response, Value as Given, unknown_operation,
+        Outcome as CallOutcome, Raised, RegisterOptions, Response, Value as Given,
+        unknown_operation,
     },
 };
 use serde_json::{Value, json};
@@ -29,7 +30,11 @@ impl World {
         match value {
             Value::Object(fields) if fields.contains_key("$kept") => {
                 let name = fields["$kept"].as_str().expect("a name");
-                self.kept.borrow().get(name).cloned().unwrap_or_else(|| panic!("{name} was not kept"))
+                self.kept
+                    .borrow()
+                    .get(name)
+                    .cloned()
+                    .unwrap_or_else(|| panic!("{name} was not kept"))
             }
             Value::Object(fields) if fields.contains_key("$as_is") => value.clone(),
             Value::Object(fields) if fields.contains_key("$int") => small_or_marked(value),
@@ -137,7 +142,10 @@ impl World {
         let (asked, mut asks) = mpsc::unbounded_channel();
         let capability = Scripted { operations: operations.collect(), asked };
         let provider = Rc::new(Provider {
-            scripts: offered.iter().map(|(name, given)| (name.clone(), Script::new(given))).collect(),
+            scripts: offered
+                .iter()
+                .map(|(name, given)| (name.clone(), Script::new(given)))
+                .collect(),
             has_hooks: step["hooks"] == true,
             log,
             logs: self.logs.clone(),

@@ -12,10 +12,7 @@ pub(crate) fn given(value: &Value, callback: &dyn Fn(&str) -> Callback) -> Given
         Value::Object(fields) => match fields.iter().next() {
             Some((mark, value)) if mark.starts_with('$') => marked(mark, value, callback),
             _ => Given::Map(
-                fields
-                    .iter()
-                    .map(|(name, value)| (name.clone(), given(value, callback)))
-                    .collect(),
+                fields.iter().map(|(name, value)| (name.clone(), given(value, callback))).collect(),
             ),
         },
         _ => literal(value),
@@ -32,6 +29,11 @@ fn marked(mark: &str, value: &Value, callback: &dyn Fn(&str) -> Callback) -> Giv
             Given::List(vec![item; times])
         }
         "$array" => array(value).into(),
+        "$read" => {
+            let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+            let path = std::path::Path::new(root).join(value.as_str().expect("a path"));
+            Given::Bytes(std::fs::read(path).expect("a file of this repository").into())
+        }
         "$bytes" | "$int" => {
             let text = json!({ mark: value }).to_string();
             Given::from_json(text.as_bytes()).expect("base64, or digits")
@@ -44,9 +46,9 @@ fn marked(mark: &str, value: &Value, callback: &dyn Fn(&str) -> Callback) -> Giv
 fn literal(value: &Value) -> Given {
     match value {
         Value::Array(items) => Given::List(items.iter().map(literal).collect()),
-        Value::Object(fields) => Given::Map(
-            fields.iter().map(|(name, value)| (name.clone(), literal(value))).collect(),
-        ),
+        Value::Object(fields) => {
+            Given::Map(fields.iter().map(|(name, value)| (name.clone(), literal(value))).collect())
+        }
         plain => Given::from_json(plain.to_string().as_bytes()).expect("JSON"),
     }
 }
@@ -54,19 +56,21 @@ fn literal(value: &Value) -> Given {
 fn array(value: &Value) -> Array {
     let kind = value["type"].as_str().and_then(NumberKind::from_name).expect("a type of numbers");
     let numbers = value["numbers"].as_array().expect("numbers");
-    let shape = value["shape"].as_array().map_or_else(
-        || vec![numbers.len()],
-        |shape| shape.iter().map(crate::value::int).collect(),
-    );
+    let shape = value["shape"]
+        .as_array()
+        .map_or_else(|| vec![numbers.len()], |shape| shape.iter().map(crate::value::int).collect());
     let bytes: Vec<u8> = numbers
         .iter()
         .flat_map(|number| match kind {
             NumberKind::F64 => number.as_f64().expect("a number").to_ne_bytes().to_vec(),
-            NumberKind::I32 => {
-                i32::try_from(number.as_i64().expect("integers")).expect("32 bits").to_ne_bytes().to_vec()
-            }
+            NumberKind::I32 => i32::try_from(number.as_i64().expect("integers"))
+                .expect("32 bits")
+                .to_ne_bytes()
+                .to_vec(),
             NumberKind::I64 => number.as_i64().expect("integers").to_ne_bytes().to_vec(),
-            NumberKind::U8 => vec![u8::try_from(number.as_u64().expect("integers")).expect("8 bits")],
+            NumberKind::U8 => {
+                vec![u8::try_from(number.as_u64().expect("integers")).expect("8 bits")]
+            }
             other => panic!("cases write no {}", other.name()),
         })
         .collect();

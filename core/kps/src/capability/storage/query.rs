@@ -94,17 +94,21 @@ pub(super) fn prepare(
         cancelled: Arc::new(move || cancel.is_cancelled()),
         render: codec::render,
     };
+    let is_callers_deadline = query.until < longest;
     let namespace = call.caller.namespace.clone();
     Ok(move || {
         let _slot = slot;
-        values.query(&namespace, &query).map(told).map_err(|error| in_sql(&error))
+        let found = values.query(&namespace, &query);
+        found.map(told).map_err(|error| in_sql(&error, is_callers_deadline))
     })
 }
 
-fn in_sql(error: &Error) -> Failure {
+fn in_sql(error: &Error, is_callers_deadline: bool) -> Failure {
     let failure = failure(error.clone());
     match failure.kind {
         ErrorKind::InvalidPayload => Failure { field: Some("sql".into()), ..failure },
+        // As the router says of calls that are late; one that took as long as any may would again.
+        ErrorKind::Timeout if is_callers_deadline => failure.retryable(),
         _ => failure,
     }
 }
