@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import kps
@@ -11,7 +12,7 @@ FORMATS = {"f64": "d", "i64": "q", "i32": "i", "u8": "B"}
 MISSING = object()
 
 
-def number_format(name: str) -> str:
+def number_format(name: str) -> Any:
     """The letter that Python has for a type of numbers."""
     return FORMATS[name]
 
@@ -34,7 +35,7 @@ def matches(expected: Any, actual: Any) -> bool:
     if isinstance(actual, kps.KpsError) and isinstance(expected, str):
         return actual.code == expected
     if isinstance(expected, dict) and (mark := next(iter(expected), "")) in MARKS:
-        return bool(MARKS[mark](expected[mark], actual))
+        return MARKS[mark](expected[mark], actual)
     expected = decode(expected)
     if isinstance(expected, dict):
         if actual is None or actual is MISSING:
@@ -50,17 +51,17 @@ def same_array(expected: Any, actual: Any) -> bool:
         return False
     code = number_format(expected["type"])
     flat = actual.cast("B").cast(code).tolist() if actual.nbytes else []
-    return list(actual.shape) == expected["shape"] and flat == expected["numbers"]
+    return actual.shape == tuple(expected["shape"]) and bool(flat == expected["numbers"])
 
 
-MARKS = {
+MARKS: dict[str, Callable[[Any, Any], bool]] = {
     "$any": lambda _, actual: actual is not MISSING,
     "$not": lambda expected, actual: not matches(expected, actual),
     "$all": lambda expected, actual: all(matches(each, actual) for each in expected),
     "$some": lambda expected, actual: isinstance(actual, list) and any(matches(expected, each) for each in actual),
     "$contains": lambda expected, actual: isinstance(actual, str) and expected in actual,
     "$array": same_array,
-    "$as_is": lambda expected, actual: expected == actual,
+    "$as_is": lambda expected, actual: bool(expected == actual),
 }
 
 
