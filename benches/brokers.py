@@ -2,6 +2,7 @@
 
 import pathlib
 
+import capabilities
 from processes import HERE, Broken, Broker, NoBroker, program
 
 KEPT = "kept.>"  # the topics that kps keeps
@@ -9,6 +10,9 @@ KEPT = "kept.>"  # the topics that kps keeps
 
 def choose(peer, workload, python):
     """The broker of this peer for this workload."""
+
+    if workload in capabilities.ALONE:
+        return NoBroker()
 
     def nats(port, *options):
         return [program("nats-server", python), "-a", "127.0.0.1", "-p", str(port), *options]

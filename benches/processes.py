@@ -147,7 +147,16 @@ def program(name, beside):
 
 
 # Roles that are not `worker`'s.
-SCRIPTS = {"cold": "cold", "fill": "outbox", "drain": "outbox", "live": "outbox"}
+SCRIPTS = {
+    "cold": "cold",
+    "fill": "outbox",
+    "drain": "outbox",
+    "live": "outbox",
+    "storage": "storage",
+    "batch": "compute",
+    "scaling": "compute",
+    "local": "local",
+}
 
 
 def worker_command(language, role, python):

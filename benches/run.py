@@ -1,7 +1,7 @@
 """kps beside its peers, in one run on one machine: `make bench`, or `.venv/bin/python benches/run.py`.
 
     run.py                       everything, medians of three
-    run.py --only python.acks    one language and workload; also: kps, node, throughput, durable, …
+    run.py --only python.acks    one language and workload; also: kps, node, throughput, durable, calls, storage, …
     run.py --rounds 5 --json     figures for a script
 
 Peers and kps take turns within each round, so that both see the same machine. Ratios travel
@@ -14,15 +14,18 @@ import statistics
 import sys
 
 import brokers
+import capabilities
 import durable
 import workloads
 from processes import Broken, Worker, worker_command
+from tables import print_tables
 from targets import TARGETS
 from workloads import COUNTS
 
-WORKLOADS = workloads.WORKLOADS | durable.WORKLOADS
+WORKLOADS = workloads.WORKLOADS | durable.WORKLOADS | capabilities.WORKLOADS
 
-INSTALL = ".venv/bin/pip install -r benches/peers/requirements.txt && npm install --prefix benches/peers"
+STORAGE = ["storage_memory", "storage_normal", "storage_full"]
+BATCHES = ["batch_small", "batch_heavy", "batch_bytes", "own_small", "own_heavy"]
 
 # Who runs what. `bare` and `asyncio` are no peers but floors; `without` is kps without history.
 ENTRIES = [
@@ -37,6 +40,14 @@ ENTRIES = [
         ("python", ["without", "kps"], ["durable_elsewhere"]),
         ("python", ["kps"], ["durable_catch_up", "durable_draining"]),
         ("node", ["kps"], ["durable_catch_up"]),
+        ("python", ["sqlite3", "aiosqlite", "kps"], STORAGE),
+        ("node", ["better_sqlite3", "kps"], STORAGE),
+        ("python", ["pool", "kps"], BATCHES),
+        ("node", ["piscina", "kps"], BATCHES),
+        ("python", ["kps"], ["scaling_builtin", "scaling_wasm", "local"]),
+        ("node", ["kps"], ["scaling_builtin", "scaling_wasm", "local"]),
+        ("python", ["nats", "kps"], ["remote"]),
+        ("node", ["nats", "kps"], ["remote"]),
     ]
     for workload in workloads
     for peer in peers
@@ -68,7 +79,7 @@ def main():
     if arguments.json:
         print(json.dumps(as_json(figures, verdicts, failures), indent=2))
     else:
-        print_tables(figures, [verdict for verdict in verdicts if verdict], failures)
+        print_tables(WORKLOADS, figures, [verdict for verdict in verdicts if verdict], failures)
     return 1 if failures else 0
 
 
@@ -82,7 +93,7 @@ def parse_arguments():
 
 
 def fits(word, entry):
-    return word in entry or (word == "durable" and entry[-1].startswith("durable"))
+    return word in entry or word == entry[-1].split("_")[0] or (word == "calls" and entry[-1] in capabilities.WORKLOADS)
 
 
 def measure(entry, python):
@@ -108,104 +119,6 @@ def as_json(figures, verdicts, failures):
         "targets": [verdict for verdict in verdicts if verdict],
         "failures": {".".join(entry): reason for entry, reason in failures.items()},
     }
-
-
-DURABLE = [
-    ("msg/s", "rate", "{:,.0f}"),
-    ("µs CPU pub", "pub_us", "{:.2f}"),
-    ("broker", "broker_us", "{:.2f}"),
-]
-
-# The columns of each workload: heading, figure, format.
-COLUMNS = {
-    "throughput": [
-        ("msg/s", "rate", "{:,.0f}"),
-        ("µs CPU pub", "pub_us", "{:.2f}"),
-        ("sub", "sub_us", "{:.2f}"),
-        ("broker", "broker_us", "{:.2f}"),
-    ],
-    "acks": [
-        ("64 in flight /s", "rate", "{:,.0f}"),
-        ("alone p50 µs", "p50_us", "{:.0f}"),
-        ("p99 µs", "p99_us", "{:.0f}"),
-        ("µs CPU asking", "request_us", "{:.1f}"),
-    ],
-    "fanout": [
-        ("deliveries/s", "rate", "{:,.0f}"),
-        ("µs CPU pub", "pub_us", "{:.2f}"),
-        ("sub", "sub_us", "{:.2f}"),
-        ("broker", "broker_us", "{:.3f}"),
-    ],
-    "cold": [
-        ("start ms", "start_ms", "{:.0f}"),
-        ("import ms", "import_ms", "{:.1f}"),
-        ("connect ms", "connect_ms", "{:.1f}"),
-        ("resident MB", "resident_mb", "{:.1f}"),
-    ],
-    "durable_stored": DURABLE,
-    "durable_accepted": DURABLE,
-    "durable_catch_up": [
-        ("msg/s", "rate", "{:,.0f}"),
-        ("live msg/s", "live_rate", "{:,.0f}"),
-        ("live, kept", "kept_live_rate", "{:,.0f}"),
-        ("µs CPU sub", "sub_us", "{:.2f}"),
-        ("live", "live_sub_us", "{:.2f}"),
-        ("broker", "broker_us", "{:.2f}"),
-    ],
-    "durable_elsewhere": [
-        ("msg/s", "rate", "{:,.0f}"),
-        ("µs CPU broker", "broker_us", "{:.2f}"),
-        ("beside 5,000 msg/s", "loaded_rate", "{:,.0f}"),
-        ("µs CPU broker", "loaded_broker_us", "{:.2f}"),
-    ],
-    "durable_draining": [
-        ("p99 µs", "p99_us", "{:,.0f}"),
-        ("draining", "p99_draining_us", "{:,.0f}"),
-        ("flooded", "p99_flooded_us", "{:,.0f}"),
-        ("drained msg/s", "rate", "{:,.0f}"),
-    ],
-    "idle": [
-        ("broker KiB each", "idle_kib", "{:.1f}"),
-        ("broker CPU %", "idle_percent", "{:.2f}"),
-    ],
-}
-
-
-def print_tables(figures, verdicts, failures):
-    for workload, columns in COLUMNS.items():
-        rows = [
-            [language, peer, *(form.format(values[name]) for _, name, form in columns)]
-            for (language, peer, its), values in figures.items()
-            if its == workload
-        ]
-        if rows:
-            print(f"\n{workload}: {WORKLOADS[workload].__doc__}\n")
-            print_table(["", "", *(heading for heading, _, _ in columns)], rows)
-    if verdicts:
-        print("\ntargets, from the same run\n")
-        marks = {True: "pass", False: "MISS"}, {True: "pass", False: "not yet"}
-        print_table(
-            ["", "measured", "rounds", "first", "", "then", ""],
-            [
-                [each[key] for key in ("name", "measured", "spread", "first")]
-                + [marks[0][each["pass"]], each["then"], marks[1][each["pass_then"]]]
-                for each in verdicts
-            ],
-        )
-    for entry, reason in failures.items():
-        print(f"\n{'.'.join(entry)} failed: {reason}")
-    if any("kps" not in entry for entry in failures):
-        print(f"\nThe peers are installed by\n  {INSTALL}")
-
-
-def print_table(heading, rows):
-    widths = [max(len(row[column]) for row in [heading, *rows]) for column in range(len(heading))]
-    for row in [heading, *rows]:
-        first, *others = (
-            cell.ljust(width) if cell[:1].isalpha() else cell.rjust(width)
-            for cell, width in zip(row, widths, strict=True)
-        )
-        print("  " + "  ".join([first, *others]).rstrip())
 
 
 def show_progress(text):

@@ -80,4 +80,61 @@ TARGETS = [
     Target("throughput, storing elsewhere", "python.durable_elsewhere.loaded_rate", "without", "more", 0.9, 0.95),
     Target("broker CPU, history elsewhere", "python.durable_elsewhere.broker_us", "without", "less", 1.05, 1),
     Target("live p99 beside a draining outbox", "python.durable_draining.slower", None, "less", 2, 1.2, "× normal"),
+    *(
+        Target(
+            f"{language} storage {what}, {durability}",
+            f"{language.lower()}.storage_{durability}.{figure}_us",
+            peer,
+            "less",
+            1.3,
+            1,
+        )
+        for language, peer in [("Python", "sqlite3"), ("Node", "better_sqlite3")]
+        for durability in ("full", "normal", "memory")
+        for what, figure in [("save", "save"), ("get", "get"), ("save of 100", "many"), ("100 saves", "together")]
+    ),
+    Target("Python batch of 100 small tasks", "python.batch_small.batch_ms", None, "less", 1, 0.2, "ms"),
+    Target("Node batch of 100 small tasks", "node.batch_small.batch_ms", None, "less", 1, 0.2, "ms"),
+    *(
+        Target(f"{language} {what}", f"{language.lower()}.{workload}.batch_ms", peer, "less", 1, 0.5)
+        for language, peer in [("Python", "pool"), ("Node", "piscina")]
+        for what, workload in [
+            ("100 small tasks", "batch_small"),
+            ("100 heavy tasks", "batch_heavy"),
+            ("100 hashes of 256 KiB", "batch_bytes"),
+            ("100 small functions", "own_small"),
+            ("100 heavy functions", "own_heavy"),
+        ]
+    ),
+    *(
+        Target(
+            f"{language} speed-up per core, {kind}",
+            f"{language.lower()}.scaling_{kind}.share",
+            None,
+            "more",
+            0.9,
+            0.95,
+            "× cores",
+        )
+        for language in ("Python", "Node")
+        for kind in ("builtin", "wasm")
+    ),
+    *(
+        Target(f"{language} {what}", f"{language.lower()}.local.{figure}_us", None, "less", first, then, "µs")
+        for language in ("Python", "Node")
+        for what, figure, first, then in [
+            ("local no-op", "noop", 8, 3),
+            ("local fibonacci(1000)", "fibonacci", 50, 20),
+            ("local broadcast", "broadcast", 100, 30),
+        ]
+    ),
+    *(
+        Target(f"{language} remote call, {what}", f"{language.lower()}.remote.{figure}", "nats", better, 1, then)
+        for language in ("Python", "Node")
+        for what, figure, better, then in [
+            ("p50", "p50_us", "less", 0.7),
+            ("p99", "p99_us", "less", 0.7),
+            ("100 at once", "rate", "more", 2),
+        ]
+    ),
 ]

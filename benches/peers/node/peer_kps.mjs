@@ -33,4 +33,11 @@ export class Peer {
     const [row] = Object.values(await this.client.publishWithAck(topic, payload).wait());
     return row.data;
   }
+  async offer(name) {
+    await this.client.register(name, { echo: (payload) => payload }, { shared: true });
+  }
+
+  async call(name, payload) {
+    return (await this.client.dispatch(`${name}.echo`, payload)).unwrap();
+  }
 }

@@ -36,4 +36,11 @@ export class Peer {
   async request(topic, payload) {
     return (await this.client.request(topic, JSON.stringify(payload), { timeout: 30_000 })).json();
   }
+  offer(topic) {
+    return this.answer(topic);
+  }
+
+  call(topic, payload) {
+    return this.request(topic, payload);
+  }
 }

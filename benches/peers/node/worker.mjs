@@ -1,22 +1,10 @@
 // One process of a benchmark: `worker.mjs PEER ROLE URL OPTIONS`, driven by lines on stdin; the twin of ../python/worker.py.
-import { createInterface } from "node:readline";
 import { FIRST, PAYLOAD } from "./payload.mjs";
+import { cpuSeconds, middle, say, sorted, told } from "./process.mjs";
 
 const [name, role, url, json] = process.argv.slice(2);
 const options = JSON.parse(json);
 const { Peer } = await import(`./peer_${name}.mjs`);
-const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-const told = () => lines.next();
-
-function cpuSeconds() {
-  const { user, system } = process.cpuUsage();
-  return (user + system) / 1e6;
-}
-
-function say(event, values = {}) {
-  const at = Number(process.hrtime.bigint()) / 1e9;
-  process.stdout.write(JSON.stringify({ event, at, cpu: cpuSeconds(), ...values }) + "\n");
-}
 
 /** A function for every decoded payload: insists on 1, 2, 3, … and calls `reached` at each mark. */
 function checker(marks, reached) {
@@ -84,44 +72,64 @@ const roles = {
     await told();
   },
 
+  /** One request at a time, then 64 at once. */
   async request() {
+    await askAll((peer, payload) => peer.request("bench", payload), 64);
+  },
+
+  async offer() {
     const [peer] = await openAll(1);
+    await peer.offer("bench");
     say("ready");
     await told();
+  },
 
-    const ask = async (n) => {
-      const answer = await peer.request("bench", { ...PAYLOAD, n });
-      if (answer.n !== n) throw new Error("an answer went to the wrong request");
-    };
-    const volley = async (count) => {
-      let next = 0;
-      const worker = async () => {
-        while (next < count) await ask(next++);
-      };
-      await Promise.all(Array.from({ length: 64 }, worker));
-    };
-
-    await volley(options.warmup);
-    const latencies = [];
-    for (let n = 0; n < options.alone; n++) {
-      const start = performance.now();
-      await ask(n);
-      latencies.push((performance.now() - start) / 1e3);
-    }
-    latencies.sort((a, b) => a - b);
-    const start = performance.now();
-    const cpu = cpuSeconds();
-    await volley(options.count);
-    const took = (performance.now() - start) / 1e3;
-    say("end", {
-      p50: latencies[Math.floor(options.alone / 2)],
-      p99: latencies[Math.floor(options.alone * 0.99)],
-      rate: options.count / took,
-      cpu_each: (cpuSeconds() - cpu) / options.count,
-    });
-    await told();
+  /** One call at a time, then many at once. */
+  async call() {
+    await askAll((peer, payload) => peer.call("bench", payload), options.together);
   },
 };
+
+async function askAll(request, together) {
+  const [peer] = await openAll(1);
+  say("ready");
+  await told();
+
+  const ask = async (n) => {
+    const start = performance.now();
+    const answer = await request(peer, { ...PAYLOAD, n });
+    if (answer.n !== n) throw new Error("an answer went to the wrong request");
+    return (performance.now() - start) / 1e3;
+  };
+  const volley = async (count) => {
+    let next = 0;
+    const took = [];
+    const worker = async () => {
+      while (next < count) took.push(await ask(next++));
+    };
+    await Promise.all(Array.from({ length: together }, worker));
+    return sorted(took);
+  };
+  const p99 = (latencies) => latencies[Math.floor(latencies.length * 0.99)];
+
+  await volley(options.warmup);
+  const alone = [];
+  for (let n = 0; n < options.alone; n++) alone.push(await ask(n));
+  sorted(alone);
+  const start = performance.now();
+  const cpu = cpuSeconds();
+  const all = await volley(options.count);
+  const took = (performance.now() - start) / 1e3;
+  say("end", {
+    p50: middle(alone),
+    p99: p99(alone),
+    together_p50: middle(all),
+    together_p99: p99(all),
+    rate: options.count / took,
+    cpu_each: (cpuSeconds() - cpu) / options.count,
+  });
+  await told();
+}
 
 await roles[role]();
 process.exit(0);

@@ -9,6 +9,11 @@ from payload import PAYLOAD
 import kps
 
 
+class Echo:
+    def echo(self, payload):
+        return payload
+
+
 class Peer:
     def __init__(self, url):
         self.url = url
@@ -37,6 +42,12 @@ class Peer:
     async def request(self, topic, payload):
         (row,) = (await self.client.publish_with_ack(topic, payload).wait()).values()
         return row.data
+
+    async def offer(self, name):
+        await self.client.register(name, Echo(), shared=True)
+
+    async def call(self, name, payload):
+        return (await self.client.dispatch(f"{name}.echo", payload)).unwrap()
 
     async def keep(self, _topic, receipt):
         """The server keeps the topic; `receipt` is what is waited for."""

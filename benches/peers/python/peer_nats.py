@@ -43,6 +43,8 @@ class Peer:
     async def request(self, topic, payload):
         return orjson.loads((await self.client.request(topic, orjson.dumps(payload), timeout=30)).data)
 
+    offer, call = answer, request
+
     async def keep(self, topic, _receipt):
         """A stream in files; the server knows when it writes through."""
         await self.client.jetstream().add_stream(name=STREAM, subjects=[topic], storage="file")

@@ -25,6 +25,11 @@ def say(event, **values):
     print(json.dumps({"event": event, "at": time.monotonic(), "cpu": cpu_seconds(), **values}), flush=True)
 
 
+def middle(ordered):
+    """The median of what is in order."""
+    return ordered[len(ordered) // 2]
+
+
 async def told():
     """Waits for the runner's next line."""
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
@@ -144,21 +149,40 @@ async def answer(peer, _options):
 
 async def request(peer, options):
     """One request at a time, then 64 at once."""
+    await ask_all(peer, peer.request, options, 64)
+
+
+async def offer(peer, _options):
+    await peer.open()
+    await peer.offer("bench")
+    say("ready")
+    await told()
+
+
+async def call(peer, options):
+    """One call at a time, then many at once."""
+    await ask_all(peer, peer.call, options, options["together"])
+
+
+async def ask_all(peer, request, options, together):
     await peer.open()
     say("ready")
     await told()
 
     async def ask(n):
         payload = {**PAYLOAD, "n": n}
-        assert (await peer.request("bench", payload))["n"] == n, "an answer went to the wrong request"
+        assert (await request("bench", payload))["n"] == n, "an answer went to the wrong request"
 
-    async def worker(numbers):
+    async def worker(numbers, took):
         for n in numbers:
+            start = time.perf_counter()
             await ask(n)
+            took.append(time.perf_counter() - start)
 
     async def volley(count):
-        numbers = iter(range(count))
-        await asyncio.gather(*(worker(numbers) for _ in range(64)))
+        numbers, took = iter(range(count)), []
+        await asyncio.gather(*(worker(numbers, took) for _ in range(together)))
+        return sorted(took)
 
     await volley(options["warmup"])
     latencies = []
@@ -168,12 +192,14 @@ async def request(peer, options):
         latencies.append(time.perf_counter() - start)
     latencies.sort()
     start, cpu = time.perf_counter(), cpu_seconds()
-    await volley(options["count"])
+    volley_latencies = await volley(options["count"])
     took = time.perf_counter() - start
     say(
         "end",
-        p50=latencies[len(latencies) // 2],
+        p50=middle(latencies),
         p99=latencies[len(latencies) * 99 // 100],
+        together_p50=middle(volley_latencies),
+        together_p99=volley_latencies[len(volley_latencies) * 99 // 100],
         rate=options["count"] / took,
         cpu_each=(cpu_seconds() - cpu) / options["count"],
     )
@@ -194,8 +220,8 @@ async def idle(peer, options):
 def main():
     name, role, url, options = sys.argv[1:]
     peer = importlib.import_module(f"peer_{name}").Peer(url)
-    roles = {each.__name__: each for each in (publish, publish_kept, load, subscribe, answer, request, idle)}
-    uvloop.run(roles[role](peer, json.loads(options)))
+    roles = (publish, publish_kept, load, subscribe, answer, request, offer, call, idle)
+    uvloop.run({each.__name__: each for each in roles}[role](peer, json.loads(options)))
 
 
 if __name__ == "__main__":
