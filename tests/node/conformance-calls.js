@@ -114,6 +114,32 @@ class Calls {
     if (error?.code !== "cancelled") throw new Error(`it was not given up: ${show(error)}`);
   }
 
+  async registerTask({ client, name, does, sub = name, shared = false, concurrency }) {
+    const behaviours = does.each ?? [does];
+    const log = this.receivedBy(sub);
+    let calls = 0;
+    const task = (data, context) => {
+      const behaviour = behaviours[Math.min(calls, behaviours.length - 1)];
+      calls += 1;
+      log.put({ task: name, data });
+      context.signal.addEventListener("abort", () => log.put({ cancelled: name }));
+      return this.work(behaviour, data);
+    };
+    await this.clients.get(client).registerTask(name, task, { shared, ...(concurrency === undefined ? {} : { concurrency }) });
+  }
+
+  async unregisterTask({ client, name }) {
+    await this.clients.get(client).unregisterTask(name);
+  }
+
+  async shareTask({ client, name }) {
+    await this.clients.get(client).shareTask(name);
+  }
+
+  async unshareTask({ client, name }) {
+    await this.clients.get(client).unshareTask(name);
+  }
+
   /** A capability that does what the case says. */
   scripted(step, log) {
     const capability = {};

@@ -112,6 +112,46 @@ class Calls:
     async def unregister(self, step: Step) -> None:
         await self.clients[step["client"]].unregister(step["name"])
 
+    async def register_task(self, step: Step) -> None:
+        name: str = step["name"]
+        behaviours = step["does"].get("each", [step["does"]])
+        log, calls = self.log_of(str(step.get("sub", name))), 0
+
+        async def task(data: Any) -> Any:
+            nonlocal calls
+            behaviour = behaviours[min(calls, len(behaviours) - 1)]
+            calls += 1
+            log.put_nowait({"task": name, "data": data})
+            try:
+                return await self.behave(behaviour, data)
+            except asyncio.CancelledError:
+                log.put_nowait({"cancelled": name})
+                raise
+
+        options = {key: step[key] for key in ("shared", "concurrency") if key in step}
+        await self.clients[step["client"]].register_task(name, task, **options)
+
+    async def unregister_task(self, step: Step) -> None:
+        await self.clients[step["client"]].unregister_task(step["name"])
+
+    async def share_task(self, step: Step) -> None:
+        await self.clients[step["client"]].share_task(step["name"])
+
+    async def unshare_task(self, step: Step) -> None:
+        await self.clients[step["client"]].unshare_task(step["name"])
+
+    async def behave(self, behaviour: Step, payload: Any) -> Any:
+        """What a capability or a task does."""
+        if "hold" in behaviour:
+            await self.hold(behaviour["hold"])
+        if "raise" in behaviour:
+            raise ValueError(behaviour["raise"])
+        if "busy" in behaviour:
+            raise kps.Retry(behaviour["busy"])
+        if "fail" in behaviour:
+            raise failure(**behaviour["fail"])
+        return payload if behaviour.get("echo") else self.given(behaviour.get("return"))
+
     async def abandon(self, step: Step) -> None:
         """Gives up a step in the background, and with it the call that it makes."""
         task = self.tasks.pop(step["name"])
@@ -156,15 +196,7 @@ class Scripted:
     async def _work(self, behaviour: Step, payload: Any, context: kps.CallContext) -> Any:
         for news in behaviour.get("progress", []):
             context.progress(self._calls.given(news))
-        if "hold" in behaviour:
-            await self._calls.hold(behaviour["hold"])
-        if "raise" in behaviour:
-            raise ValueError(behaviour["raise"])
-        if "busy" in behaviour:
-            raise kps.Retry(behaviour["busy"])
-        if "fail" in behaviour:
-            raise failure(**behaviour["fail"])
-        return payload if behaviour.get("echo") else self._calls.given(behaviour.get("return"))
+        return await self._calls.behave(behaviour, payload)
 
 
 def failure(code: str, message: str, **more: Any) -> kps.KpsError:

@@ -70,4 +70,5 @@ def test_there_is_a_file_for_every_row_of_the_table() -> None:
         "connect", "subscribe", "iterate", "unsubscribe", "publish", "publish_to_id",
         "publish_to_server", "publish_with_ack", "publish_to_id_with_ack", "request", "wait",
         "wait_any", "status", "rows", "on", "close", "server", "dispatch", "register",
+        "storage", "compute", "tasks", "sync",
     }  # fmt: skip

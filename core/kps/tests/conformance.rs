@@ -15,6 +15,8 @@ mod link;
 mod log;
 #[path = "conformance/reader.rs"]
 mod reader;
+#[path = "conformance/scripted.rs"]
+mod scripted;
 #[path = "conformance/value.rs"]
 mod value;
 #[path = "conformance/world.rs"]
@@ -53,7 +55,7 @@ macro_rules! rows {
 
 rows! {
     close compute connect dispatch durable history iterate on outbox publish publish_to_id publish_to_id_with_ack publish_to_server
-    publish_with_ack register request retain rows server status storage subscribe sync unsubscribe wait wait_any
+    publish_with_ack register request retain rows server status storage subscribe sync tasks unsubscribe wait wait_any
 }
 
 #[test]

@@ -1,18 +1,14 @@
 //! The steps of calls: `dispatch`, `register`, `unregister`, `abandon`, and what they remember.
 
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
-use kps::{
-    ErrorKind,
-    capability::{
-        Call, CallTarget, Callback, Capability, DispatchOptions, Failure as CallFailure, Operation,
-        Outcome as CallOutcome, Raised, RegisterOptions, Response, Value as Given,
-        unknown_operation,
-    },
+use kps::capability::{
+    CallTarget, Callback, DispatchOptions, Failure as CallFailure, Operation, RegisterOptions,
+    Response, Value as Given,
 };
 use serde_json::{Value, json};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::{JoinSet, spawn_local},
 };
 
@@ -20,7 +16,7 @@ use super::{Outcome, World, expect, fail, string};
 use crate::{
     given,
     log::Logs,
-    reader::Gates,
+    scripted::{Provider, Script, Scripted, ScriptedTask, plain},
     value::{self, int, seconds},
 };
 
@@ -132,36 +128,55 @@ impl World {
 
     pub(super) async fn register(&self, step: &Value) -> Outcome {
         let (name, client) = (value::text(&step["name"]), self.client(step));
-        let log = step["sub"].as_str().unwrap_or(&name).to_owned();
         let offered = step["operations"].as_object().expect("operations");
         let operations = offered.iter().map(|(name, script)| {
             let mut operation = Operation::new(name, "");
             operation.schema = self.given(&script["schema"]);
             operation
         });
-        let (asked, mut asks) = mpsc::unbounded_channel();
-        let capability = Scripted { operations: operations.collect(), asked };
-        let provider = Rc::new(Provider {
-            scripts: offered
-                .iter()
-                .map(|(name, given)| (name.clone(), Script::new(given)))
-                .collect(),
-            has_hooks: step["hooks"] == true,
-            log,
-            logs: self.logs.clone(),
-            gates: self.gates.clone(),
-        });
-        spawn_local(async move {
-            while let Some(asked) = asks.recv().await {
-                spawn_local(provider.clone().answer(asked));
-            }
-        });
+        let scripts =
+            offered.iter().map(|(name, given)| (name.clone(), Script::new(given))).collect();
+        let capability = Scripted::new(operations.collect(), self.provider(step, scripts));
         let mut options = RegisterOptions { shared: step["shared"] == true, ..Default::default() };
         if let Some(concurrency) = step.get("concurrency") {
             options.concurrency = int(concurrency);
         }
         let registered = client.capabilities().register(&name, Arc::new(capability), options).await;
         Ok(registered.map_err(CallFailure::into_error)?)
+    }
+
+    /// Who answers on the case's thread, and logs what it is asked.
+    fn provider(&self, step: &Value, scripts: Vec<(String, Script)>) -> Provider {
+        Provider {
+            scripts,
+            has_hooks: step["hooks"] == true,
+            log: value::text(step.get("sub").unwrap_or(&step["name"])),
+            logs: self.logs.clone(),
+            gates: self.gates.clone(),
+        }
+    }
+
+    pub(super) async fn register_task(&self, step: &Value) -> Outcome {
+        let (name, router) = (value::text(&step["name"]), self.client(step).capabilities());
+        let scripts = vec![(name.clone(), Script::new(&step["does"]))];
+        let concurrency = step.get("concurrency").map(int);
+        let task = ScriptedTask::new(name.clone(), concurrency, self.provider(step, scripts));
+        let registered = async {
+            router.compute()?.register(&name, Arc::new(task))?;
+            if step["shared"] == true { router.share_task(&name).await } else { Ok(()) }
+        };
+        Ok(registered.await.map_err(CallFailure::into_error)?)
+    }
+
+    /// `unregister_task`, `share_task`, `unshare_task`.
+    pub(super) async fn change_task(&self, step: &Value) -> Outcome {
+        let (name, router) = (string(step, "name"), self.client(step).capabilities());
+        let changed = match string(step, "do") {
+            "share_task" => router.share_task(name).await,
+            "unshare_task" => router.unshare_task(name).await,
+            _ => router.compute().and_then(|compute| compute.unregister(name)),
+        };
+        Ok(changed.map_err(CallFailure::into_error)?)
     }
 
     pub(super) async fn unregister(&self, step: &Value) -> Outcome {
@@ -184,133 +199,4 @@ impl World {
 /// An integer as numbers are written: marked only if it is beyond 2⁵³.
 fn small_or_marked(value: &Value) -> Value {
     given::seen(&plain(value))
-}
-
-/// A capability that does what the case says, on the case's thread.
-struct Scripted {
-    operations: Vec<Operation>,
-    asked: mpsc::UnboundedSender<Asked>,
-}
-
-enum Asked {
-    Hook(&'static str),
-    Call(Box<Call>, oneshot::Sender<CallOutcome>),
-}
-
-impl Capability for Scripted {
-    fn operations(&self) -> Vec<Operation> {
-        self.operations.clone()
-    }
-
-    fn call(&self, call: Call) -> kps::net::BoxFuture<'static, CallOutcome> {
-        let known: Vec<&str> = self.operations.iter().map(|each| &*each.name).collect();
-        if !known.contains(&&*call.operation) {
-            let failure = unknown_operation(&call.operation, &known);
-            return Box::pin(std::future::ready(Err(failure)));
-        }
-        let (answer, answered) = oneshot::channel();
-        // The case may be over: then nobody answers.
-        drop(self.asked.send(Asked::Call(Box::new(call), answer)));
-        Box::pin(async move {
-            let over = || CallFailure::new(ErrorKind::Closed, "the case is over");
-            answered.await.unwrap_or_else(|_| Err(over()))
-        })
-    }
-
-    fn init(&self) -> kps::net::BoxFuture<'static, Result<(), CallFailure>> {
-        drop(self.asked.send(Asked::Hook("init")));
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn close(&self) -> kps::net::BoxFuture<'static, ()> {
-        drop(self.asked.send(Asked::Hook("close")));
-        Box::pin(std::future::ready(()))
-    }
-}
-
-/// An operation's behaviours, one per call, the last one for all that follow.
-struct Script {
-    behaviours: Vec<Value>,
-    calls: Cell<usize>,
-}
-
-impl Script {
-    fn new(given: &Value) -> Script {
-        let given = given.get("each").unwrap_or(given);
-        let behaviours = given.as_array().cloned().unwrap_or_else(|| vec![given.clone()]);
-        Script { behaviours, calls: Cell::new(0) }
-    }
-
-    fn next(&self) -> Value {
-        let at = self.calls.get();
-        self.calls.set(at + 1);
-        self.behaviours[at.min(self.behaviours.len() - 1)].clone()
-    }
-}
-
-struct Provider {
-    scripts: Vec<(String, Script)>,
-    has_hooks: bool,
-    log: String,
-    logs: Rc<Logs>,
-    gates: Rc<Gates>,
-}
-
-impl Provider {
-    async fn answer(self: Rc<Self>, asked: Asked) {
-        match asked {
-            Asked::Hook(hook) if self.has_hooks => self.tell(json!({ "hook": hook })),
-            Asked::Hook(_) => {}
-            Asked::Call(call, mut answer) => {
-                self.tell(json!({
-                    "operation": &*call.operation,
-                    "payload": given::seen(&call.payload),
-                    "caller": call.caller.client_id.as_deref(),
-                    "attempt": call.attempt,
-                }));
-                let operation = call.operation.clone();
-                tokio::select! {
-                    outcome = self.work(*call) => drop(answer.send(outcome)),
-                    () = answer.closed() => self.tell(json!({ "cancelled": &*operation })),
-                }
-            }
-        }
-    }
-
-    fn tell(&self, what: Value) {
-        self.logs.put("", &self.log, json!([what]));
-    }
-
-    async fn work(&self, call: Call) -> CallOutcome {
-        let script = self.scripts.iter().find(|(name, _)| **name == *call.operation);
-        let behaviour = script.expect("it is one of them").1.next();
-        for news in behaviour["progress"].as_array().into_iter().flatten() {
-            if let Some(progress) = &call.progress {
-                progress.call(plain(news));
-            }
-        }
-        if let Some(gate) = behaviour["hold"].as_str() {
-            self.gates.hold(gate).await;
-        }
-        if behaviour["echo"] == true {
-            return Ok(call.payload);
-        }
-        if let Some(text) = behaviour["raise"].as_str() {
-            let raised = Raised { kind: "ValueError".into(), traceback: None };
-            let failure = CallFailure::new(ErrorKind::Internal, text);
-            return Err(CallFailure { raised: Some(Box::new(raised)), ..failure });
-        }
-        if let Some(text) = behaviour["busy"].as_str() {
-            return Err(CallFailure::new(ErrorKind::Unavailable, text).retryable());
-        }
-        if let Some(error) = behaviour.get("fail") {
-            return Err(CallFailure::from_value(plain(error)));
-        }
-        Ok(plain(&behaviour["return"]))
-    }
-}
-
-/// A value in which nothing is to be filled in.
-fn plain(value: &Value) -> Given {
-    given::given(value, &|name| panic!("no callback {name} here"))
 }

@@ -247,6 +247,8 @@ impl World {
             "dispatch" => self.dispatch(step).await,
             "register" => self.register(step).await,
             "unregister" => self.unregister(step).await,
+            "register_task" => self.register_task(step).await,
+            "unregister_task" | "share_task" | "unshare_task" => self.change_task(step).await,
             "abandon" => self.abandon(step).await,
             "join" => {
                 let task = self.tasks.borrow_mut().remove(string(step, "name"));
