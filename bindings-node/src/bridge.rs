@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use kps::{
     CloseReport, HostMailbox, Item, MailboxRef, SubId, Target,
-    capability::{Router, Task},
+    capability::{Failure, Router, Task},
 };
 use napi::{Env, bindgen_prelude::Function};
 use napi_derive::napi;
@@ -250,10 +250,14 @@ impl Bridge {
     /// Call `token` ends with the first handshake.
     #[napi]
     pub fn ready(&self, client: u32, token: u32) -> Result<()> {
-        let bridge = self.client(client)?.bridge;
+        let client = self.client(client)?;
         let completions = self.shared.completions.clone();
         kps::runtime::spawn(async move {
-            let result = bridge.ready().await.map(|()| Value::Null);
+            let opened = client.router().open().await.map_err(Failure::into_error);
+            let result = match opened {
+                Ok(()) => client.bridge.ready().await.map(|()| Value::Null),
+                Err(error) => Err(error),
+            };
             completions.end(token, result);
         });
         Ok(())

@@ -4,6 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use kps::{
     ConnectOptions, Error, ErrorKind, Result,
+    capability::{
+        Value,
+        storage::{Spelling, StorageOptions},
+    },
     message::{Extras, Offline, ReceiptLevel},
     net::{Ca, TlsOptions},
     options::{OutboxOverflow, Overflow, Redelivery, StartAt, SubscribeOptions},
@@ -27,6 +31,7 @@ pub(crate) struct Connect {
     outbox_soft: Option<usize>,
     outbox_hard: Option<usize>,
     outbox_overflow: Option<String>,
+    storage: Option<serde_json::Value>,
     ca: Option<String>,
 }
 
@@ -55,8 +60,17 @@ impl TryFrom<Connect> for ConnectOptions {
                 Error::new(ErrorKind::InvalidArgument, message)
             })?;
         }
+        options.storage = given.storage.as_ref().map(storage).transpose()?;
         Ok(options)
     }
+}
+
+/// A storage's: a path, or an object.
+pub(crate) fn storage(given: &serde_json::Value) -> Result<StorageOptions> {
+    let given = Value::from_json(given.to_string().as_bytes()).map_err(|error| {
+        Error::new(ErrorKind::InvalidArgument, format!("storage cannot be read: {error}"))
+    })?;
+    StorageOptions::read(given, Spelling::Camel)
 }
 
 /// `subscribe`'s.

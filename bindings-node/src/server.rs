@@ -23,7 +23,7 @@ use crate::{
     complete::Completions,
     error::{Result, invalid, thrown},
     ledger,
-    options::{millis, set},
+    options::{millis, set, storage},
 };
 
 /// `Server.start`'s options.
@@ -50,6 +50,7 @@ struct Start {
     #[serde(default)]
     history: Vec<String>,
     data: Option<std::path::PathBuf>,
+    storage: Option<serde_json::Value>,
     audit: Option<Audit>,
     duplicate_window: Option<f64>,
     forbid_block: Option<bool>,
@@ -118,6 +119,7 @@ impl Start {
         let rules = self.history.iter().map(|text| HistoryRule::parse(text));
         options.history = rules.collect::<kps::Result<_>>()?;
         options.data = self.data;
+        options.storage = self.storage.as_ref().map(storage).transpose()?;
         options.audit = self.audit.map(Audit::options).transpose()?.flatten();
         set(&mut options.duplicate_window, self.duplicate_window.map(millis));
         options.allowed_origins = self.allowed_origins;

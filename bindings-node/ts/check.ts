@@ -29,7 +29,7 @@ export function whole(name: string, value: number, least: number): void {
 }
 
 /** @internal */
-export type Shape = Record<string, "string" | "number" | "duration" | "boolean" | "function" | "strings" | "object" | "place" | "words">;
+export type Shape = Record<string, "string" | "number" | "duration" | "boolean" | "function" | "strings" | "object" | "place" | "words" | "storage">;
 
 /**
  * Checks the options in `value` against `shape`; `null` and `undefined` mean "not given".
@@ -53,6 +53,8 @@ export function options(value: unknown, shape: Shape): void {
     } else if (wanted === "duration") {
       number(name, given);
       if (given < 0) throw new KpsError("invalid_argument", `${name} is ${given} ms; it is 0 or more`);
+    } else if (wanted === "storage") {
+      if (typeof given !== "string" && typeof given !== "object") refuse(name, "a path or an object", given);
     } else if (typeof given !== wanted || Number.isNaN(given)) {
       refuse(name, wanted === "object" ? "an object" : `a ${wanted}`, given);
     }

@@ -2,6 +2,7 @@ import * as check from "./check";
 import { Client } from "./client";
 import { environment } from "./environment";
 import { native } from "./errors";
+import { storageOptions } from "./storage-options";
 import type { ConnectOptions } from "./types";
 
 const URL = "ws://127.0.0.1:9313";
@@ -19,6 +20,7 @@ const CONNECT = {
   outboxSoft: "number",
   outboxHard: "number",
   outboxOverflow: "string",
+  storage: "storage",
   ca: "string",
   bigints: "boolean",
 } as const;
@@ -30,8 +32,9 @@ const CONNECT = {
 export async function connect(url: string = URL, options: ConnectOptions = {}): Promise<Client> {
   check.string("url", url);
   check.options(options, CONNECT);
-  const { bigints = false, ...rest } = check.given(options);
-  const key = native(() => environment.bridge.connect(JSON.stringify({ url, ...rest })));
+  const { bigints = false, storage, ...rest } = check.given(options);
+  const json = JSON.stringify({ url, ...rest, storage: storageOptions(storage) });
+  const key = native(() => environment.bridge.connect(json));
   const client = new Client(key, url, bigints);
   if (options.wait !== false) await client._ready();
   return client;

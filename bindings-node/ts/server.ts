@@ -6,6 +6,7 @@ import { native } from "./errors";
 import { Events } from "./events";
 import type { Message } from "./message";
 import { SERVER_MESSAGE, type ServerMessage } from "./server-message";
+import { storageOptions } from "./storage-options";
 import { timeline } from "./timeline";
 import type { CloseReport, ConnectDecision, ConnectRequest, ServerOptions, TimelineEntry } from "./types";
 
@@ -25,6 +26,7 @@ const SERVER = {
   onConnect: "function",
   history: "strings",
   data: "string",
+  storage: "storage",
   audit: "words",
   duplicateWindow: "duration",
   forbidBlock: "boolean",
@@ -63,10 +65,10 @@ export class Server extends Client {
   /** Starts listening. Rejects with `bind_failed` when the address cannot be used. */
   static async start(options: ServerOptions = {}): Promise<Server> {
     check.options(options, SERVER);
-    const { bigints = false, onConnect, ...rest } = check.given(options);
+    const { bigints = false, onConnect, storage, ...rest } = check.given(options);
     const questions = new Questions(onConnect ?? undefined);
     try {
-      const json = JSON.stringify({ listen: LISTEN, ...rest, onConnect: Boolean(onConnect) });
+      const json = JSON.stringify({ listen: LISTEN, ...rest, storage: storageOptions(storage), onConnect: Boolean(onConnect) });
       const key = native(() => environment.bridge.startServer(json, questions.token));
       const server = new Server(key, questions, bigints);
       await server._ready();

@@ -67,6 +67,11 @@ export interface ConnectOptions {
    * @default "refuse"
    */
   outboxOverflow?: OutboxOverflow;
+  /**
+   * Where the client's own storage keeps its values: a file, a folder that is there, or options; without it, in memory.
+   * One process has such a file at a time.
+   */
+  storage?: string | StorageOptions | null;
   /** Trusted instead of the system's roots: a PEM file, or PEM text. */
   ca?: string | null;
   /**
@@ -74,6 +79,39 @@ export interface ConnectOptions {
    * @default false
    */
   bigints?: boolean;
+}
+
+/** How a storage is kept. */
+export interface StorageOptions {
+  /** A file, or a folder that is there; without it, in memory. */
+  path?: string | null;
+  /** 32 bytes, or a passphrase: encrypts values. Keys, sizes and times stay readable. */
+  key?: Uint8Array | string | null;
+  /**
+   * Whether values of 512 bytes and more are compressed where that helps.
+   * @default false
+   */
+  compress?: boolean;
+  /**
+   * How many old versions of each key are kept.
+   * @default 0
+   */
+  versions?: number;
+  /** Bytes of keys and values in a namespace, old versions among them. */
+  quota?: number | null;
+  /**
+   * When a save is answered: when fsync has returned, or (`normal`) when the operating system has it.
+   * @default "full"
+   */
+  durability?: "full" | "normal";
+  /** Bytes of a key: 1 KiB. */
+  maxKey?: number | null;
+  /** Bytes of a value: 1 GiB. */
+  maxValue?: number | null;
+  /** Bytes of what one `get` returns: 16 MiB. */
+  maxInline?: number | null;
+  /** Bytes of a value that stays here when a cloud is configured: 5 MB. */
+  maxLocalSize?: number | null;
 }
 
 /** How to subscribe. */
@@ -400,6 +438,10 @@ export interface ServerOptions {
   history?: string[];
   /** The folder for what is kept; without it, in memory. */
   data?: string | null;
+  /**
+   * How the server keeps the values of `storage.save`: a path, or options; without a path in `data`, or else in memory.
+   */
+  storage?: string | StorageOptions | null;
   /**
    * Keep the server's events in that folder as well: `true`, or `"messages age=7d count=100000"`.
    * `kps audit` prints them.

@@ -67,7 +67,7 @@ impl Client {
     #[allow(clippy::too_many_arguments)]
     #[pyo3(signature = (url, *, id = None, token = None, namespace = None, timeout = None, reconnect = None,
         reconnect_min = None, reconnect_max = None, outbox = None, outbox_soft = None, outbox_hard = None,
-        outbox_overflow = None, ca = None))]
+        outbox_overflow = None, storage = None, ca = None))]
     fn _start(
         &self,
         py: Python<'_>,
@@ -83,6 +83,7 @@ impl Client {
         outbox_soft: Option<&Bound<'_, PyAny>>,
         outbox_hard: Option<&Bound<'_, PyAny>>,
         outbox_overflow: Option<&Bound<'_, PyAny>>,
+        storage: Option<&Bound<'_, PyAny>>,
         ca: Option<PathBuf>,
     ) -> PyResult<()> {
         let host = Host::current(py)?;
@@ -108,6 +109,7 @@ impl Client {
                 invalid(py, format!("outbox_overflow is {name:?}; {known}"))
             })
         })?;
+        options.storage = given(storage).map(calls::storage_options).transpose()?;
         options.tls = TlsOptions { ca: ca.map(Ca::File), ..TlsOptions::default() };
         let shared = Shared::new(kps::server::connect(options).or_raise(py)?);
         shared.set_home(&host);
@@ -119,7 +121,11 @@ impl Client {
     /// Waits for the first handshake.
     fn _ready(&self, py: Python<'_>) -> PyResult<Await> {
         let link = self.shared(py)?.link().clone();
-        Ok(finish("connect", async move { link.ready().await }, |py, result| {
+        let ready = async move {
+            calls::open(link.clone()).await?;
+            link.ready().await
+        };
+        Ok(finish("connect", ready, |py, result: kps::Result<()>| {
             result.or_raise(py).map(|()| py.None())
         }))
     }

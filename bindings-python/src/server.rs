@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     arguments::{callable, count, given, invalid, seconds, text, texts},
+    calls,
     client::{Client, finish},
     errors::{self, OrRaise},
     host::Host,
@@ -117,6 +118,7 @@ fn read(settings: &mut ServerOptions, options: &Bound<'_, PyDict>) -> PyResult<(
             "server_addresses" => settings.server_addresses = texts(&value, name)?,
             "history" => settings.history = rules(&value)?,
             "data" => settings.data = Some(value.extract::<std::path::PathBuf>()?),
+            "storage" => settings.storage = Some(calls::storage_options(&value)?),
             "audit" => settings.audit = audit(&value)?,
             "duplicate_window" => settings.duplicate_window = seconds(&value, name)?,
             "forbid_block" => settings.forbid_block = value.is_truthy()?,

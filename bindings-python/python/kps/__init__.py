@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         ReceiptLevel,
         RowStatus,
         State,
+        StorageOptions,
         SubscriptionLedger,
         TimelineEntry,
     )
@@ -136,6 +137,7 @@ __all__ = [
     "SessionLostError",
     "SlowConsumerError",
     "State",
+    "StorageOptions",
     "StoreCorruptError",
     "StoreFailedError",
     "Subscription",
@@ -180,6 +182,7 @@ _LAZY = {
     "ReceiptLevel": "kps.types",
     "RowStatus": "kps.types",
     "State": "kps.types",
+    "StorageOptions": "kps.types",
     "SubscriptionLedger": "kps.types",
     "TimelineEntry": "kps.types",
 }

@@ -17,6 +17,7 @@ from .types import (
     ReceiptLevel,
     RowStatus,
     State,
+    StorageOptions,
     SubscriptionLedger,
     TimelineEntry,
 )
@@ -73,6 +74,7 @@ class Client:
         outbox_soft: int | None = None,
         outbox_hard: int | None = None,
         outbox_overflow: str | None = None,
+        storage: str | os.PathLike[str] | StorageOptions | None = None,
         ca: str | os.PathLike[str] | None = None,
     ) -> None: ...
     async def _ready(self) -> None: ...

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from .types import OutboxOverflow
+    from .types import OutboxOverflow, StorageOptions
 
 
 async def connect(
@@ -32,6 +32,7 @@ async def connect(
     outbox_soft: int | None = None,
     outbox_hard: int | None = None,
     outbox_overflow: OutboxOverflow = "refuse",
+    storage: str | os.PathLike[str] | StorageOptions | None = None,
     ca: str | os.PathLike[str] | None = None,
 ) -> Client:
     """Connects; raises if no handshake completes within `timeout` seconds.
@@ -40,6 +41,8 @@ async def connect(
     keeps it over the end of the process (one process at a time; publishes that wait for answers are not kept).
     When it is full, `publish` raises `OutboxFullError`, or with `outbox_overflow="drop_oldest"` the oldest messages
     that are not on their way make room, each named by `publish_failed`.
+    `storage` is where the client's own storage keeps its values: a file, a folder that is there, or a dict of
+    `StorageOptions`; it is in memory unless told. One process has such a file at a time.
     `ca` is a PEM file trusted instead of the system's certificates.
     """
     client = Client()
@@ -56,6 +59,7 @@ async def connect(
         outbox_soft=outbox_soft,
         outbox_hard=outbox_hard,
         outbox_overflow=outbox_overflow,
+        storage=storage,
         ca=ca,
     )
     if wait:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from .types import GapReason, Grant, TimelineEntry, TokenGrant
+    from .types import GapReason, Grant, StorageOptions, TimelineEntry, TokenGrant
 
     _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
@@ -27,7 +27,8 @@ class Server(Client):
 
     `history` names the topics whose messages are kept, with limits: `["orders.> age=7d bytes=10G"]`; in the folder
     `data`, or else in memory. `audit` keeps the server's events in that folder as well: `True`, or
-    `"messages age=7d count=100000"`; `kps audit` prints them.
+    `"messages age=7d count=100000"`; `kps audit` prints them. `storage` says how the server keeps the values of
+    `storage.save`: a path or a dict of `StorageOptions`; without a path in `data`, or else in memory.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Server(Client):
         on_connect: Callable[[_kps.ConnectRequest], Grant] | None = None,
         history: Sequence[str] = (),
         data: str | os.PathLike[str] | None = None,
+        storage: str | os.PathLike[str] | StorageOptions | None = None,
         audit: bool | str = False,
         duplicate_window: float | None = None,
         forbid_block: bool = False,
@@ -72,6 +74,7 @@ class Server(Client):
             "server_addresses": server_addresses,
             "history": history,
             "data": data,
+            "storage": storage,
             "audit": audit,
             "duplicate_window": duplicate_window,
             "forbid_block": forbid_block,

@@ -1,5 +1,6 @@
 """Names for types; nothing here exists at run time but these names."""
 
+import os
 from collections.abc import Awaitable, Sequence
 from typing import Literal, TypeAlias, TypedDict
 
@@ -60,6 +61,28 @@ class TokenGrant(TypedDict, total=False):
     namespace: str
     publish: Sequence[str] | None
     subscribe: Sequence[str] | None
+
+
+class StorageOptions(TypedDict, total=False):
+    """How a storage is kept; `path` is a file or a folder, without one it is in memory."""
+
+    path: str | os.PathLike[str] | None
+    # 32 bytes, or a passphrase: encrypts values. Keys, sizes and times stay readable.
+    key: bytes | str | None
+    # Values of 512 bytes and more, where that helps.
+    compress: bool
+    # How many old versions of each key are kept; 0.
+    versions: int
+    # Bytes of keys and values in a namespace, old versions among them.
+    quota: int | None
+    # A save is answered when fsync has returned ("full"), or when the operating system has it.
+    durability: Literal["full", "normal"]
+    # Bytes: of a key (1 KiB), of a value (1 GiB), of what one get returns (16 MiB), of a value that stays here when a
+    # cloud is configured (5 MB).
+    max_key: int
+    max_value: int
+    max_inline: int
+    max_local_size: int
 
 
 Verdict: TypeAlias = bool | TokenGrant | None

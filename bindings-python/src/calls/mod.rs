@@ -6,18 +6,20 @@ mod task;
 mod value;
 
 use std::{
+    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use kps::{
-    Client as CoreClient,
+    Bridge as CoreBridge, Client as CoreClient,
     capability::{
         CallTarget, DispatchOptions, Failure, RegisterOptions, Response as CoreResponse, Router,
         Task,
+        storage::{Spelling, StorageOptions},
     },
 };
-use pyo3::prelude::*;
+use pyo3::{prelude::*, types::PyDict};
 
 pub(crate) use self::{
     provider::CallContext,
@@ -25,8 +27,9 @@ pub(crate) use self::{
 };
 use self::{provider::Provider, task::HostedTask};
 use crate::{
-    arguments::{callable, count, given, seconds, text},
+    arguments::{callable, count, given, invalid, seconds, text},
     client::{Client, finish},
+    errors::{self, OrRaise},
     host::Host,
     wait::{Await, Lazy, Slot},
 };
@@ -110,6 +113,42 @@ fn start(
 
 fn answer(py: Python<'_>, response: CoreResponse) -> PyResult<Py<PyAny>> {
     Ok(Py::new(py, Response::new(py, response)?)?.into_any())
+}
+
+/// Options of a storage: a path, or a dict.
+pub(crate) fn storage_options(given: &Bound<'_, PyAny>) -> PyResult<StorageOptions> {
+    let py = given.py();
+    let options = match given.cast::<PyDict>() {
+        Ok(dict) => {
+            let dict = dict.copy()?;
+            if let Some(path) = dict.get_item("path")?.filter(|path| !path.is_none()) {
+                dict.set_item("path", path_text(&path, "storage: path")?)?;
+            }
+            let host = Host::current(py)?;
+            match value::from_py(&host, dict.as_any()) {
+                Ok(options) => options,
+                Err(value::Refusal::Raised(error)) => return Err(error),
+                Err(value::Refusal::Failure(failure)) => {
+                    return Err(invalid(py, format!("storage: {}", failure.message)));
+                }
+            }
+        }
+        Err(_) => path_text(given, "storage")?.into(),
+    };
+    StorageOptions::read(options, Spelling::Snake).or_raise(py)
+}
+
+fn path_text(given: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
+    let wanted = "a path, or a dict of options";
+    let path = given.extract::<PathBuf>().map_err(|_| errors::wrong_type(name, wanted, given))?;
+    path.into_os_string()
+        .into_string()
+        .map_err(|_| invalid(given.py(), format!("{name} is not valid UTF-8")))
+}
+
+/// Opens what the client's options name.
+pub(crate) async fn open(link: CoreBridge) -> kps::Result<()> {
+    CoreClient::from(link).capabilities().open().await.map_err(Failure::into_error)
 }
 
 /// The coroutine that registers `capability`.

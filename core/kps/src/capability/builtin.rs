@@ -3,9 +3,15 @@
 use std::sync::{Arc, OnceLock};
 
 #[cfg(feature = "store")]
+use parking_lot::Mutex;
+
+#[cfg(feature = "store")]
 use super::storage::{Storage, StorageOptions};
 use super::{Capability, Failure, listing, router::Core, sync};
-use crate::compute::{Compute, ComputeOptions};
+use crate::{
+    client::ConnectOptions,
+    compute::{Compute, ComputeOptions},
+};
 
 /// The names that programs cannot take.
 const NAMES: [&str; 4] = [listing::NAME, "storage", "compute", "sync"];
@@ -16,16 +22,36 @@ pub(crate) struct Builtins {
     #[cfg(feature = "store")]
     storage_options: StorageOptions,
     #[cfg(feature = "store")]
-    storage: OnceLock<Result<Arc<Storage>, Failure>>,
+    own_storage: bool,
+    #[cfg(feature = "store")]
+    storage: OnceLock<Arc<Storage>>,
+    /// Held while the storage is opened: there is one.
+    #[cfg(feature = "store")]
+    opening: Mutex<()>,
     compute: OnceLock<Result<Arc<Compute>, Failure>>,
     sync: sync::Kept,
 }
 
 impl Builtins {
+    /// Those of a client.
+    pub(super) fn of(_options: &ConnectOptions) -> Self {
+        #[cfg(feature = "store")]
+        if let Some(storage) = &_options.storage {
+            return Builtins::with_storage(storage.clone());
+        }
+        Builtins::default()
+    }
+
+    /// Whether somebody said how the storage is kept.
+    #[cfg(feature = "store")]
+    pub(super) fn has_own_storage(&self) -> bool {
+        self.own_storage
+    }
+
     /// With `storage` as these options say, instead of in memory.
     #[cfg(feature = "store")]
     pub(crate) fn with_storage(storage_options: StorageOptions) -> Self {
-        Builtins { storage_options, ..Builtins::default() }
+        Builtins { storage_options, own_storage: true, ..Builtins::default() }
     }
 
     /// Whether the name is one of kps' own.
@@ -49,9 +75,17 @@ impl Builtins {
     }
 
     #[cfg(feature = "store")]
-    fn storage(&self) -> Result<Arc<Storage>, Failure> {
-        let open = || Ok(Arc::new(Storage::open(self.storage_options.clone())?));
-        self.storage.get_or_init(open).clone()
+    pub(crate) fn storage(&self) -> Result<Arc<Storage>, Failure> {
+        if let Some(storage) = self.storage.get() {
+            return Ok(storage.clone());
+        }
+        let _opening = self.opening.lock();
+        if let Some(storage) = self.storage.get() {
+            return Ok(storage.clone());
+        }
+        // What keeps it from being opened may pass: the next call tries again.
+        let storage = Arc::new(Storage::open(self.storage_options.clone())?);
+        Ok(self.storage.get_or_init(|| storage).clone())
     }
 
     /// Where tasks run.
@@ -72,7 +106,7 @@ impl Builtins {
 
     pub(super) async fn close(&self) {
         #[cfg(feature = "store")]
-        if let Some(Ok(storage)) = self.storage.get() {
+        if let Some(storage) = self.storage.get() {
             storage.close();
         }
         if let Some(Ok(compute)) = self.compute.get() {

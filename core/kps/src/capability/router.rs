@@ -83,7 +83,7 @@ const FAILOVERS: u32 = 3;
 impl Client {
     /// This client's way to capabilities.
     pub fn capabilities(&self) -> Router {
-        Router::of(self, Builtins::default)
+        Router::of(self, || Builtins::of(self.bridge().options()))
     }
 
     /// Calls `capability.operation`; see [`Router::dispatch`].
@@ -197,6 +197,24 @@ impl Router {
         self.0.registered.write().remove(name).ok_or_else(missing)?;
         registered.capability.close().await;
         Ok(())
+    }
+
+    /// Opens what the client's options name and is opened by its first use otherwise: its
+    /// [storage](crate::ConnectOptions::storage).
+    ///
+    /// # Errors
+    /// As [`Storage::open`](super::storage::Storage::open).
+    #[cfg(feature = "store")]
+    pub async fn open(&self) -> Result<(), Failure> {
+        let builtins = self.0.builtins.clone();
+        if !builtins.has_own_storage() {
+            return Ok(());
+        }
+        let opening = crate::runtime::handle().spawn_blocking(move || builtins.storage());
+        let opened = opening.await.map_err(|error| {
+            Failure::new(ErrorKind::StoreFailed, format!("the storage was not opened: {error}"))
+        })?;
+        opened.map(drop)
     }
 
     /// Where this process' tasks run: for tasks that are functions of the program.

@@ -1,14 +1,22 @@
 //! `kps serve`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use kps_proto::{Error, ErrorKind, Result, history::HistoryRule};
 
 use super::{bytes, duration, interrupt};
 use crate::{
-    AuditOptions, Server, ServerOptions, auth::Token, net::identity::TlsIdentity, runtime,
+    AuditOptions, Server, ServerOptions,
+    auth::Token,
+    capability::storage::{Durability, Key, StorageOptions}, net::identity::TlsIdentity, runtime,
 };
+
+/// Holds the storage's key.
+const KEY: &str = "KPS_STORAGE_KEY";
 
 /// How long closing waits for clients.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -55,6 +63,22 @@ pub(super) struct Serve {
     /// The folder for what is kept, history and retained messages; without it, in memory
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Bytes of keys and values that the storage holds in each namespace
+    #[arg(long, value_parser = bytes, value_name = "BYTES")]
+    storage_quota: Option<usize>,
+    /// Old versions of each key that the storage keeps
+    #[arg(long, value_name = "COUNT")]
+    storage_versions: Option<u32>,
+    /// Compress the storage's values where that helps
+    #[arg(long)]
+    storage_compress: bool,
+    /// When a save is answered: full, once it is on disk, or normal, once the operating system has it
+    #[arg(long, value_parser = durability, value_name = "WHEN")]
+    storage_durability: Option<Durability>,
+    /// Encrypt the storage's values with the key in this file: 64 hexadecimal digits, or a passphrase. It may also be
+    /// in the environment variable KPS_STORAGE_KEY
+    #[arg(long, value_name = "FILE")]
+    storage_key_file: Option<PathBuf>,
     /// Keep an audit log in the folder: changes of state, or 'messages' for these too; with limits,
     /// like 'messages age=7d count=1000000'
     #[arg(long, num_args = 0..=1, default_missing_value = "changes", value_parser = AuditOptions::parse,
@@ -120,12 +144,10 @@ impl Serve {
     }
 
     fn options(self) -> Result<ServerOptions> {
+        let storage = self.storage()?;
         let mut tokens: Vec<String> = self.token;
         if let Some(file) = &self.token_file {
-            let text = std::fs::read_to_string(file).map_err(|error| {
-                let sentence = format!("cannot read {}: {error}", file.display());
-                Error::new(ErrorKind::InvalidArgument, sentence)
-            })?;
+            let text = read(file)?;
             tokens.extend(text.lines().map(str::trim).map(str::to_owned));
         }
         tokens.retain(|token| !token.is_empty());
@@ -140,6 +162,7 @@ impl Serve {
             server_addresses: self.server_address,
             history: self.history,
             data: self.data,
+            storage,
             audit: self.audit,
             duplicate_window: self.duplicate_window,
             forbid_block: self.forbid_block,
@@ -154,6 +177,32 @@ impl Serve {
         Ok(options)
     }
 
+    /// How the storage is kept, if anything is said of it.
+    fn storage(&self) -> Result<Option<StorageOptions>> {
+        let key = match &self.storage_key_file {
+            Some(file) => Some(Key::parse(&read(file)?).ok_or_else(|| {
+                let sentence = format!("there is no key in {}", file.display());
+                Error::new(ErrorKind::InvalidArgument, sentence)
+            })?),
+            None => std::env::var(KEY).ok().as_deref().and_then(Key::parse),
+        };
+        let usual = StorageOptions::memory();
+        let storage = StorageOptions {
+            quota: self.storage_quota.map(|bytes| bytes as u64),
+            versions: self.storage_versions.unwrap_or(usual.versions),
+            compress: self.storage_compress,
+            durability: self.storage_durability.unwrap_or(usual.durability),
+            key,
+            ..usual
+        };
+        let is_said = self.storage_quota.is_some()
+            || self.storage_versions.is_some()
+            || self.storage_durability.is_some()
+            || storage.compress
+            || storage.key.is_some();
+        Ok(is_said.then_some(storage))
+    }
+
     fn log(&self) {
         let level = match self.verbose {
             0 => tracing::Level::WARN,
@@ -165,6 +214,17 @@ impl Serve {
         // A host program may have its own already.
         let _ = tracing::subscriber::set_global_default(subscriber);
     }
+}
+
+fn read(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).map_err(|error| {
+        let sentence = format!("cannot read {}: {error}", file.display());
+        Error::new(ErrorKind::InvalidArgument, sentence)
+    })
+}
+
+fn durability(name: &str) -> Result<Durability, String> {
+    Durability::from_name(name).ok_or_else(|| "expected full or normal".into())
 }
 
 /// Each connection needs a file descriptor, and the usual soft limit of 1024 is for programs that

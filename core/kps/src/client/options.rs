@@ -5,6 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use kps_proto::options::OutboxOverflow;
 
 use crate::net::{TlsOptions, Transport};
+#[cfg(feature = "store")]
+use crate::store::values::StorageOptions;
 
 /// How to connect, with the defaults of every language.
 #[derive(Clone, Debug)]
@@ -40,6 +42,11 @@ pub struct ConnectOptions {
     /// What `publish` does when the outbox is full: it fails with `outbox_full`, or the oldest messages
     /// that are not on their way make room, each named by `publish_failed`.
     pub outbox_overflow: OutboxOverflow,
+    /// The client's own storage: what `storage.save` and its like keep things in when they are called
+    /// without a target. Opened by the first of them, or by
+    /// [`Router::open`](crate::capability::Router::open). `None`: in memory.
+    #[cfg(feature = "store")]
+    pub storage: Option<StorageOptions>,
     /// TLS for `wss://`.
     pub tls: TlsOptions,
     /// Used instead of the one that the URL's scheme names.
@@ -63,6 +70,8 @@ impl Default for ConnectOptions {
             outbox_soft: 8 << 20,
             outbox_hard: 64 << 20,
             outbox_overflow: OutboxOverflow::default(),
+            #[cfg(feature = "store")]
+            storage: None,
             tls: TlsOptions::default(),
             transport: None,
         }

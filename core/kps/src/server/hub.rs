@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     auth::{OnConnect, Tokens},
-    capability::Builtins,
+    capability::{Builtins, Failure},
     events::ServerEvent,
     runtime,
 };
@@ -105,15 +105,7 @@ impl Hub {
             time_base_ms: wall_ms,
             history,
         });
-        #[cfg(feature = "store")]
-        let builtins = match &options.data {
-            Some(folder) => {
-                Builtins::with_storage(crate::capability::storage::StorageOptions::at(folder))
-            }
-            None => Builtins::default(),
-        };
-        #[cfg(not(feature = "store"))]
-        let builtins = Builtins::default();
+        let builtins = builtins(&options)?;
         let hub = Arc::new(Hub {
             keeper,
             tokens: Tokens::new(options.tokens.clone()),
@@ -426,6 +418,29 @@ impl Hub {
     pub(super) fn wake_clock(&self) {
         self.rearm.notify_one();
     }
+}
+
+/// What answers calls to the server. A storage that was described is opened now: what is wrong with it is told at once.
+#[cfg(feature = "store")]
+fn builtins(options: &ServerOptions) -> Result<Builtins> {
+    use crate::{capability::storage::StorageOptions, store::values::values_file};
+
+    let folder = options.data.as_deref().map(values_file);
+    let Some(storage) = &options.storage else {
+        return Ok(match folder {
+            Some(file) => Builtins::with_storage(StorageOptions::at(file)),
+            None => Builtins::default(),
+        });
+    };
+    let path = storage.path.clone().or(folder);
+    let builtins = Builtins::with_storage(StorageOptions { path, ..storage.clone() });
+    builtins.storage().map_err(Failure::into_error)?;
+    Ok(builtins)
+}
+
+#[cfg(not(feature = "store"))]
+fn builtins(_options: &ServerOptions) -> Result<Builtins> {
+    Ok(Builtins::default())
 }
 
 /// One open socket.

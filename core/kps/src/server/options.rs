@@ -8,6 +8,8 @@ use kps_proto::{
     options::{Limits, Timings},
 };
 
+#[cfg(feature = "store")]
+use crate::store::values::StorageOptions;
 use crate::{
     auth::{OnConnect, Token},
     events::ServerEvent,
@@ -114,6 +116,10 @@ pub struct ServerOptions {
     /// The folder for what is kept. With it publishes to topics with history reach the receipt
     /// `stored`, and all of it outlives the server.
     pub data: Option<PathBuf>,
+    /// How the server's own storage is kept, which clients reach with the target `server`. Without a path it is in
+    /// `data`, or in memory if there is none. `None`: as its defaults are.
+    #[cfg(feature = "store")]
+    pub storage: Option<StorageOptions>,
     /// Keep the server's events in `data`.
     pub audit: Option<AuditOptions>,
     /// A message with the id of another one inside this window is not kept again. 2 min.
@@ -145,6 +151,8 @@ impl Default for ServerOptions {
             forbid_block: false,
             history: Vec::new(),
             data: None,
+            #[cfg(feature = "store")]
+            storage: None,
             audit: None,
             duplicate_window: Duration::from_secs(120),
             max_connections: 100_000,

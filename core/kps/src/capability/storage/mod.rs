@@ -18,12 +18,12 @@ use std::{fmt, future::ready, path::PathBuf, sync::Arc};
 
 use kps_proto::{Error, ErrorKind, Result};
 
-pub use self::options::{Durability, StorageOptions};
+pub use self::options::Spelling;
 use self::{query::Running, watch::Watches};
 use super::{
     Call, Capability, Failure, Fields, Map, Operation, Outcome, Value, missing, unknown_operation,
 };
-pub use crate::store::values::{Change, ChangeKind, Key};
+pub use crate::store::values::{Change, ChangeKind, Durability, Key, StorageOptions};
 use crate::{
     net::BoxFuture,
     store::values::{self, Answer, Etag, Job, Op, QUICK, Submitted, Values},

@@ -5,9 +5,8 @@ use kps_proto::ErrorKind;
 use super::{
     super::{Failure, Fields, Value, missing},
     codec,
-    options::StorageOptions,
 };
-use crate::store::values::{Condition, Op, Save};
+use crate::store::values::{Condition, Op, Save, StorageOptions};
 
 /// Bytes of a content type at most.
 const MAX_CONTENT_TYPE: usize = 255;

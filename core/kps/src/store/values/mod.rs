@@ -10,6 +10,7 @@ mod book;
 mod chunks;
 mod encryption;
 mod engine;
+mod options;
 mod query;
 mod read;
 mod remotes;
@@ -58,6 +59,7 @@ pub(crate) use self::{
     types::{Answer, Condition, Content, Done, Etag, Job, Meta, Op, Save},
 };
 pub use self::{
+    options::{Durability, StorageOptions},
     seal::Key,
     types::{Change, ChangeKind},
 };

@@ -39,6 +39,22 @@ impl std::fmt::Debug for Key {
 }
 
 impl Key {
+    /// 64 hexadecimal digits are a key of 32 bytes, any other text is a passphrase; blanks around it are not part of
+    /// it. `None`: there is no text.
+    pub fn parse(text: &str) -> Option<Key> {
+        let text = text.trim();
+        let digits = text.as_bytes();
+        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return (!text.is_empty()).then(|| Key::Passphrase(text.to_owned()));
+        }
+        let digit = |digit: u8| char::from(digit).to_digit(16).unwrap_or(0) as u8;
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+            *byte = digit(pair[0]) << 4 | digit(pair[1]);
+        }
+        Some(Key::Bytes(bytes))
+    }
+
     /// How the key is made, as the file says it.
     pub(super) fn derivation(&self) -> &'static str {
         match self {
