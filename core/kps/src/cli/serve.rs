@@ -12,7 +12,9 @@ use super::{bytes, duration, interrupt};
 use crate::{
     AuditOptions, Server, ServerOptions,
     auth::Token,
-    capability::storage::{Durability, Key, StorageOptions}, net::identity::TlsIdentity, runtime,
+    capability::storage::{Durability, Key, StorageOptions},
+    net::identity::TlsIdentity,
+    runtime,
 };
 
 /// Holds the storage's key.

@@ -10,6 +10,7 @@ mod options;
 mod parts;
 mod query;
 mod request;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -18,7 +19,10 @@ use std::{fmt, future::ready, path::PathBuf, sync::Arc};
 
 use kps_proto::{Error, ErrorKind, Result};
 
-pub use self::options::Spelling;
+pub use self::{
+    options::Spelling,
+    stream::{Download, StorageClient, Upload},
+};
 use self::{query::Running, watch::Watches};
 use super::{
     Call, Capability, Failure, Fields, Map, Operation, Outcome, Value, missing, unknown_operation,
