@@ -14,11 +14,12 @@ use kps::{
 };
 use napi::{Env, bindgen_prelude::Function};
 use napi_derive::napi;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
     batch::Batch,
-    calls::Host,
+    calls::{Host, Stream},
     complete::{Completion, Completions},
     error::{Result, internal, invalid, thrown},
     hot, ledger, options,
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     /// By the keys of their own clients.
     pub(crate) servers: RefCell<HashMap<u32, kps::Server>>,
     pub(crate) asked: Arc<Asked>,
+    /// Values that are saved or read in pieces.
+    pub(crate) streams: Arc<Mutex<HashMap<u32, Stream>>>,
     clients: RefCell<HashMap<u32, Client>>,
     /// Topics, ids and addresses that JavaScript publishes to, by the number it calls them.
     pub(crate) names: RefCell<Vec<Box<str>>>,
@@ -179,6 +182,7 @@ impl Shared {
         }
         self.mailbox.close();
         self.host.end();
+        self.streams.lock().clear();
         let (clients, servers) = (self.clients.take(), self.servers.take());
         if self.main {
             std::mem::forget((clients, servers));
@@ -220,6 +224,7 @@ impl Bridge {
             tasks: RefCell::default(),
             servers: RefCell::default(),
             asked: Arc::default(),
+            streams: Arc::default(),
             clients: RefCell::default(),
             names: RefCell::default(),
             scratch: RefCell::new(Vec::with_capacity(4096)),

@@ -1,7 +1,7 @@
 import type { Hold } from "./alive";
 import { Context, type Offered } from "./capability";
 import { Crew, Job } from "./crew";
-import { KpsError, thrown } from "./errors";
+import { KpsError, native, thrown } from "./errors";
 import { unspeakable } from "./failure";
 import type { Hot } from "./native";
 import { type Envelope, Response, refused } from "./response";
@@ -84,6 +84,14 @@ export class Calls {
     if (typeof answer === "object") return this.response(answer[0], (index) => answer[index + 1] as Buffer);
     this.after(answer);
     return this.wait(token, signal ?? undefined);
+  }
+
+  /** A step of the native module that ends as a call does: its number, and what it came to. Throws why it failed. */
+  async step<T>(start: (token: number) => void): Promise<[number, T]> {
+    const token = ++this.last;
+    native(() => start(token));
+    const response = await this.wait(token, undefined);
+    return [token, response.unwrap() as T];
   }
 
   /** Has `provider` called under the number returned. */

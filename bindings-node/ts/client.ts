@@ -15,6 +15,7 @@ import { Mode, Outbound } from "./outbound";
 import { type Receipt, Receipts } from "./receipt";
 import type { Response } from "./response";
 import type { Batch, Kind } from "./slab";
+import { Storage } from "./storage";
 import { Subscription } from "./subscription";
 import { prepare } from "./tasks";
 import { timeline } from "./timeline";
@@ -231,6 +232,11 @@ export class Client implements AsyncDisposable {
   async unregister(name: string): Promise<void> {
     check.string("name", name);
     await environment.call((token) => environment.bridge.unregister(this._key, name, token));
+  }
+
+  /** Values under keys: `await client.storage.save("film", createReadStream("film.mp4"))`. */
+  get storage(): Storage {
+    return new Storage(this);
   }
 
   /**

@@ -17,5 +17,6 @@ export { Receipt } from "./receipt";
 export { type CallError, type Envelope, Response } from "./response";
 export { type OnConnect, Server } from "./server";
 export type { ServerMessage } from "./server-message";
+export { Storage, StorageStream } from "./storage";
 export { type Item, Subscription } from "./subscription";
 export type * from "./types";

@@ -114,6 +114,89 @@ export interface StorageOptions {
   maxLocalSize?: number | null;
 }
 
+/** Whose storage it is. */
+export interface StorageTargetOptions {
+  /** `server`, `any` or a client's id; without it the client's own. */
+  target?: string | null;
+}
+
+/** How to save a value. */
+export interface StorageSaveOptions extends StorageTargetOptions {
+  /** It expires so much later; milliseconds. */
+  ttl?: number | null;
+  /** Only if the value has this ETag; `*`: only if there is one. */
+  ifMatch?: string | null;
+  /** `*`: only if there is none. */
+  ifNoneMatch?: string | null;
+  /** What the value is, for its readers. */
+  contentType?: string | null;
+  /** Called with the bytes that are done, and how many there are; `null` if nobody knows. */
+  onProgress?: ((done: number, total: number | null) => void) | null;
+  /** Aborting it cancels the save; the old value stays. */
+  signal?: AbortSignal | null;
+}
+
+/** How to get a value. */
+export interface StorageGetOptions extends StorageTargetOptions {
+  /** Without the value if it still has this ETag. */
+  ifNoneMatch?: string | null;
+  /** An old version, by its ETag. */
+  version?: string | null;
+}
+
+/** How to write a value somewhere. */
+export interface StorageGetToOptions extends StorageTargetOptions {
+  /** Called with the bytes that are done, and how many there are. */
+  onProgress?: ((done: number, total: number | null) => void) | null;
+}
+
+/** How to delete a key. */
+export interface StorageDeleteOptions extends StorageTargetOptions {
+  /** Only if the value has this ETag. */
+  ifMatch?: string | null;
+}
+
+/** Which keys to list. */
+export interface StorageListOptions extends StorageTargetOptions {
+  /**
+   * How many, up to 1,000.
+   * @default 100
+   */
+  limit?: number;
+  /** What the page before said. */
+  cursor?: string | null;
+}
+
+/** What is known of a value. Times are milliseconds since the Unix epoch. */
+export interface Stored {
+  key: string;
+  etag: string;
+  /** Bytes. */
+  size: number;
+  modified: number;
+  expires?: number;
+  contentType?: string;
+  location?: "local" | "cloud";
+  /** Nobody knows whether there is a newer one; `warning` says why. */
+  possiblyStale?: boolean;
+  warning?: string;
+  /** Of a stream: what its bytes are. */
+  kind?: "bytes" | "text";
+  /** Of a get with the ETag that is known: there is no `value` then. */
+  notModified?: boolean;
+}
+
+/** A value, and what is known of it. */
+export interface StoredValue<T = any> extends Stored {
+  value: T;
+}
+
+/** Some of the keys. */
+export interface StoredPage {
+  items: Stored[];
+  cursor: string | null;
+}
+
 /** How to subscribe. */
 export interface SubscribeOptions {
   /** Members of a group share the messages: each goes to one of them. */

@@ -454,6 +454,28 @@ impl Client {
         calls::register_task(py, self, name, task, concurrency, summary)
     }
 
+    /// Begins a value of `storage` that comes in pieces.
+    #[pyo3(signature = (fields, target = None))]
+    fn _upload(
+        &self,
+        py: Python<'_>,
+        fields: &Bound<'_, PyDict>,
+        target: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Await> {
+        calls::upload(py, self, fields, target)
+    }
+
+    /// Begins to read a value of `storage` in pieces.
+    #[pyo3(signature = (key, target = None))]
+    fn _download(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        target: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Await> {
+        calls::download(py, self, key, target)
+    }
+
     /// Has this client do the task for others.
     fn share_task(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Await> {
         calls::share_task(py, self, name)

@@ -47,7 +47,7 @@ mod _kps {
     #[pymodule_export]
     use crate::{
         ack::Ack,
-        calls::{CallContext, CallError, Response},
+        calls::{CallContext, CallError, Response, StorageReader, StorageWriter},
         client::{Client, check_event},
         command_line, error_codes,
         exit::at_exit,

@@ -3,6 +3,7 @@
 mod hot;
 mod provider;
 mod register;
+mod stream;
 mod task;
 mod value;
 
@@ -19,7 +20,7 @@ use kps::capability::{Callback, Failure, Outcome, Value};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-pub(crate) use self::{hot::FUNCTIONS, provider::Called, value::Written};
+pub(crate) use self::{hot::FUNCTIONS, provider::Called, stream::Stream, value::Written};
 use crate::complete::{Completion, Completions};
 
 /// What one environment's calls share, on any thread.

@@ -66,6 +66,7 @@ from .server import NewServer, Server
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .classic import ClientSubscriber as ClientSubscriber
+    from .storage import Storage, StorageStream
     from .types import (
         ClientLedger,
         ContentType,
@@ -77,6 +78,9 @@ if TYPE_CHECKING:
         RowStatus,
         State,
         StorageOptions,
+        Stored,
+        StoredPage,
+        StoredValue,
         SubscriptionLedger,
         TimelineEntry,
     )
@@ -137,9 +141,14 @@ __all__ = [
     "SessionLostError",
     "SlowConsumerError",
     "State",
+    "Storage",
     "StorageOptions",
+    "StorageStream",
     "StoreCorruptError",
     "StoreFailedError",
+    "Stored",
+    "StoredPage",
+    "StoredValue",
     "Subscription",
     "SubscriptionLedger",
     "TimelineEntry",
@@ -182,7 +191,12 @@ _LAZY = {
     "ReceiptLevel": "kps.types",
     "RowStatus": "kps.types",
     "State": "kps.types",
+    "Storage": "kps.storage",
     "StorageOptions": "kps.types",
+    "StorageStream": "kps.storage",
+    "Stored": "kps.types",
+    "StoredPage": "kps.types",
+    "StoredValue": "kps.types",
     "SubscriptionLedger": "kps.types",
     "TimelineEntry": "kps.types",
 }

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .storage import Storage
     from .types import OutboxOverflow, StorageOptions
 
 
@@ -81,6 +82,13 @@ class Client(_kps.Client):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def storage(self) -> Storage:
+        """Values under keys: `await client.storage.save("film", Path("film.mp4"))`."""
+        from .storage import Storage
+
+        return Storage(self)
 
     async def register_task(
         self,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Awaitable, Sequence
-from typing import Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 State: TypeAlias = Literal["connecting", "connected", "reconnecting", "closed"]
 ContentType: TypeAlias = Literal["json", "text", "bytes"]
@@ -83,6 +83,41 @@ class StorageOptions(TypedDict, total=False):
     max_value: int
     max_inline: int
     max_local_size: int
+
+
+class _Known(TypedDict):
+    key: str
+    etag: str
+    size: int
+    modified: float
+
+
+class Stored(_Known, total=False):
+    """What is known of a value. Times are seconds since the Unix epoch."""
+
+    expires: float
+    content_type: str
+    location: Literal["local", "cloud"]
+    # Nobody knows whether there is a newer one; `warning` says why.
+    possibly_stale: bool
+    warning: str
+    # Of a stream: what its bytes are.
+    kind: Literal["bytes", "text"]
+    # Of a get with the ETag that is known: there is no `value` then.
+    not_modified: bool
+
+
+class StoredValue(Stored):
+    """A value, and what is known of it."""
+
+    value: Any
+
+
+class StoredPage(TypedDict):
+    """Some of the keys."""
+
+    items: list[Stored]
+    cursor: str | None
 
 
 Verdict: TypeAlias = bool | TokenGrant | None

@@ -2,6 +2,7 @@
 
 mod provider;
 mod response;
+mod stream;
 mod task;
 mod value;
 
@@ -24,6 +25,7 @@ use pyo3::{prelude::*, types::PyDict};
 pub(crate) use self::{
     provider::CallContext,
     response::{CallError, Response},
+    stream::{StorageReader, StorageWriter, download, upload},
 };
 use self::{provider::Provider, task::HostedTask};
 use crate::{

@@ -205,7 +205,7 @@ pub(super) fn callback(host: &Arc<Host>, function: Py<PyAny>) -> Callback {
 }
 
 /// The bytes of a Python object, which is held meanwhile.
-fn held(bytes: &Bound<'_, PyBytes>) -> bytes::Bytes {
+pub(super) fn held(bytes: &Bound<'_, PyBytes>) -> bytes::Bytes {
     struct Owner {
         data: *const u8,
         length: usize,

@@ -309,3 +309,40 @@ fn dispatch_calls_the_servers_capabilities_and_prints_the_answer() {
         assert!(listed.contains(expected), "{listed}");
     }
 }
+
+#[test]
+fn serve_encrypts_its_storage_with_a_key_that_no_command_line_shows() {
+    let folder = std::env::temp_dir().join(format!("kps-cli-storage-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (data, file) = (folder.join("data"), folder.join("key"));
+    let (data, file) = (data.to_str().unwrap(), file.to_str().unwrap());
+    std::fs::write(file, format!("{}\n", "5a".repeat(32))).unwrap();
+    let storage = ["--storage-versions", "3", "--storage-quota", "1M", "--storage-compress"];
+    let mut args =
+        vec!["--data", data, "--storage-key-file", file, "--storage-durability", "normal"];
+    args.extend(storage);
+    let serve = Serve::start(&args);
+    let saved = serve.run(&["dispatch", "storage.save", r#"{"key": "k", "value": "secret"}"#]);
+    assert!(saved.status.success(), "{}", text(&saved.stderr));
+    let stat: Value =
+        serde_json::from_slice(&serve.run(&["dispatch", "storage.stat"]).stdout).unwrap();
+    for (name, value) in [
+        ("encrypted", json!(true)),
+        ("versions", json!(3)),
+        ("quota", json!(1 << 20)),
+        ("compressed", json!(true)),
+        ("durability", json!("normal")),
+    ] {
+        assert_eq!(stat[name], value, "{name}");
+    }
+    drop(serve);
+    let serve = |key: &str| {
+        let mut command = kps(&["serve", "--listen", "127.0.0.1:0", "--data", data]);
+        command.env("KPS_STORAGE_KEY", key).output().unwrap()
+    };
+    let refused = serve("some words");
+    assert!(!refused.status.success() && text(&refused.stderr).contains("encrypted"));
+    let wrong = kps(&["serve", "--storage-durability", "never"]).output().unwrap();
+    assert!(text(&wrong.stderr).contains("--storage-durability"), "{}", text(&wrong.stderr));
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -32,6 +32,25 @@
 //! # }
 //! ```
 //!
+//! # Where values are
+//!
+//! A client's own storage, which calls without a target reach, is in memory unless `connect` is told otherwise; the server's,
+//! which calls with `target="server"` reach, is `values.db` in its data folder, or in memory if it has none.
+//!
+//! | | a client's own | a server's |
+//! | --- | --- | --- |
+//! | Python | `connect(url, storage="app.db")` | `Server(data="data", storage={"versions": 5})` |
+//! | Node | `connect(url, { storage: "app.db" })` | `Server.start({ data: "data", storage: { versions: 5 } })` |
+//! | Rust | [`ConnectOptions::storage`](crate::ConnectOptions::storage) | [`ServerOptions::storage`](crate::ServerOptions::storage) |
+//! | command line, `kps.toml` | | `--storage-versions`, `--storage-quota`, `--storage-compress`, `--storage-durability`, `--storage-key-file` |
+//!
+//! It is told a path, or the options of [`StorageOptions`](crate::capability::storage::StorageOptions) that it needs:
+//! `path`, `key` (32 bytes or a passphrase), `compress`, `versions`, `quota`, `durability` (`"full"` or `"normal"`), `max_key`,
+//! `max_value`, `max_inline`, `max_local_size`; in Node in camelCase. A server's storage without a path is in its data
+//! folder. What is wrong is told by `connect` and by the server's start: `invalid_argument` names the option,
+//! `unauthorized` says that the key is another one. `kps serve` takes the key from a file or from the environment variable
+//! `KPS_STORAGE_KEY`, 64 hexadecimal digits or a passphrase; it never stands on a command line.
+//!
 //! # Operations
 //!
 //! A field with `?` may be missing. Unknown fields are refused by name. "What is known" of a value is `key`, `etag`,
@@ -115,7 +134,9 @@
 //! # The cloud
 //!
 //! `configure_cloud` names a libSQL database (Turso, or a server of one's own), which several storages may share. It is
-//! for the program that opened the storage: other clients may not call it, and without `url` there is no cloud any more.
+//! for the program that opened the storage: a client's for its own, a server's program for the server's
+//! (`server.dispatch("storage.configure_cloud", …)`). Other clients may not call it, and hear `unauthorized`, for it says where
+//! everybody's values go. Without `url` there is no cloud any more.
 //! Values of up to `max_local_size` bytes (5 MB) stay here, larger ones go there in chunks of 256 KiB, and the answer's
 //! `location` says `"local"` or `"cloud"`. Where a value is, is decided anew by each save; the other side's copy goes.
 //!
