@@ -154,18 +154,22 @@ export class Storage {
     const { bridge, calls } = environment;
     const iterator = source.pieces();
     const abort = aborted(signal);
+    // Who waits for a stream from the beginning hears of its errors.
+    let coming = iterator.next();
+    coming.catch(() => {});
     let upload: number | undefined;
     try {
       abort.check();
       const json = JSON.stringify(fields);
       [upload] = await calls.step((token) => bridge.upload(this.client._key, token, json, target ?? undefined));
       for (let done = 0; ; ) {
-        const next = await Promise.race([iterator.next(), abort.promise]);
+        const next = await Promise.race([coming, abort.promise]);
         if (next.done === true) break;
         const bytes = piece(next.value);
         await Promise.race([calls.step((token) => bridge.write(upload!, token, bytes)), abort.promise]);
         done += bytes.byteLength;
         onProgress?.(done, source.total);
+        coming = iterator.next();
       }
       abort.check();
       const [, known] = await calls.step<Fields>((token) => bridge.finishUpload(upload!, token));
