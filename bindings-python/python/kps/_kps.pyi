@@ -39,6 +39,8 @@ __all__ = [
     "Response",
     "Resumed",
     "RowError",
+    "StorageReader",
+    "StorageWriter",
     "Subscription",
     "at_exit",
     "check_event",

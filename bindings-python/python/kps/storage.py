@@ -150,9 +150,12 @@ class StorageStream:
 
     __slots__ = ("_reader", "info")
 
+    # What is known of the value.
+    info: Stored
+
     def __init__(self, reader: _kps.StorageReader) -> None:
         self._reader = reader
-        self.info: Stored = reader.about()
+        self.info = reader.about()
 
     @property
     def etag(self) -> str:
