@@ -335,7 +335,22 @@ fn serve_encrypts_its_storage_with_a_key_that_no_command_line_shows() {
     ] {
         assert_eq!(stat[name], value, "{name}");
     }
+    let verified = kps(&["verify", data]).output().unwrap();
+    assert!(verified.status.success(), "{}", text(&verified.stderr));
+    assert!(
+        text(&verified.stdout).contains("1 keys") && text(&verified.stdout).contains("encrypted")
+    );
     drop(serve);
+    let values = format!("{data}/values.db");
+    let verified = kps(&["verify", &values, "--json"]).output().unwrap();
+    let verified: Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert_eq!((&verified["values"]["keys"], &verified["findings"]), (&json!(1), &json!([])));
+    let mut damaged = std::fs::read(&values).unwrap();
+    damaged[5000..].fill(0x55);
+    let copy = folder.join("copy.db");
+    std::fs::write(&copy, damaged).unwrap();
+    let verified = kps(&["verify", copy.to_str().unwrap()]).output().unwrap();
+    assert!(!verified.status.success(), "{}", text(&verified.stdout));
     let serve = |key: &str| {
         let mut command = kps(&["serve", "--listen", "127.0.0.1:0", "--data", data]);
         command.env("KPS_STORAGE_KEY", key).output().unwrap()

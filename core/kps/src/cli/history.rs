@@ -23,7 +23,10 @@ use super::{
 };
 use crate::{
     Bridge, FlushHint, PublishOptions, Room, To,
-    store::{StoreReader, verify},
+    store::{
+        StoreReader, ValuesVerdict, Verdict, database_file, values::values_file, verify,
+        verify_values,
+    },
 };
 
 /// Messages of one page.
@@ -232,10 +235,10 @@ impl Replay {
     }
 }
 
-/// Check a data folder: every page, every checksum, and whether what belongs together agrees.
+/// Check a data folder: every page, every checksum, and whether what belongs together agrees; in a storage's values, too.
 #[derive(Args)]
 pub(super) struct Verify {
-    /// The server's data folder; the server may be running
+    /// The server's data folder, or the file of a storage; who has it may be running
     #[arg(value_name = "DIR")]
     data: PathBuf,
     /// Print the result as a JSON object
@@ -244,31 +247,71 @@ pub(super) struct Verify {
 }
 
 impl Verify {
+    /// The store and the values, of which there may be one alone.
+    fn look(&self) -> Result<(Option<Verdict>, Option<ValuesVerdict>)> {
+        if self.data.is_file() {
+            return Ok((None, Some(verify_values(&self.data)?)));
+        }
+        let file = values_file(&self.data);
+        let values = file.exists().then(|| verify_values(&file)).transpose()?;
+        // What only a storage uses has no messages.
+        let is_bare = values.is_some() && !database_file(&self.data).exists();
+        let found = (!is_bare).then(|| verify(&self.data)).transpose()?;
+        Ok((found, values))
+    }
+
     pub(super) fn run(self) -> Result<()> {
-        let found = verify(&self.data)?;
+        let (found, values) = self.look()?;
+        let mut findings = Vec::new();
         if self.json {
-            let all = serde_json::json!({
-                "messages": found.messages, "bytes": found.bytes, "topics": found.topics,
-                "epochs": found.epochs, "sessions": found.sessions, "durables": found.durables,
-                "retained": found.retained, "position": found.position, "oldest_ms": found.oldest_ms,
-                "newest_ms": found.newest_ms, "findings": found.findings,
-            });
+            let mut all = serde_json::json!({});
+            if let Some(found) = &found {
+                all = serde_json::json!({
+                    "messages": found.messages, "bytes": found.bytes, "topics": found.topics,
+                    "epochs": found.epochs, "sessions": found.sessions, "durables": found.durables,
+                    "retained": found.retained, "position": found.position,
+                    "oldest_ms": found.oldest_ms, "newest_ms": found.newest_ms,
+                });
+            }
+            if let Some(values) = &values {
+                all["values"] = serde_json::json!({
+                    "namespaces": values.namespaces, "keys": values.keys, "versions": values.versions,
+                    "bytes": values.bytes, "encrypted": values.encrypted,
+                });
+            }
+            findings.extend(found.into_iter().flat_map(|found| found.findings));
+            findings.extend(values.into_iter().flat_map(|values| values.findings));
+            all["findings"] = findings.clone().into();
             writeln!(std::io::stdout(), "{all}").map_err(io_error)?;
         } else {
-            println!(
-                "{} messages ({} bytes) on {} topics, {} retained, {} durable subscriptions, {} starts",
-                found.messages,
-                found.bytes,
-                found.topics,
-                found.retained,
-                found.durables,
-                found.epochs
-            );
-            for finding in &found.findings {
+            if let Some(found) = found {
+                println!(
+                    "{} messages ({} bytes) on {} topics, {} retained, {} durable subscriptions, {} starts",
+                    found.messages,
+                    found.bytes,
+                    found.topics,
+                    found.retained,
+                    found.durables,
+                    found.epochs
+                );
+                findings = found.findings;
+            }
+            if let Some(values) = values {
+                println!(
+                    "{} keys ({} bytes) in {} namespaces, {} old versions{}",
+                    values.keys,
+                    values.bytes,
+                    values.namespaces,
+                    values.versions,
+                    if values.encrypted { ", encrypted" } else { "" }
+                );
+                findings.extend(values.findings);
+            }
+            for finding in &findings {
                 println!("{finding}");
             }
         }
-        match found.findings.len() {
+        match findings.len() {
             0 => Ok(()),
             count => Err(Error::new(
                 ErrorKind::StoreCorrupt,

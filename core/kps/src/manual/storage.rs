@@ -97,6 +97,28 @@
 //! storage is opened again. `get_part` reads without taking more into memory than it returns; with `etag` it fails
 //! with `conflict` rather than mix two values. `get` returns up to `max_inline` bytes.
 //!
+//! # Streams
+//!
+//! `client.storage` does all that for the program, with this client's storage, the server's or another one: it sends and
+//! reads four parts ahead, so that a value does not wait for each answer, and never has more of it in memory.
+//!
+//! ```python
+//! await client.storage.save("film", Path("film.mp4"), target="server", on_progress=print)
+//! async for piece in await client.storage.stream("film", target="server"):
+//!     ...
+//! await client.storage.get_to("film", "copy.mp4", target="server")
+//! ```
+//!
+//! ```js
+//! await client.storage.save("film", createReadStream("film.mp4"), { target: "server", onProgress: console.log });
+//! for await (const piece of await client.storage.stream("film", { target: "server" })) …
+//! await client.storage.getTo("film", "copy.mp4", { target: "server" });
+//! ```
+//!
+//! A source that fails, a task that is cancelled, a `signal` that is aborted: the old value stays. A reader gets bytes of one
+//! value, or `conflict` when it is replaced or deleted meanwhile. In Rust it is [`Client::storage`](crate::Client::storage),
+//! with [`Upload`](crate::capability::storage::Upload) and [`Download`](crate::capability::storage::Download).
+//!
 //! # What expires, what is kept
 //!
 //! A value with a `ttl` is never returned once that is over, and is removed soon after. A save without one keeps the value
@@ -122,6 +144,8 @@
 //! In a file, `save` is answered when fsync has returned; saves that wait share one. With `normal` it is answered when
 //! the operating system has it: it survives the end of the process, and after a power failure the last moments may be
 //! missing. One process has the file at a time. Rows carry checksums: damage is `store_corrupt`, never a wrong value.
+//! `kps verify DIR` reads all of a data folder's values as well, also while the server runs, and `kps verify FILE` those of
+//! any storage; neither needs the key.
 //!
 //! # Encryption and compression
 //!

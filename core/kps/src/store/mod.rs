@@ -75,6 +75,7 @@ use self::{
 };
 pub use audit::{AuditEntry, AuditLimits, AuditQuery, AuditRow, read_audit};
 pub use reader::StoreReader;
+pub use values::{ValuesVerdict, verify_values};
 pub use verify::{Verdict, verify};
 
 /// Tells the time, milliseconds since the Unix epoch.
@@ -317,6 +318,6 @@ fn closed() -> Error {
 }
 
 /// The database of the store in `dir`.
-fn database_file(dir: &Path) -> PathBuf {
+pub(crate) fn database_file(dir: &Path) -> PathBuf {
     dir.join("kps.db")
 }

@@ -75,21 +75,21 @@ pub fn verify(dir: &Path) -> Result<Verdict> {
 }
 
 impl Verdict {
-    fn add(&mut self, finding: impl Into<String>) {
+    pub(super) fn add(&mut self, finding: impl Into<String>) {
         if self.findings.len() < MAX_FINDINGS {
             self.findings.push(finding.into());
         }
     }
 
     /// Adds a finding unless `fine`.
-    fn check(&mut self, fine: bool, finding: impl FnOnce() -> String) {
+    pub(super) fn check(&mut self, fine: bool, finding: impl FnOnce() -> String) {
         if !fine {
             self.add(finding());
         }
     }
 
     /// Notes what cannot be read, and goes on without it.
-    fn read<T: Default>(&mut self, read: fault::Result<T>) -> fault::Result<T> {
+    pub(super) fn read<T: Default>(&mut self, read: fault::Result<T>) -> fault::Result<T> {
         match read {
             Err(Trouble::Corrupt(what)) => {
                 self.add(what);
@@ -131,7 +131,7 @@ fn look(connection: &Connection, marked: &Marked, verdict: &mut Verdict) -> faul
 }
 
 /// SQLite's own opinion.
-fn look_at_pages(connection: &Connection, verdict: &mut Verdict) -> fault::Result<()> {
+pub(super) fn look_at_pages(connection: &Connection, verdict: &mut Verdict) -> fault::Result<()> {
     let mut statement = connection.prepare("PRAGMA integrity_check(100)")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {

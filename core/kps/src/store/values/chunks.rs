@@ -116,6 +116,28 @@ pub(super) fn read(
     Ok(read.freeze())
 }
 
+/// The bytes of all chunks together, which must have their checksums and follow each other.
+pub(super) fn check(connection: &Connection, content: i64) -> Result<u64> {
+    const SQL: &str =
+        "SELECT start, form, size, bytes, checksum FROM chunks WHERE content = ? ORDER BY start";
+    let mut statement = connection.prepare_cached(SQL)?;
+    let mut rows = statement.query([content])?;
+    let mut next = 0;
+    while let Some(row) = rows.next()? {
+        let start = row.get::<_, i64>(0)?.cast_unsigned();
+        let (form, size) = (row.get(1)?, row.get::<_, i64>(2)?.cast_unsigned());
+        let kept = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
+        if row.get::<_, i64>(4)? != checksum(content, start, form, size, kept) {
+            return corrupt(format!("a chunk of content {content} does not have its checksum"));
+        }
+        if start != next {
+            return corrupt(format!("the chunks of content {content} do not follow each other"));
+        }
+        next = start.saturating_add(size);
+    }
+    Ok(next)
+}
+
 /// Removes some chunks that no value has; whether those of `content` are all gone.
 pub(super) fn remove_some(connection: &Connection, content: i64) -> Result<bool> {
     const SQL: &str = "DELETE FROM chunks WHERE content = ?1 AND start IN \

@@ -21,6 +21,7 @@ mod sweep;
 
 mod types;
 mod upload;
+mod verify;
 mod worker;
 mod write;
 
@@ -62,6 +63,7 @@ pub use self::{
     options::{Durability, StorageOptions},
     seal::Key,
     types::{Change, ChangeKind},
+    verify::{ValuesVerdict, verify_values},
 };
 use super::{
     Clock,

@@ -7,6 +7,7 @@ mod files;
 mod large;
 mod model;
 mod queries;
+mod verifying;
 mod versions;
 mod watching;
 
