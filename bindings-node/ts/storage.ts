@@ -163,10 +163,10 @@ export class Storage {
       const json = JSON.stringify(fields);
       [upload] = await calls.step((token) => bridge.upload(this.client._key, token, json, target ?? undefined));
       for (let done = 0; ; ) {
-        const next = await Promise.race([coming, abort.promise]);
+        const next = await abort.wait(coming);
         if (next.done === true) break;
         const bytes = piece(next.value);
-        await Promise.race([calls.step((token) => bridge.write(upload!, token, bytes)), abort.promise]);
+        await abort.wait(calls.step((token) => bridge.write(upload!, token, bytes)));
         done += bytes.byteLength;
         onProgress?.(done, source.total);
         coming = iterator.next();
@@ -298,17 +298,24 @@ function piece(value: unknown): Uint8Array {
   throw new TypeError(`a piece of the value must be a Uint8Array, not ${value === null ? "null" : typeof value}`);
 }
 
-/** Rejects once `signal` is aborted. */
+/** Waits for one thing after another, until `signal` is aborted. */
 function aborted(signal: AbortSignal | null | undefined) {
   const error = () => new KpsError("cancelled", "the save was cancelled by its signal");
-  let abort = () => {};
-  const promise = new Promise<never>((_, reject) => (abort = () => reject(error())));
-  promise.catch(() => {});
+  // Not `Promise.race` with a promise that lives as long as the save: that would keep every piece until its end.
+  let stop = (_: KpsError) => {};
+  const abort = () => stop(error());
   signal?.addEventListener("abort", abort);
   return {
-    promise,
     check() {
       if (signal?.aborted === true) throw error();
+    },
+    wait<T>(promise: Promise<T>): Promise<T> {
+      if (!signal) return promise;
+      return new Promise<T>((resolve, reject) => {
+        stop = reject;
+        if (signal.aborted) abort();
+        promise.then(resolve, reject);
+      });
     },
     end: () => signal?.removeEventListener("abort", abort),
   };
