@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     auth::{OnConnect, Tokens},
-    capability::{Builtins, Failure},
+    capability::Builtins,
     events::ServerEvent,
     runtime,
 };
@@ -423,7 +423,10 @@ impl Hub {
 /// What answers calls to the server. A storage that was described is opened now: what is wrong with it is told at once.
 #[cfg(feature = "store")]
 fn builtins(options: &ServerOptions) -> Result<Builtins> {
-    use crate::{capability::storage::StorageOptions, store::values::values_file};
+    use crate::{
+        capability::{Failure, storage::StorageOptions},
+        store::values::values_file,
+    };
 
     let folder = options.data.as_deref().map(values_file);
     let Some(storage) = &options.storage else {
