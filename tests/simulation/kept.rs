@@ -9,6 +9,7 @@ use kps_proto::{
     bus::{Bus, BusConfig, HistoryConfig, Notice},
     clock::Time,
     history::{HistoryRule, Record, Write},
+    message::Offline,
     options::{Limits, Timings},
     session::{Events, State},
     topic::Pattern,
@@ -18,11 +19,11 @@ use crate::{
     clock::jump,
     fates::Fates,
     link::Link,
-    program::{Program, Role},
+    program::{Program, Role, TOPICS},
     random::Dice,
     server::{Peer, fatal},
-    shelf::Shelf,
-    truth::{Token, token},
+    shelf::{Shelf, named},
+    truth::Token,
 };
 
 /// Virtual time in which everything must settle once there is no more trouble.
@@ -98,6 +99,8 @@ impl World {
             fates: Fates::default(),
             trace: 0,
         };
+        world.shelf.max_age_ms = *world.dice.pick(&[None, None, Some(3_000), Some(600_000)]);
+        world.fates.may_age = world.shelf.max_age_ms.is_some();
         world.shelf.reopen(Time::ZERO, 1, world.config.time_base_ms);
         world
     }
@@ -121,6 +124,7 @@ impl World {
             panic!("it does not settle: {problem}");
         }
         self.check();
+        self.check_last_values();
         self.trace
     }
 
@@ -128,8 +132,9 @@ impl World {
         let short = Duration::from_micros(self.dice.below(5_000));
         let long = Duration::from_micros(self.dice.below(5_000_000));
         let any = self.dice.below(self.connections.len() as u64) as usize;
-        let choice = self.dice.below(9);
+        let choice = self.dice.below(10);
         match choice {
+            9 => return self.shelf.set_clock(&mut self.dice),
             7 => return self.restart_broker(),
             8 => return self.shelf.back_up(),
             _ => {}
@@ -157,6 +162,7 @@ impl World {
             connection.peer.port = None;
         }
         self.shelf.commit(self.now);
+        self.fates.deaths += 1;
         match self.dice.below(10) {
             0 => {
                 let lost = self.shelf.lose();
@@ -170,7 +176,7 @@ impl World {
             _ => {}
         }
         self.config.epoch += 1;
-        self.config.time_base_ms = jump(self.config.time_base_ms, &mut self.dice);
+        self.config.time_base_ms = jump(self.shelf.clock_base_ms(), &mut self.dice);
         let (epoch, time_base_ms) = (self.config.epoch, self.config.time_base_ms);
         self.config.history.recovered = self.shelf.reopen(self.now, epoch, time_base_ms);
         self.bus = Bus::new(self.config.clone());
@@ -179,7 +185,7 @@ impl World {
     /// The disk knows nothing of the runs after `epoch`: whoever was there in one is to be told.
     fn swap_disk(&mut self, lost: &[Record], epoch: u64) {
         self.fates.swaps += 1;
-        self.fates.gone.extend(lost.iter().map(|record| token(&record.payload.bytes)));
+        self.fates.gone.extend(lost.iter().filter_map(named));
         for program in &mut self.programs {
             program.disk_swapped(epoch);
         }
@@ -194,18 +200,31 @@ impl World {
             if let Some(problem) = program.unsettled() {
                 return Some(format!("c{} {problem}", program.index));
             }
-            if let Role::Reader { seen, expired, .. } = &program.role {
+            if let Role::Reader { seen, expired, aged, .. } = &program.role {
+                let index = program.index;
                 let missing = self.fates.published.iter().filter(|token| !seen.contains_key(token));
-                let mut mortal = 0;
+                let missing = missing.filter(|token| self.fates.is_for(**token, index));
+                let mut mortal = Vec::new();
                 for token in missing.filter(|token| self.is_kept(**token)) {
+                    let is_private = self.fates.private.contains(token);
+                    if is_private && (self.fates.deaths > 0 || self.fates.may_age) {
+                        // It may have died with a broker, or be too old: its place does not say.
+                        continue;
+                    }
+                    if self.shelf.aged.contains(token) {
+                        let untold = !aged && !self.fates.mortal.contains(token);
+                        if untold && self.fates.swaps == 0 && self.was_there(program, *token) {
+                            return Some(format!("c{index} was not told that {token:?} is gone"));
+                        }
+                        continue;
+                    }
                     if !self.fates.mortal.contains(token) {
                         return Some(format!("c{} misses {token:?}", program.index));
                     }
-                    mortal += 1;
+                    mortal.push(*token);
                 }
-                if mortal > *expired {
-                    let index = program.index;
-                    return Some(format!("c{index} misses {mortal} that expired, not {expired}"));
+                if mortal.len() as u64 > *expired {
+                    return Some(format!("c{index} misses {mortal:?}, and was told of {expired}"));
                 }
             }
         }
@@ -218,40 +237,109 @@ impl World {
             return Some("the disk is not done".into());
         }
         let mut immortal = self.fates.published.difference(&self.fates.mortal);
-        let open = immortal.find(|token| !done(token) && self.is_kept(**token));
+        let open = immortal.find(|token| {
+            let is_for_all = !self.fates.to.contains_key(token);
+            !done(token) && is_for_all && self.is_kept(**token) && !self.shelf.aged.contains(token)
+        });
         open.map(|token| format!("{token:?} is not done"))
     }
 
     /// Whether the disk must have it: it was not lost, or was sent again since.
     fn is_kept(&self, wanted: Token) -> bool {
         !self.fates.gone.contains(&wanted)
-            || self.shelf.records().iter().any(|record| {
-                record.topic.starts_with("h.") && token(&record.payload.bytes) == wanted
-            })
+            || self
+                .shelf
+                .records()
+                .iter()
+                .any(|record| record.topic.starts_with("h.") && named(record) == Some(wanted))
     }
 
     fn is_dead(&self, wanted: Token) -> bool {
-        self.shelf.records().iter().any(|record| {
-            record.topic.starts_with("kps.dead.") && token(&record.payload.bytes) == wanted
-        })
+        self.shelf
+            .records()
+            .iter()
+            .any(|record| record.topic.starts_with("kps.dead.") && named(record) == Some(wanted))
+    }
+
+    /// Whether a reader has something older than this message.
+    fn was_there(&self, reader: &Program, token: Token) -> bool {
+        let Role::Reader { seen, .. } = &reader.role else { return false };
+        let position = |token: &Token| self.shelf.positions.get(token).copied();
+        seen.keys().filter_map(position).any(|seen| Some(seen) < position(&token))
     }
 
     fn check(&self) {
         let mut stored: BTreeMap<Token, usize> = BTreeMap::new();
         for record in self.shelf.records().iter().filter(|record| record.topic.starts_with("h.")) {
-            *stored.entry(token(&record.payload.bytes)).or_default() += 1;
+            if let Some(token) = named(record) {
+                *stored.entry(token).or_default() += 1;
+            }
         }
         for (token, count) in &stored {
             assert_eq!(*count, 1, "{token:?} is stored {count} times");
         }
         for token in &self.fates.published {
-            let is_lost = self.fates.gone.contains(token);
-            assert!(is_lost || stored.contains_key(token), "{token:?} is not stored");
+            let is_lost = self.fates.gone.contains(token) || self.shelf.aged.contains(token);
+            let is_private = self.fates.private.contains(token);
+            assert!(!(is_private && stored.contains_key(token)), "{token:?} is stored");
+            let is_safe = is_lost || is_private || stored.contains_key(token);
+            assert!(is_safe, "{token:?} is not stored");
         }
         for token in stored.keys().filter(|token| !self.fates.published.contains(token)) {
             assert!(self.fates.dropped.contains(token), "{token:?} was not published");
         }
         assert!(self.bus.ledger().is_balanced(), "{:?}", self.bus.ledger());
+    }
+
+    /// Who comes now and asks for the last values gets what was retained last, or the newest message.
+    fn check_last_values(&mut self) {
+        let index = self.programs.len();
+        self.shelf.max_age_ms = None;
+        // Short times to live are over.
+        self.run_until(self.now + Duration::from_secs(4), |_| false);
+        self.programs.push(Program::new(index, 3, &mut self.dice));
+        self.run_until(self.now + Duration::from_secs(3), |_| false);
+        let witness = self.programs.last().expect("it is there");
+        let Role::Witness { got } = &witness.role else { panic!("it is a witness") };
+        for topic in TOPICS {
+            let wanted = self.last_value(topic);
+            assert_eq!(
+                got.get(topic).copied(),
+                wanted,
+                "the last value of {topic}; retained: {:?}",
+                self.shelf.retained(topic)
+            );
+            let is_sure = self.fates.swaps == 0
+                && !self.fates.unsure.contains(topic)
+                && (topic.starts_with("h.") || self.fates.deaths == 0);
+            if is_sure {
+                let published = self.fates.last_retained(topic);
+                match self.shelf.retained(topic).and_then(named) {
+                    None => assert!(published.is_empty(), "{topic}: {published:?} is not retained"),
+                    Some((publisher, number)) => assert_eq!(
+                        published.get(&publisher),
+                        Some(&number),
+                        "{topic} retains {number} of c{publisher}"
+                    ),
+                }
+            }
+        }
+    }
+
+    /// What a client that was not there before must get as a topic's last value.
+    fn last_value(&self, topic: &str) -> Option<Token> {
+        let retained = self.shelf.retained(topic);
+        let newest = self.shelf.records().iter().rev().find(|record| &*record.topic == topic);
+        let now_ms = self.config.time_base_ms + self.now.as_micros() / 1000;
+        let is_for_it = |record: &&Record| {
+            let extras = record.extras.clone().unwrap_or_default();
+            let is_over = record.expires_ms.is_some_and(|expires| expires <= now_ms);
+            !(is_over || extras.private || extras.to.is_some() || extras.offline == Offline::Drop)
+        };
+        let age = |record: &Record| (record.epoch, record.seq);
+        let newest = newest.filter(is_for_it);
+        let newest = newest.filter(|newest| retained.is_none_or(|it| age(it) < age(newest)));
+        newest.or(retained).and_then(named)
     }
 
     fn run_until(&mut self, end: Time, done: impl Fn(&World) -> bool) {
@@ -283,6 +371,7 @@ impl World {
         if let Some(position) = self.shelf.commit(self.now) {
             self.bus.stored(self.now, position);
         }
+        self.bus.retained_stored(self.now, self.shelf.retained_count);
         while let Some((reader, page)) = self.shelf.answer(self.now) {
             self.bus.take_page(self.now, reader, Ok(page));
         }
@@ -373,6 +462,7 @@ impl World {
                 connection.link.forget();
             }
         }
+        let clients = self.programs.len();
         let program = &mut self.programs[client];
         let mut events = Events::new();
         let mut lost = None;
@@ -408,7 +498,7 @@ impl World {
             }
         }
         program.take(events, self.config.epoch, &mut self.fates);
-        program.act(self.now, &mut self.dice, &mut self.fates);
+        program.act(self.now, &mut self.dice, &mut self.fates, clients);
         if program.session.should_connect(self.now) {
             program.session.connected(self.now);
             let connection = Connection {

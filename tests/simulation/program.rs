@@ -10,12 +10,13 @@ use kps_proto::{
     ErrorKind,
     clock::Time,
     message::{
-        Answer, ContentType, Extras, Gap, GapReason, HandlerError, Message, Payload, ReceiptLevel,
+        Answer, ContentType, Extras, Gap, GapReason, HandlerError, Message, Offline, Payload,
+        ReceiptLevel,
     },
     options::{Overflow, Redelivery, StartAt, SubscribeOptions},
     session::{
         Backoff, Destination, Event, Events, OutboxBounds, PublishOptions, Session, SessionConfig,
-        SubId, Target,
+        State, SubId, Target,
     },
 };
 
@@ -26,7 +27,7 @@ use crate::{
     world::OUTBOX_OVERFLOWS,
 };
 
-const TOPICS: [&str; 4] = ["h.a", "h.b", "h.c.d", "plain"];
+pub(crate) const TOPICS: [&str; 4] = ["h.a", "h.b", "h.c.d", "plain"];
 
 /// A client and what it does.
 pub(crate) struct Program {
@@ -52,12 +53,18 @@ pub(crate) enum Role {
     Reader {
         seen: HashMap<Token, u32>,
         last: HashMap<(usize, Arc<str>), u64>,
-        /// Reported missing because their time was over.
+        /// Reported missing because their time was over, or they were not for who was away, or private.
         expired: u64,
+        /// It was told that history does not go back far enough any more.
+        aged: bool,
     },
     Worker {
         done: BTreeMap<Token, u32>,
         fails: u64,
+    },
+    /// Comes last, and asks for the last value of every topic.
+    Witness {
+        got: BTreeMap<Arc<str>, Token>,
     },
 }
 
@@ -85,8 +92,8 @@ impl Program {
         };
         let mut session = Session::new(config, dice.next());
         let capacity = *dice.pick(&[None, Some(3), Some(40)]);
-        let mut subscribe = |options| {
-            session.subscribe(Target(0), "h.>", options).expect("a good pattern");
+        let mut subscribe = |pattern, options| {
+            session.subscribe(Target(0), pattern, options).expect("a good pattern");
         };
         let role = match role {
             0 => Role::Publisher {
@@ -98,16 +105,20 @@ impl Program {
             1 => {
                 let start = StartAt::All;
                 let overflow = *dice.pick(&[Overflow::Block, Overflow::Spill]);
-                subscribe(SubscribeOptions {
-                    start,
-                    capacity,
-                    overflow,
-                    ..SubscribeOptions::default()
-                });
-                Role::Reader { seen: HashMap::new(), last: HashMap::new(), expired: 0 }
+                let rest = SubscribeOptions::default();
+                subscribe("h.>", SubscribeOptions { start, capacity, overflow, ..rest });
+                let (seen, last) = (HashMap::new(), HashMap::new());
+                Role::Reader { seen, last, expired: 0, aged: false }
+            }
+            3 => {
+                let start = StartAt::Last;
+                subscribe("h.>", SubscribeOptions { start, ..SubscribeOptions::default() });
+                let start = StartAt::Last;
+                subscribe("plain", SubscribeOptions { start, ..SubscribeOptions::default() });
+                Role::Witness { got: BTreeMap::new() }
             }
             _ => {
-                subscribe(SubscribeOptions {
+                let options = SubscribeOptions {
                     start: StartAt::All,
                     capacity,
                     durable: Some("work".into()),
@@ -117,7 +128,8 @@ impl Program {
                         max_attempts: 4,
                     },
                     ..SubscribeOptions::default()
-                });
+                };
+                subscribe("h.>", options);
                 Role::Worker { done: BTreeMap::new(), fails: *dice.pick(&[0, 10, 60]) }
             }
         };
@@ -174,6 +186,8 @@ impl Program {
         for (_, event) in events {
             match (event, &mut self.role) {
                 (Event::Message { sub, message, delivery, .. }, role) => {
+                    let token = token(&message.payload.bytes);
+                    assert!(fates.is_for(token, self.index), "c{} got {token:?}", self.index);
                     if matches!(role, Role::Reader { .. }) {
                         self.run = self.run.max(message.epoch);
                     }
@@ -183,7 +197,10 @@ impl Program {
                 (Event::Gap { sub, gap }, _) if sub != SubId::DIRECT => {
                     self.run = run;
                     match gap.reason {
-                        GapReason::Expired => {}
+                        GapReason::Expired | GapReason::Private | GapReason::Offline => {}
+                        GapReason::HistoryExpired => {
+                            assert!(fates.may_age, "c{}: {gap:?}, without limits", self.index);
+                        }
                         GapReason::NewEpoch => {
                             assert!(fates.swaps > 0, "c{}: {gap:?} in what is kept", self.index);
                             self.is_owed_a_gap = false;
@@ -197,13 +214,15 @@ impl Program {
                     assert!(waits.remove(&number), "nobody waits for it");
                 }
                 (Event::PublishFailed { number, error, .. }, Role::Publisher { waits, .. }) => {
-                    assert_eq!(error.kind(), ErrorKind::OutboxFull, "c{} {number}", self.index);
                     let token = (self.index, number);
+                    let by_policy = fates.mortal.contains(&token)
+                        && matches!(error.kind(), ErrorKind::NotConnected | ErrorKind::Cancelled);
+                    assert!(
+                        by_policy || error.kind() == ErrorKind::OutboxFull,
+                        "{token:?}: {error}"
+                    );
                     waits.remove(&number);
-                    let perhaps = error.message().contains("may have been received");
-                    if fates.published.remove(&token) && perhaps {
-                        fates.dropped.insert(token);
-                    }
+                    fates.failed(token, error.message().contains("may have been received"));
                 }
                 (
                     Event::SubscribeFailed { error, .. } | Event::SubscriptionClosed { error, .. },
@@ -216,7 +235,8 @@ impl Program {
         }
     }
 
-    pub(crate) fn act(&mut self, now: Time, dice: &mut Dice, fates: &mut Fates) {
+    /// `clients` are there in all.
+    pub(crate) fn act(&mut self, now: Time, dice: &mut Dice, fates: &mut Fates, clients: usize) {
         if self.next_message.is_some_and(|at| at <= now) {
             self.next_message = None;
             match self.mailbox.pop_front() {
@@ -231,10 +251,10 @@ impl Program {
         if self.next_message.is_none() && !self.mailbox.is_empty() {
             self.next_message = Some(now + Duration::from_micros(dice.below(2 * self.pace + 1)));
         }
-        self.publish(now, dice, fates);
+        self.publish(now, dice, fates, clients);
     }
 
-    fn publish(&mut self, now: Time, dice: &mut Dice, fates: &mut Fates) {
+    fn publish(&mut self, now: Time, dice: &mut Dice, fates: &mut Fates, clients: usize) {
         let Role::Publisher { left, number, waits, at } = &mut self.role else { return };
         if *left == 0 || *at > now {
             return;
@@ -243,17 +263,32 @@ impl Program {
         *left -= 1;
         let topic = *dice.pick(&TOPICS);
         let token = (self.index, *number + 1);
-        let ttl = dice.chance(10).then(|| *dice.pick(&[20, 3_000, 3_600_000]));
-        let own = Extras {
-            id: dice.chance(10).then(|| format!("own-{token:?}")),
-            ttl: ttl.map(Duration::from_millis),
-            ..Extras::default()
-        };
         let kept = topic != "plain";
+        let retain = dice.chance(10);
+        let mut own = Extras::default();
+        if dice.chance(10) {
+            own.id = Some(format!("own-{token:?}"));
+        }
+        if !retain {
+            let ttl = dice.chance(10).then(|| *dice.pick(&[20, 3_000, 3_600_000]));
+            own.ttl = ttl.map(Duration::from_millis);
+            own.private = dice.chance(5);
+            own.offline = match dice.below(20) {
+                0 => Offline::Drop,
+                1 => Offline::Latest,
+                _ => Offline::Keep,
+            };
+        }
+        let some: Vec<usize> = (0..clients).filter(|_| dice.chance(50)).collect();
+        if !retain && !some.is_empty() && dice.chance(10) {
+            own.to = Some(some.iter().map(|client| format!("c{client}")).collect());
+        }
+        let stored = kept && !own.private && dice.chance(50);
         let options = PublishOptions {
             extras: (!own.is_empty()).then_some(&own),
-            receipt: (kept && dice.chance(50)).then_some(ReceiptLevel::Stored),
+            receipt: stored.then_some(ReceiptLevel::Stored),
             target: Target(0),
+            retain,
             ..PublishOptions::default()
         };
         let text = payload(token, 20);
@@ -262,7 +297,10 @@ impl Program {
         match self.session.publish(now, to, ContentType::Text, &text, &options) {
             Ok(given) => *number = given,
             Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::OutboxFull, "{error}");
+                let is_away = own.offline == Offline::Drop
+                    && self.session.state() != State::Connected
+                    && error.kind() == ErrorKind::NotConnected;
+                assert!(is_away || error.kind() == ErrorKind::OutboxFull, "{error}");
                 assert_eq!(self.session.ledger().published, before, "refused, and yet counted");
                 return;
             }
@@ -271,8 +309,17 @@ impl Program {
         if kept {
             fates.published.insert(token);
         }
-        if kept && ttl.is_some() {
+        if own.ttl.is_some() || own.private || own.offline != Offline::Keep {
             fates.mortal.insert(token);
+        }
+        if own.private {
+            fates.private.insert(token);
+        }
+        if own.to.is_some() {
+            fates.to.insert(token, some);
+        }
+        if retain {
+            fates.retained.entry(topic).or_default().insert(token);
         }
         if options.receipt.is_some() {
             waits.insert(*number);
@@ -281,8 +328,9 @@ impl Program {
 
     /// A gap in the stream, where it stands.
     fn miss(&mut self, gap: &Gap) {
-        let Role::Reader { seen, last, expired } = &mut self.role else { return };
+        let Role::Reader { seen, last, expired, aged } = &mut self.role else { return };
         match gap.count {
+            _ if gap.reason == GapReason::HistoryExpired => *aged = true,
             Some(count) => *expired += count,
             // What follows is from another disk, and may be what was on the old one as well.
             None => {
@@ -296,6 +344,10 @@ impl Program {
         let token = token(&message.payload.bytes);
         match &mut self.role {
             Role::Publisher { .. } => {}
+            Role::Witness { got } => {
+                let other = got.insert(message.topic.clone(), token);
+                assert_eq!(other, None, "{} has one last value", message.topic);
+            }
             Role::Reader { seen, last, .. } => {
                 let times = seen.entry(token).or_default();
                 *times += 1;

@@ -2,7 +2,7 @@
 //! the broker dies before. The disk may be lost as well, or be replaced by an older copy of it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -13,10 +13,17 @@ use kps_proto::{
     message::Offline,
 };
 
-use crate::random::Dice;
+use crate::{
+    clock::jump,
+    random::Dice,
+    truth::{self, Token},
+};
 
 /// Publishers' own ids, and the sessions of publishers, are known for so long, by the clock.
 const WINDOW_MS: u64 = 120_000;
+
+/// The topics that are kept for a while only.
+const AGEING: &str = "h.";
 
 #[derive(Default)]
 pub(crate) struct Shelf {
@@ -25,6 +32,16 @@ pub(crate) struct Shelf {
     copy: Option<Disk>,
     /// The clock's time at the beginning of the run.
     time_base_ms: u64,
+    /// The same by the clock as it was set since.
+    clock_base_ms: u64,
+    /// How old messages may become, by the clock.
+    pub(crate) max_age_ms: Option<u64>,
+    /// Those that became too old.
+    pub(crate) aged: BTreeSet<Token>,
+    /// Where each message was written last.
+    pub(crate) positions: BTreeMap<Token, u64>,
+    /// Changes of retained messages that were committed in this run.
+    pub(crate) retained_count: u64,
     writing: VecDeque<(Time, Vec<Write>)>,
     reading: VecDeque<(Time, Reader, Query)>,
 }
@@ -33,6 +50,10 @@ pub(crate) struct Shelf {
 #[derive(Clone, Default)]
 struct Disk {
     records: Vec<Record>,
+    /// The last one written.
+    position: u64,
+    /// The last one of each topic that was removed.
+    removed: BTreeMap<String, u64>,
     sessions: BTreeMap<String, (KeptSession, u64)>,
     progress: BTreeMap<String, Progress>,
     retained: BTreeMap<String, Record>,
@@ -41,12 +62,28 @@ struct Disk {
     epochs: Vec<(u64, u64)>,
     /// The one that writes.
     epoch: Option<u64>,
+    /// The last position that it wrote; 0: none.
+    epoch_end: u64,
     written_ms: u64,
 }
 
 impl Shelf {
     pub(crate) fn records(&self) -> &[Record] {
         &self.disk.records
+    }
+
+    pub(crate) fn retained(&self, topic: &str) -> Option<&Record> {
+        self.disk.retained.get(topic)
+    }
+
+    /// Somebody sets the clock, and nobody tells.
+    pub(crate) fn set_clock(&mut self, dice: &mut Dice) {
+        self.clock_base_ms = jump(self.clock_base_ms, dice);
+    }
+
+    /// What the clock would have said at the beginning.
+    pub(crate) fn clock_base_ms(&self) -> u64 {
+        self.clock_base_ms
     }
 
     /// Keeps a copy of what is committed.
@@ -64,7 +101,7 @@ impl Shelf {
     pub(crate) fn put_back(&mut self) -> Option<(Vec<Record>, Option<u64>)> {
         let copy = self.copy.clone()?;
         let epoch = copy.epoch;
-        let position = copy.records.last().map_or(0, |record| record.position);
+        let position = copy.position;
         let mut lost = std::mem::replace(&mut self.disk, copy).records;
         // The disk may have been lost since, and these be others under the same positions.
         lost.retain(|record| record.position > position || !self.disk.records.contains(record));
@@ -92,6 +129,7 @@ impl Shelf {
     pub(crate) fn commit(&mut self, now: Time) -> Option<u64> {
         let mut committed = None;
         let wall_ms = self.wall_ms(now);
+        self.age(now);
         let disk = &mut self.disk;
         while self.writing.front().is_some_and(|(at, _)| *at <= now) {
             let (_, writes) = self.writing.pop_front().expect("looked at");
@@ -99,8 +137,16 @@ impl Shelf {
             for write in writes {
                 match write {
                     Write::Record(record) => {
-                        let last = disk.records.last().map_or(0, |record| record.position);
-                        assert_eq!(record.position, last + 1, "positions are consecutive");
+                        assert_eq!(record.position, disk.position + 1, "without holes");
+                        (disk.position, disk.epoch_end) = (record.position, record.position);
+                        match named(&record) {
+                            // A dead letter has the token too: it is another message.
+                            Some(token) if record.topic.starts_with("h.") => {
+                                self.positions.insert(token, record.position);
+                            }
+                            Some(_) => {}
+                            None => check_private(&record),
+                        }
                         if let Some(id) = record.extras.as_ref().and_then(|e| e.id.clone()) {
                             disk.ids.push((record.namespace.to_string(), id, record.time_ms));
                         }
@@ -108,9 +154,12 @@ impl Shelf {
                         disk.records.push(*record);
                     }
                     Write::Retained(record) => {
+                        assert!(named(&record).is_some(), "{record:?} is private");
+                        self.retained_count += 1;
                         disk.retained.insert(record.topic.to_string(), *record);
                     }
                     Write::RetainedEnded(_, topic) => {
+                        self.retained_count += 1;
                         disk.retained.remove(&*topic);
                     }
                     Write::Session(session) => {
@@ -132,8 +181,23 @@ impl Shelf {
         committed
     }
 
+    /// The time, whatever the clock was set to since the beginning.
     fn wall_ms(&self, now: Time) -> u64 {
         self.time_base_ms + now.as_micros() / 1000
+    }
+
+    /// Removes what is too old, oldest first.
+    fn age(&mut self, now: Time) {
+        let Some(max_age) = self.max_age_ms else { return };
+        let clock_ms = self.clock_base_ms + now.as_micros() / 1000;
+        let Disk { records, removed, .. } = &mut self.disk;
+        while let Some(place) = records.iter().position(|record| record.topic.starts_with(AGEING))
+            && records[place].time_ms + max_age < clock_ms
+        {
+            let record = records.remove(place);
+            self.aged.extend(named(&record));
+            removed.insert(record.topic.to_string(), record.position);
+        }
     }
 
     pub(crate) fn answer(&mut self, now: Time) -> Option<(Reader, Page)> {
@@ -143,7 +207,7 @@ impl Shelf {
     }
 
     fn page(&self, query: &Query) -> Page {
-        let tip = self.disk.records.last().map_or(0, |record| record.position);
+        let tip = self.disk.position;
         let matching =
             self.disk.records.iter().filter(|record| query.pattern.matches(&record.topic));
         let after = match query.from {
@@ -162,16 +226,26 @@ impl Shelf {
                 return Page { records, through: tip, ..Page::default() };
             }
         };
+        let gone = self.disk.removed.iter();
+        let removed = gone
+            .filter(|(topic, _)| query.pattern.matches(topic))
+            .any(|(_, position)| *position > after);
         let (mut records, mut bytes) = (Vec::new(), 0);
         for record in matching.filter(|record| record.position > after) {
             if records.len() == query.max_count || bytes > query.max_bytes {
                 let through = records.last().map_or(after, |record: &Record| record.position);
-                return self.marked(Page { records, through, more: true, ..Page::default() });
+                return self.marked(Page {
+                    records,
+                    through,
+                    more: true,
+                    removed,
+                    ..Page::default()
+                });
             }
             bytes += record.payload.bytes.len();
             records.push(record.clone());
         }
-        self.marked(Page { records, through: tip, ..Page::default() })
+        self.marked(Page { records, through: tip, removed, ..Page::default() })
     }
 
     /// With what is not its topic's newest message.
@@ -192,13 +266,13 @@ impl Shelf {
     pub(crate) fn reopen(&mut self, now: Time, epoch: u64, time_base_ms: u64) -> Recovered {
         self.writing.clear();
         self.reading.clear();
-        self.time_base_ms = time_base_ms;
+        (self.time_base_ms, self.clock_base_ms) = (time_base_ms, time_base_ms);
+        self.retained_count = 0;
         let wall_ms = self.wall_ms(now);
         let disk = &mut self.disk;
-        let position = disk.records.last().map_or(0, |record| record.position);
+        let position = disk.position;
         if let Some(before) = disk.epoch.replace(epoch) {
-            let last = disk.records.iter().rev().find(|record| record.epoch == before);
-            disk.epochs.push((before, last.map_or(0, |record| record.position)));
+            disk.epochs.push((before, std::mem::take(&mut disk.epoch_end)));
         }
         // Time counts from the last commit.
         let last = if disk.written_ms == 0 { wall_ms } else { disk.written_ms };
@@ -220,4 +294,22 @@ impl Shelf {
             retained: disk.retained.values().cloned().collect(),
         }
     }
+}
+
+/// The publish that a record comes from; `None` for a private one, which does not say.
+pub(crate) fn named(record: &Record) -> Option<Token> {
+    let private = record.extras.as_ref().is_some_and(|extras| extras.private);
+    (!private).then(|| truth::token(&record.payload.bytes))
+}
+
+/// Of a private message history has the place alone.
+fn check_private(record: &Record) {
+    let extras = record.extras.as_ref().expect("it says that it is private");
+    let nothing = record.payload.bytes.is_empty()
+        && record.sender.id.is_empty()
+        && record.sender.origin.is_empty()
+        && record.number == 0
+        && record.expires_ms.is_none()
+        && (extras.id.is_none() && extras.headers.is_empty() && extras.ttl.is_none());
+    assert!(nothing, "{record:?} tells of a private message");
 }
