@@ -1,6 +1,9 @@
 //! What became of the messages that were to be kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::truth::Token;
 
@@ -11,6 +14,8 @@ pub(crate) struct Fates {
     /// Those that may be missed, if that is told: with a time to live, private, not for who is away.
     pub(crate) mortal: BTreeSet<Token>,
     pub(crate) private: BTreeSet<Token>,
+    /// Where private ones stood, as far as somebody saw it: epoch, topic and number there.
+    pub(crate) places: BTreeMap<(u64, Arc<str>, u64), Token>,
     /// Those that are for some clients only.
     pub(crate) to: BTreeMap<Token, Vec<usize>>,
     /// Those to be retained, by topic.

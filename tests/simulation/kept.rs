@@ -275,6 +275,9 @@ impl World {
                 *stored.entry(token).or_default() += 1;
             }
         }
+        for record in self.shelf.records() {
+            self.check_to(record);
+        }
         for (token, count) in &stored {
             assert_eq!(*count, 1, "{token:?} is stored {count} times");
         }
@@ -291,6 +294,19 @@ impl World {
         assert!(self.bus.ledger().is_balanced(), "{:?}", self.bus.ledger());
     }
 
+    /// It says who may have the message, as its publisher did; so does a dead letter, and a private one's
+    /// place.
+    fn check_to(&self, record: &Record) {
+        let place = (record.epoch, record.topic.clone(), record.seq);
+        let Some(token) = named(record).or_else(|| self.fates.places.get(&place).copied()) else {
+            return;
+        };
+        let names = |to: &Vec<usize>| to.iter().map(|client| format!("c{client}")).collect();
+        let wanted: Option<Vec<String>> = self.fates.to.get(&token).map(names);
+        let to = record.extras.as_ref().and_then(|extras| extras.to.clone());
+        assert_eq!(to, wanted, "who may have {token:?} of {}", record.topic);
+    }
+
     /// Who comes now and asks for the last values gets what was retained last, or the newest message.
     fn check_last_values(&mut self) {
         let index = self.programs.len();
@@ -298,16 +314,18 @@ impl World {
         // Short times to live are over.
         self.run_until(self.now + Duration::from_secs(4), |_| false);
         self.programs.push(Program::new(index, 3, &mut self.dice));
-        self.run_until(self.now + Duration::from_secs(3), |_| false);
+        let asked = self.now;
+        self.run_until(asked + Duration::from_secs(3), |_| false);
         let witness = self.programs.last().expect("it is there");
         let Role::Witness { got } = &witness.role else { panic!("it is a witness") };
         for topic in TOPICS {
-            let wanted = self.last_value(topic);
-            assert_eq!(
-                got.get(topic).copied(),
-                wanted,
-                "the last value of {topic}; retained: {:?}",
-                self.shelf.retained(topic)
+            let got = got.get(topic).copied();
+            // A time to live may have ended since it asked.
+            let wanted = [asked, self.now].map(|then| self.last_value(topic, then));
+            let retained = self.shelf.retained(topic);
+            assert!(
+                wanted.contains(&got),
+                "{topic} has {wanted:?}, got {got:?}; retained: {retained:?}"
             );
             let is_sure = self.fates.swaps == 0
                 && !self.fates.unsure.contains(topic)
@@ -327,10 +345,10 @@ impl World {
     }
 
     /// What a client that was not there before must get as a topic's last value.
-    fn last_value(&self, topic: &str) -> Option<Token> {
+    fn last_value(&self, topic: &str, then: Time) -> Option<Token> {
         let retained = self.shelf.retained(topic);
         let newest = self.shelf.records().iter().rev().find(|record| &*record.topic == topic);
-        let now_ms = self.config.time_base_ms + self.now.as_micros() / 1000;
+        let now_ms = self.config.time_base_ms + then.as_micros() / 1000;
         let is_for_it = |record: &&Record| {
             let extras = record.extras.clone().unwrap_or_default();
             let is_over = record.expires_ms.is_some_and(|expires| expires <= now_ms);

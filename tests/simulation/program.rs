@@ -188,6 +188,13 @@ impl Program {
                 (Event::Message { sub, message, delivery, .. }, role) => {
                     let token = token(&message.payload.bytes);
                     assert!(fates.is_for(token, self.index), "c{} got {token:?}", self.index);
+                    if fates.private.contains(&token) {
+                        // A durable reads what is committed alone.
+                        let is_worker = matches!(role, Role::Worker { .. });
+                        assert!(!is_worker, "{token:?} was on the disk");
+                        let place = (message.epoch, message.topic.clone(), message.seq);
+                        fates.places.insert(place, token);
+                    }
                     if matches!(role, Role::Reader { .. }) {
                         self.run = self.run.max(message.epoch);
                     }

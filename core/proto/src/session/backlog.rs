@@ -27,6 +27,9 @@ pub(super) struct Backlog {
     begun: Time,
     /// When the next burst begins; the present one is dealt with.
     pause: Option<Time>,
+    /// What the server has dealt with. It may be ahead: of what an earlier connection brought, some
+    /// waited when this one began.
+    dealt_with: u64,
     /// The server is to say when it has dealt with the burst: more follows.
     asks: bool,
 }
@@ -58,13 +61,18 @@ impl Backlog {
     /// Whether a burst has just been sent whole, and the server is to be asked to say when it has dealt
     /// with it. True once for each.
     pub(super) fn asks(&mut self, sent: u64) -> bool {
-        let asks = self.asks && sent >= self.burst;
-        self.asks &= !asks;
-        asks
+        let is_sent = self.asks && sent >= self.burst;
+        self.asks &= !is_sent;
+        let is_old_news = self.dealt_with >= self.burst;
+        if is_sent && is_old_news {
+            self.pause = Some(self.begun);
+        }
+        is_sent && !is_old_news
     }
 
     /// The server has dealt with everything up to `number`.
     pub(super) fn dealt_with(&mut self, now: Time, number: u64) {
+        self.dealt_with = self.dealt_with.max(number);
         if self.burst < self.last && number >= self.burst && self.pause.is_none() {
             let took = now.since(self.begun);
             self.pause = Some(now + (SHARE * took).min(LONGEST_PAUSE));
@@ -80,5 +88,22 @@ impl Backlog {
         if self.pause.take_if(|pause| *pause <= now).is_some() {
             self.next(now, sent, log);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_that_was_dealt_with_before_it_was_sent_is_followed_by_the_next() {
+        let mut backlog = Backlog { last: 10, burst: 5, asks: true, ..Backlog::default() };
+        backlog.pause = Some(Time::ZERO);
+        backlog.dealt_with(Time::ZERO, 7);
+        backlog.pause = None;
+        assert!(!backlog.asks(4));
+        assert_eq!(backlog.deadline(), None);
+        assert!(!backlog.asks(5), "the server has nothing new to say");
+        assert_eq!(backlog.deadline(), Some(Time::ZERO));
     }
 }
