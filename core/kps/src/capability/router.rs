@@ -28,6 +28,7 @@ use super::{
 use crate::{
     client::{Client, Kept, WeakBridge},
     compute::Compute,
+    events::ClientState,
     net::BoxFuture,
 };
 
@@ -144,8 +145,8 @@ impl Router {
     /// `kps`, `storage`, `compute` and `sync` are kps' own.
     ///
     /// # Errors
-    /// `conflict` for a name that is taken; `invalid_payload` for one that is none; what the capability's
-    /// `init` gives; if shared, why the server did not take the offer.
+    /// `conflict` for a name that is taken; `invalid_payload` for one that is none; `closed`; what the
+    /// capability's `init` gives; if shared, why the server did not take the offer.
     pub async fn register(
         &self,
         name: &str,
@@ -153,6 +154,9 @@ impl Router {
         options: RegisterOptions,
     ) -> Result<(), Failure> {
         check_name(name)?;
+        if self.0.client()?.state() == ClientState::Closed {
+            return Err(closed());
+        }
         if Builtins::has(name) {
             return Err(taken(name, "kps itself has a capability of this name"));
         }
@@ -248,9 +252,7 @@ impl Router {
 impl Core {
     pub(super) fn client(&self) -> Result<Client, Failure> {
         let client = self.client.get().and_then(WeakBridge::upgrade).map(Client::from);
-        client.ok_or_else(|| {
-            Failure::new(ErrorKind::Closed, "the client is closed; connect a new one")
-        })
+        client.ok_or_else(closed)
     }
 
     pub(super) fn weak_client(&self) -> WeakBridge {
@@ -476,6 +478,10 @@ fn check_name(name: &str) -> Result<(), Failure> {
 
 fn taken(name: &str, what_to_do: &str) -> Failure {
     Failure::new(ErrorKind::Conflict, format!("the name {name:?} is taken: {what_to_do}"))
+}
+
+fn closed() -> Failure {
+    Failure::new(ErrorKind::Closed, "the client is closed; connect a new one")
 }
 
 /// `unknown_capability`, and where it was looked for.

@@ -367,6 +367,7 @@ impl World {
         let mut options = ConnectOptions {
             id: Some(given["id"].as_str().unwrap_or(name).into()),
             token: given["token"].as_str().map(Into::into),
+            namespace: given["namespace"].as_str().map(Into::into),
             wait: given["wait"] != false,
             reconnect: given["reconnect"] != false,
             reconnect_min: Duration::from_millis(10),
