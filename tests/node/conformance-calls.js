@@ -4,7 +4,7 @@
 const fs = require("node:fs");
 const path = require("node:path");
 const kps = require("kps");
-const { expectMatch, integer, mark, show, typedArray } = require("./conformance-values.js");
+const { camel, expectMatch, integer, mark, ramp, show, typedArray } = require("./conformance-values.js");
 
 /** What the world does with calls. */
 class Calls {
@@ -46,6 +46,8 @@ class Calls {
         return value[0].repeat(value[1]);
       case "$times":
         return Array(value[1]).fill(this.given(value[0]));
+      case "$ramp":
+        return ramp(value);
       case "$read":
         return fs.readFileSync(path.join(__dirname, "..", "..", value));
       case "$array":
@@ -84,7 +86,11 @@ class Calls {
       if (response.error === null) throw new Error(`no failure: ${show(response.data)}`);
       return expectMatch(this.filled(step.failure), response.error);
     }
-    const data = response.unwrap();
+    this.answered(step, response.unwrap());
+  }
+
+  /** Compares an answer, and remembers what the step wants to keep of it. */
+  answered(step, data) {
     if ("data" in step) expectMatch(this.filled(step.data), data);
     for (const [name, path] of Object.entries(step.keep ?? {})) {
       this.kept.set(name, path.split(".").filter(Boolean).reduce((found, part) => found[part], data));
@@ -100,6 +106,28 @@ class Calls {
 
   async unregister({ client, name }) {
     await this.clients.get(client).unregister(name);
+  }
+
+  /** Options of a storage, as Node takes them; a path is a file of the case's. */
+  storageOptions({ path: file, ...given }) {
+    const options = Object.entries(given).map(([name, value]) => [camel(name), this.given(value)]);
+    return { ...(file === undefined ? {} : { path: path.join(this.folder, file.$file) }), ...Object.fromEntries(options) };
+  }
+
+  /** Saves the pieces as one value. */
+  async saveStream(step) {
+    const { ttl, ...rest } = step.options ?? {};
+    const options = Object.fromEntries(Object.entries(rest).map(([name, value]) => [camel(name), this.given(value)]));
+    if (ttl !== undefined) options.ttl = ttl * 1000;
+    const pieces = this.given(step.pieces)[Symbol.iterator]();
+    this.answered(step, await this.clients.get(step.client).storage.save(this.given(step.key), pieces, options));
+  }
+
+  /** Reads a value piece by piece; the answer is all of it. */
+  async readStream(step) {
+    const pieces = [];
+    for await (const piece of await this.clients.get(step.client).storage.stream(step.key, step.options ?? {})) pieces.push(piece);
+    this.answered(step, Buffer.concat(pieces));
   }
 
   /** Gives up a step in the background, and with it the call that it makes. */

@@ -24,7 +24,11 @@ function integer(digits) {
   return Number.isSafeInteger(number) ? number : BigInt(digits);
 }
 
+/** So many bytes: 0 to 250, again and again. */
+const ramp = (length) => Buffer.alloc(length, Uint8Array.from({ length: 251 }, (_, n) => n));
+
 function decode(value) {
+  if (value?.$ramp !== undefined) return ramp(value.$ramp);
   if (value?.$bytes !== undefined) return Buffer.from(value.$bytes, "base64");
   if (value?.$repeat) return value.$repeat[0].repeat(value.$repeat[1]);
   if (value?.$int) return integer(value.$int);
@@ -79,4 +83,4 @@ function field(actual, name) {
   return camel(name) in actual ? actual[camel(name)] : MISSING;
 }
 
-module.exports = { MISSING, camel, decode, expectMatch, integer, mark, matches, show, typedArray };
+module.exports = { MISSING, camel, decode, expectMatch, integer, mark, matches, ramp, show, typedArray };

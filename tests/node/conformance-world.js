@@ -118,6 +118,7 @@ class World extends Calls {
       listen: this.address(listen),
       ...settings(rest),
       ...("data" in rest && { data: this.folder }),
+      ...("storage" in rest && { storage: this.storageOptions(rest.storage) }),
       ...(script && { onConnect: (request) => decide(script, request) }),
     });
     server.onServerMessage((message) => this.log(name, "server_message", message));
@@ -182,6 +183,7 @@ class World extends Calls {
       reconnectMin: 10,
       reconnectMax: 50,
       ...settings(step.options),
+      ...(step.options?.storage && { storage: this.storageOptions(step.options.storage) }),
       ...(step.options?.outbox && { outbox: path.join(this.folder, step.options.outbox.$file) }),
     });
     this.clients.set(name, client);

@@ -7,11 +7,13 @@ import asyncio
 import base64
 import contextlib
 import math
+import os
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from conformance_values import expect, number_format
+from conformance_values import expect, number_format, ramp
 
 import kps
 
@@ -25,6 +27,7 @@ class Calls:
     clients: dict[str, Any]
     received: dict[str, asyncio.Queue[Any]]
     tasks: dict[str, asyncio.Task[None]]
+    folder: tempfile.TemporaryDirectory[str]
     hold: Callable[[str], Awaitable[None]]
 
     def __init__(self) -> None:
@@ -67,6 +70,8 @@ class Calls:
             return value[0] * value[1]
         if mark == "$times":
             return [self.given(value[0])] * value[1]
+        if mark == "$ramp":
+            return ramp(value)
         if mark == "$read":
             return (ROOT / value).read_bytes()
         assert mark == "$array", mark
@@ -94,7 +99,10 @@ class Calls:
             assert response.error is not None, f"no failure: {response.data!r}"
             expect(self.filled(step["failure"]), response.error)
             return
-        data = response.unwrap()
+        self.answered(step, response.unwrap())
+
+    def answered(self, step: Step, data: Any) -> None:
+        """Compares an answer, and remembers what the step wants to keep of it."""
         if "data" in step:
             expect(self.filled(step["data"]), data)
         for name, path in step.get("keep", {}).items():
@@ -151,6 +159,25 @@ class Calls:
         if "fail" in behaviour:
             raise failure(**behaviour["fail"])
         return payload if behaviour.get("echo") else self.given(behaviour.get("return"))
+
+    def storage_options(self, given: Step) -> Step:
+        """Options of a storage; a path is a file of the case's."""
+        options: Step = {name: value if name == "path" else self.given(value) for name, value in given.items()}
+        if isinstance(options.get("path"), dict):
+            options["path"] = os.path.join(self.folder.name, options["path"]["$file"])
+        return options
+
+    async def save_stream(self, step: Step) -> None:
+        """Saves the pieces as one value."""
+        pieces = iter(self.given(step["pieces"]))
+        options: Step = {name: self.given(value) for name, value in step.get("options", {}).items()}
+        stored = await self.clients[step["client"]].storage.save(self.given(step["key"]), pieces, **options)
+        self.answered(step, stored)
+
+    async def read_stream(self, step: Step) -> None:
+        """Reads a value piece by piece; the answer is all of it."""
+        stream = await self.clients[step["client"]].storage.stream(step["key"], **step.get("options", {}))
+        self.answered(step, b"".join([piece async for piece in stream]))
 
     async def abandon(self, step: Step) -> None:
         """Gives up a step in the background, and with it the call that it makes."""

@@ -17,9 +17,16 @@ def number_format(name: str) -> Any:
     return FORMATS[name]
 
 
+def ramp(length: int) -> bytes:
+    """So many bytes: 0 to 250, again and again."""
+    return (bytes(range(251)) * (length // 251 + 1))[:length]
+
+
 def decode(value: Any) -> Any:
     if isinstance(value, dict) and "$bytes" in value:
         return base64.b64decode(value["$bytes"])
+    if isinstance(value, dict) and "$ramp" in value:
+        return ramp(value["$ramp"])
     if isinstance(value, dict) and "$repeat" in value:
         return value["$repeat"][0] * value["$repeat"][1]
     if isinstance(value, dict) and "$int" in value:

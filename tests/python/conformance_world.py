@@ -103,6 +103,8 @@ class World(Calls):
         listen = self.address(listen)
         if "data" in options:
             options["data"] = self.folder.name
+        if "storage" in options:
+            options["storage"] = self.storage_options(options["storage"])
         server = kps.Server(listen, **options)
         if script is not None:
             server.on_connect(lambda request: decide(script, request))
@@ -157,6 +159,8 @@ class World(Calls):
         options |= step.get("options", {})
         if "outbox" in options:
             options["outbox"] = os.path.join(self.folder.name, options["outbox"]["$file"])
+        if "storage" in options:
+            options["storage"] = self.storage_options(options["storage"])
         client = await kps.connect(step.get("url", f"ws://{link.address}"), **options)
         self.clients[name] = client
         for event in EVENTS:

@@ -33,7 +33,11 @@ impl World {
                     .unwrap_or_else(|| panic!("{name} was not kept"))
             }
             Value::Object(fields) if fields.contains_key("$as_is") => value.clone(),
-            Value::Object(fields) if fields.contains_key("$int") => small_or_marked(value),
+            Value::Object(fields)
+                if fields.contains_key("$int") || fields.contains_key("$ramp") =>
+            {
+                as_seen(value)
+            }
             Value::Object(fields) => {
                 fields.iter().map(|(name, value)| (name.clone(), self.filled(value))).collect()
             }
@@ -43,7 +47,7 @@ impl World {
     }
 
     /// What a call is given.
-    fn given(&self, value: &Value) -> Given {
+    pub(super) fn given(&self, value: &Value) -> Given {
         let logs = self.logs.clone();
         given::given(&self.filled(value), &|name| self.callback(&logs, name))
     }
@@ -112,7 +116,13 @@ impl World {
             let envelope = given::seen(&response.into_value());
             return expect(&self.filled(wanted), &envelope["error"]);
         }
-        let data = given::seen(&response.unwrap().map_err(CallFailure::into_error)?);
+        let data = response.unwrap().map_err(CallFailure::into_error)?;
+        self.answered(step, &data)
+    }
+
+    /// Compares an answer, and remembers what the step wants to keep of it.
+    pub(super) fn answered(&self, step: &Value, data: &Given) -> Outcome {
+        let data = given::seen(data);
         if let Some(wanted) = step.get("data") {
             expect(&self.filled(wanted), &data)?;
         }
@@ -196,7 +206,7 @@ impl World {
     }
 }
 
-/// An integer as numbers are written: marked only if it is beyond 2⁵³.
-fn small_or_marked(value: &Value) -> Value {
+/// As answers are written: an integer is marked only if it is beyond 2⁵³.
+fn as_seen(value: &Value) -> Value {
     given::seen(&plain(value))
 }

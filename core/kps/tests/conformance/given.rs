@@ -29,6 +29,7 @@ fn marked(mark: &str, value: &Value, callback: &dyn Fn(&str) -> Callback) -> Giv
             Given::List(vec![item; times])
         }
         "$array" => array(value).into(),
+        "$ramp" => Given::Bytes((0..=250).cycle().take(crate::value::int(value)).collect()),
         "$read" => {
             let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
             let path = std::path::Path::new(root).join(value.as_str().expect("a path"));

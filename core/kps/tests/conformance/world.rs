@@ -2,6 +2,8 @@
 
 #[path = "calls.rs"]
 mod calls;
+#[path = "values.rs"]
+mod values;
 
 use std::{
     cell::RefCell,
@@ -249,6 +251,8 @@ impl World {
             "unregister" => self.unregister(step).await,
             "register_task" => self.register_task(step).await,
             "unregister_task" | "share_task" | "unshare_task" => self.change_task(step).await,
+            "save_stream" => self.save_stream(step).await,
+            "read_stream" => self.read_stream(step).await,
             "abandon" => self.abandon(step).await,
             "join" => {
                 let task = self.tasks.borrow_mut().remove(string(step, "name"));
@@ -285,7 +289,11 @@ impl World {
             Some(listen) => self.address(listen),
             None => before.unwrap_or_else(|| "127.0.0.1:0".into()),
         };
-        let server = Server::start(server_options(listen, given, &self.folder.0)?)?;
+        let mut options = server_options(listen, given, &self.folder.0)?;
+        if let Some(storage) = given.get("storage") {
+            options.storage = Some(self.storage_options(storage)?);
+        }
+        let server = Server::start(options)?;
         let own = Client::from(server.bridge()?.clone());
         let (woken, mut wakes) = mpsc::unbounded_channel();
         let mailbox = Arc::new(HostMailbox::new(move || {
@@ -378,6 +386,9 @@ impl World {
             std::fs::create_dir_all(&self.folder.0).expect("a temporary folder");
             options.outbox = Some(self.folder.0.join(name));
         }
+        if let Some(storage) = given.get("storage") {
+            options.storage = Some(self.storage_options(storage)?);
+        }
         if let Some(timeout) = given.get("timeout") {
             options.timeout = seconds(timeout)?;
         }
@@ -396,6 +407,7 @@ impl World {
             "mem://" => {
                 let client = Client::from(kps::server::connect(options)?);
                 client.bridge().ready().await?;
+                client.capabilities().open().await.map_err(|failure| failure.into_error())?;
                 client
             }
             _ => Client::connect(options).await?,
@@ -762,7 +774,7 @@ fn server_options(listen: String, given: &Value, folder: &Path) -> Result<Server
     let mut options = ServerOptions::listen(listen);
     for (name, value) in given.as_object().into_iter().flatten() {
         match name.as_str() {
-            "listen" => {}
+            "listen" | "storage" => {}
             "id" => options.id = Some(text(value)),
             "token" => options.tokens.push(Token::new(text(value))),
             "tokens" => {
