@@ -2,7 +2,8 @@
 import {
   type AckRow, type CallContext, type CallError, type Client, type CloseReport, type ConnectRequest, type ContentType, type DispatchOptions, type Envelope,
   type ErrorCode, type GapReason,
-  type ReceiptLevel, type RegisterOptions, type RowStatus, type State, type TaskContext, type TaskFunction, type TaskModule, type TaskOptions, Ack, Gap, KpsError, Message, Receipt, Response, Server, Subscription, connect,
+  type ReceiptLevel, type RegisterOptions, type RowStatus, type State, type TaskContext, type TaskFunction, type TaskModule, type TaskOptions, Ack, Gap, KpsError, Message, Receipt, Response, Server,
+  type StorageOptions, type Stored, type StoredPage, type StoredValue, Storage, StorageStream, Subscription, connect,
 } from "kps";
 import * as kps from "kps";
 
@@ -144,4 +145,26 @@ export function listening(client: Client, server: Server): void {
   const entries: string[] = server.timeline().map(({ event }) => event);
   const asClient: Client = server;
   void [entries, asClient];
+}
+
+export async function keeping(film: NodeJS.ReadableStream, out: NodeJS.WritableStream & import("node:stream").Writable): Promise<void> {
+  const own: StorageOptions = { path: "values.db", key: new Uint8Array(32), versions: 3, durability: "normal", maxValue: 5 };
+  const client = await connect("mem://", { storage: own });
+  await Server.start({ storage: "values.db" });
+  const storage: Storage = client.storage;
+  const saved: Stored = await storage.save("k", film, {
+    ttl: 5, ifMatch: "*", contentType: "film", target: "server", signal: AbortSignal.timeout(5),
+    onProgress: (done: number, total: number | null) => console.log(done, total),
+  });
+  const { value, modified }: StoredValue<number> = await storage.get<number>("k", { ifNoneMatch: saved.etag, version: null });
+  console.log(value + modified, saved.expires, saved.possiblyStale);
+  const stream: StorageStream = await storage.stream("k", { target: "client:b" });
+  for await (const piece of stream) console.log(piece.length, stream.etag, stream.size, stream.info.location);
+  stream.close();
+  await storage.getTo("k", "copy");
+  await storage.getTo("k", new URL("file:///copy"), { onProgress: (done: number) => done });
+  await storage.getTo("k", out);
+  const both: boolean = (await storage.exists("k")) && (await storage.delete("k", { ifMatch: saved.etag }));
+  const page: StoredPage = await storage.list("k", { limit: 5, cursor: null });
+  console.log(both, page.items.length, page.cursor);
 }

@@ -232,6 +232,31 @@ def test_a_cancelled_save_leaves_the_old_value(run: Callable[[Any], Any], target
     run(main)
 
 
+def test_a_save_cancelled_at_any_moment_is_all_or_nothing(run: Callable[[Any], Any], target: str | None) -> None:
+    old, new = LARGE[:1000], LARGE[1000:]
+
+    async def main() -> None:
+        async with place(target) as (client, where):
+            await client.storage.save("k", old, **where)
+            done = 0
+            for moment in range(60):
+                saving = asyncio.create_task(client.storage.save("k", later(cut(new, PIECE)), **where))
+                for _ in range(moment):
+                    await asyncio.sleep(0.0005)
+                saving.cancel()
+                try:
+                    await saving
+                    done += 1
+                except asyncio.CancelledError:
+                    pass
+                await settled(client, where)
+                assert await whole(client, "k", where) in (old, new)
+                if done == 3:
+                    break
+
+    run(main)
+
+
 def test_a_reader_never_gets_a_mix(run: Callable[[Any], Any], target: str | None) -> None:
     async def main() -> None:
         async with place(target) as (client, where):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import kps
 
@@ -156,3 +157,34 @@ async def as_kps() -> None:
     await ack.Cancel()
     await unsubscribe()
     await client.Close()
+
+
+async def keeping(folder: Path) -> None:
+    options: kps.StorageOptions = {
+        "path": folder / "values.db",
+        "key": b"k" * 32,
+        "versions": 3,
+        "durability": "normal",
+    }
+    client = await kps.connect(storage=options)
+    kps.Server(storage=folder)
+    storage: kps.Storage = client.storage
+    saved = await storage.save(
+        "k", folder / "film", ttl=5, if_match="*", content_type="film", target="server",
+        on_progress=lambda done, total: print(done, total),
+    )  # fmt: skip
+    assert_type(saved, kps.Stored)
+    assert_type(saved["etag"], str)
+    got = await storage.get("k", if_none_match=saved["etag"], version=None, target="client:b")
+    assert_type(got["modified"], float)
+    stream = await storage.stream("k")
+    assert_type(stream, kps.StorageStream)
+    assert_type((stream.etag, stream.size, stream.info), tuple[str, int, kps.Stored])
+    async for piece in stream:
+        assert_type(piece, bytes)
+    stream.close()
+    assert_type(await storage.get_to("k", folder / "copy"), kps.Stored)
+    assert_type((await storage.exists("k"), await storage.delete("k", if_match=saved["etag"])), tuple[bool, bool])
+    page = await storage.list("k", limit=5, cursor=None)
+    assert_type(page, kps.StoredPage)
+    assert_type(page["cursor"], str | None)

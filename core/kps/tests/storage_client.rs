@@ -9,7 +9,7 @@ use bytes::Bytes;
 use kps::{
     Client, ConnectOptions, ErrorKind, Server, ServerOptions,
     capability::{
-        CallTarget, Value,
+        CallTarget, DispatchOptions, Value,
         storage::{StorageClient, StorageOptions},
     },
 };
@@ -82,6 +82,31 @@ fn an_upload_that_is_dropped_or_cancelled_changes_nothing() {
             if drop_it { drop(upload) } else { upload.cancel().await }
         }
         assert_eq!(read(&storage, "k").await, old);
+    });
+}
+
+#[test]
+fn an_upload_that_nobody_waited_for_is_forgotten() {
+    on_each(async |storage, client| {
+        let is_own = format!("{storage:?}").contains("Nearest");
+        {
+            let mut beginning = std::pin::pin!(storage.upload(key("k")));
+            let polled = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(beginning.as_mut().poll(context).is_pending())
+            });
+            polled.await;
+        }
+        let target = if is_own { CallTarget::Nearest } else { CallTarget::Server };
+        // It is begun before this one, and ends by itself.
+        save(&storage, "other", &noise(5, 1), PART).await;
+        loop {
+            let options = DispatchOptions { target: target.clone(), ..Default::default() };
+            let stat = client.capabilities().dispatch("storage.stat", Value::Null, options).await;
+            if stat.unwrap().unwrap().get("uploads") == Some(&0.into()) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
     });
 }
 

@@ -85,6 +85,15 @@ impl StorageClient {
     /// # Errors
     /// Those of `storage.upload`.
     pub async fn upload(&self, fields: Value) -> Result<Upload, Failure> {
+        let storage = self.clone();
+        // On its own: whoever gives up waiting for it leaves no upload behind.
+        let begun = runtime::spawn(async move { storage.begin(fields).await });
+        begun
+            .await
+            .unwrap_or_else(|_| Err(Failure::new(ErrorKind::Closed, "the process is about to end")))
+    }
+
+    async fn begin(&self, fields: Value) -> Result<Upload, Failure> {
         let begun = self.ask("upload", fields, PART).await?;
         let (token, best) = (text(&begun, "upload")?, number(&begun, "part_size")?);
         let part = usize::try_from(best).unwrap_or(usize::MAX).min(self.part());
