@@ -311,6 +311,23 @@ fn dispatch_calls_the_servers_capabilities_and_prints_the_answer() {
 }
 
 #[test]
+fn serve_configures_the_cloud_of_its_storage() {
+    let cloud = ["--storage-cloud", "http://127.0.0.1:1", "--storage-max-local-size", "1k"];
+    let serve = Serve::start(&cloud);
+    let stat: Value =
+        serde_json::from_slice(&serve.run(&["dispatch", "storage.stat"]).stdout).unwrap();
+    assert_eq!(stat["cloud"]["url"], json!("http://127.0.0.1:1"));
+    assert_eq!(stat["cloud"]["max_local_size"], json!(1024));
+    // What others could say would be where everybody's values go.
+    let other = r#"{"url": "http://127.0.0.1:2"}"#;
+    let refused = serve.run(&["dispatch", "storage.configure_cloud", other]);
+    assert!(text(&refused.stderr).contains("unauthorized"), "{}", text(&refused.stderr));
+    let mut wrong = kps(&["serve", "--listen", "127.0.0.1:0", "--storage-cloud", "ftp://cloud"]);
+    let wrong = wrong.output().unwrap();
+    assert!(text(&wrong.stderr).contains("--storage-cloud: url"), "{}", text(&wrong.stderr));
+}
+
+#[test]
 fn serve_encrypts_its_storage_with_a_key_that_no_command_line_shows() {
     let folder = std::env::temp_dir().join(format!("kps-cli-storage-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

@@ -12,13 +12,22 @@ use super::{bytes, duration, interrupt};
 use crate::{
     AuditOptions, Server, ServerOptions,
     auth::Token,
-    capability::storage::{Durability, Key, StorageOptions},
+    capability::{
+        DispatchOptions, Map, Value,
+        storage::{Durability, Key, StorageOptions},
+    },
     net::identity::TlsIdentity,
     runtime,
 };
 
 /// Holds the storage's key.
 const KEY: &str = "KPS_STORAGE_KEY";
+
+/// Holds the token of the storage's cloud.
+const CLOUD_TOKEN: &str = "KPS_STORAGE_CLOUD_TOKEN";
+
+/// How long the cloud may take to say whether it is there.
+const CLOUD: Duration = Duration::from_secs(30);
 
 /// How long closing waits for clients.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -81,6 +90,15 @@ pub(super) struct Serve {
     /// in the environment variable KPS_STORAGE_KEY
     #[arg(long, value_name = "FILE")]
     storage_key_file: Option<PathBuf>,
+    /// The libSQL database that the storage's large values go to: libsql://…, https://… or http://…
+    #[arg(long, value_name = "URL")]
+    storage_cloud: Option<String>,
+    /// A file with that database's token; it may also be in the environment variable KPS_STORAGE_CLOUD_TOKEN
+    #[arg(long, requires = "storage_cloud", value_name = "FILE")]
+    storage_cloud_token_file: Option<PathBuf>,
+    /// Bytes of a value that stays here when there is a cloud
+    #[arg(long, value_parser = bytes, requires = "storage_cloud", value_name = "BYTES")]
+    storage_max_local_size: Option<usize>,
     /// Keep an audit log in the folder: changes of state, or 'messages' for these too; with limits,
     /// like 'messages age=7d count=1000000'
     #[arg(long, num_args = 0..=1, default_missing_value = "changes", value_parser = AuditOptions::parse,
@@ -123,7 +141,11 @@ impl Serve {
         self.log();
         raise_file_limit();
         let json = self.json;
+        let cloud = self.cloud()?;
         let server = Server::start(self.options()?)?;
+        if let Some(cloud) = cloud {
+            configure_cloud(&server, cloud)?;
+        }
         let (address, url) = (server.address(), server.url());
         if json {
             println!("{}", serde_json::json!({ "listening": address, "url": url }));
@@ -179,6 +201,20 @@ impl Serve {
         Ok(options)
     }
 
+    /// What `storage.configure_cloud` is given, if there is a cloud.
+    fn cloud(&self) -> Result<Option<Value>> {
+        let Some(url) = &self.storage_cloud else { return Ok(None) };
+        let token = match &self.storage_cloud_token_file {
+            Some(file) => Some(read(file)?),
+            None => std::env::var(CLOUD_TOKEN).ok(),
+        };
+        let mut fields = Map::default();
+        fields.push("url", &**url);
+        fields.push("auth_token", token.map(|token| token.trim().to_owned()));
+        fields.push("max_local_size", self.storage_max_local_size);
+        Ok(Some(fields.into()))
+    }
+
     /// How the storage is kept, if anything is said of it.
     fn storage(&self) -> Result<Option<StorageOptions>> {
         let key = match &self.storage_key_file {
@@ -216,6 +252,24 @@ impl Serve {
         // A host program may have its own already.
         let _ = tracing::subscriber::set_global_default(subscriber);
     }
+}
+
+/// A cloud that cannot be reached now is asked again by those who need it.
+fn configure_cloud(server: &Server, cloud: Value) -> Result<()> {
+    let options = DispatchOptions { timeout: CLOUD, ..DispatchOptions::default() };
+    let router = server.client()?.capabilities();
+    let configured = router.dispatch("storage.configure_cloud", cloud, options);
+    let answer = runtime::handle().block_on(configured).unwrap();
+    let answer = answer.map_err(|failure| {
+        let failure = failure.into_error();
+        Error::new(failure.kind(), format!("--storage-cloud: {}", failure.message()))
+    })?;
+    if answer.get("reachable") == Some(&false.into()) {
+        tracing::warn!(
+            "the storage's cloud cannot be reached now: large values stay here meanwhile"
+        );
+    }
+    Ok(())
 }
 
 fn read(file: &Path) -> Result<String> {

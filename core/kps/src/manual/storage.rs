@@ -160,7 +160,8 @@
 //! `configure_cloud` names a libSQL database (Turso, or a server of one's own), which several storages may share. It is
 //! for the program that opened the storage: a client's for its own, a server's program for the server's
 //! (`server.dispatch("storage.configure_cloud", …)`). Other clients may not call it, and hear `unauthorized`, for it says where
-//! everybody's values go. Without `url` there is no cloud any more.
+//! everybody's values go; `kps serve` has `--storage-cloud URL`, and the token in a file (`--storage-cloud-token-file`) or in
+//! `KPS_STORAGE_CLOUD_TOKEN`. Without `url` there is no cloud any more.
 //! Values of up to `max_local_size` bytes (5 MB) stay here, larger ones go there in chunks of 256 KiB, and the answer's
 //! `location` says `"local"` or `"cloud"`. Where a value is, is decided anew by each save; the other side's copy goes.
 //!
