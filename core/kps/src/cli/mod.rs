@@ -83,7 +83,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     Pub(publish::Pub),
     Sub(subscribe::Sub),
     Request(request::Request),
