@@ -233,13 +233,13 @@ def test_a_cancelled_save_leaves_the_old_value(run: Callable[[Any], Any], target
 
 
 def test_a_save_cancelled_at_any_moment_is_all_or_nothing(run: Callable[[Any], Any], target: str | None) -> None:
-    old, new = LARGE[:1000], LARGE[1000:]
+    old, new = LARGE[:1000], LARGE[: PIECE + 1000]
 
     async def main() -> None:
         async with place(target) as (client, where):
             await client.storage.save("k", old, **where)
             done = 0
-            for moment in range(60):
+            for moment in range(25):
                 saving = asyncio.create_task(client.storage.save("k", later(cut(new, PIECE)), **where))
                 for _ in range(moment):
                     await asyncio.sleep(0.0005)
