@@ -21,6 +21,9 @@ pub(super) const OVERHEAD: usize = 128;
 /// What it costs in each further queue: an entry, and as much again while the queue grows.
 pub(super) const ENTRY: usize = 64;
 
+/// Fewer entries than this are not worth an effort to save their room.
+const WORTH_IT: usize = 256;
+
 /// One frame of a subscription's stream.
 #[derive(Clone, Debug)]
 pub(super) enum Entry {
@@ -72,7 +75,9 @@ pub(super) struct Queue {
     bounds: Bounds,
     pattern: Arc<str>,
     sent: VecDeque<Entry>,
-    waiting: VecDeque<Entry>,
+    /// `None` stood for a message that made way for a newer one of its topic; never at an end.
+    waiting: VecDeque<Option<Entry>>,
+    holes: usize,
     /// Drops before the first waiting entry.
     front_gap: Option<Box<Gap>>,
     /// What offline policies need; `None` while no message has one.
@@ -110,6 +115,7 @@ impl Queue {
             pattern,
             sent: VecDeque::new(),
             waiting: VecDeque::new(),
+            holes: 0,
             front_gap: None,
             away: None,
             places: HashMap::default(),
@@ -168,7 +174,7 @@ impl Queue {
 
     /// Whether so many frames wait, be they gaps, that no more of the past should come.
     pub(super) fn is_crowded(&self) -> bool {
-        self.waiting.len() >= PAGE
+        self.waiting.len() - self.holes >= PAGE
     }
 
     /// Whether publishers of a message of this cost must wait. `room` is false when the whole server
@@ -183,7 +189,7 @@ impl Queue {
     /// while the client takes nothing, its drops merge into one.
     pub(super) fn can_send(&self) -> bool {
         match self.waiting.front() {
-            Some(Entry::Close(_)) => true,
+            Some(Some(Entry::Close(_))) => true,
             None if self.front_gap.is_none() && self.away_gap().is_none() => false,
             _ => self.sent.len() < self.bounds.window && self.sent_bytes < self.bounds.window_bytes,
         }
@@ -214,9 +220,13 @@ impl Queue {
         let topic = published.topic.clone();
         let newest = self.away.as_ref().and_then(|away| away.places.get(&topic)).copied();
         if is_away && let Some(newest) = newest.filter(|newest| !newest.followed) {
-            let at = self.index(newest.place);
-            let entry = Entry::Message { published, delivery };
-            return match self.exchange(at, entry) {
+            let old = self.make_way(newest.place);
+            let place = self.push_back(Entry::Message { published, delivery });
+            self.away
+                .get_or_insert_default()
+                .places
+                .insert(topic, Newest { place, followed: false });
+            return match old {
                 Some((old, delivery)) => {
                     self.note_away(&old);
                     Pushed::Replaced(delivery, GapReason::Offline)
@@ -254,10 +264,11 @@ impl Queue {
             return None;
         }
         let at = self.index(newest.place);
-        let Entry::Message { published, .. } = &self.waiting[at] else { return None };
+        let Some(Entry::Message { published, delivery }) = &self.waiting[at] else { return None };
+        let (cost, delivery) = (published.cost(), *delivery);
         let gap = Entry::Gap(Box::new(published.as_gap(GapReason::Offline)));
-        self.messages -= 1;
-        let (_, delivery) = self.exchange(at, gap)?;
+        self.waiting[at] = Some(gap);
+        self.forget(cost);
         if let Some(away) = &mut self.away {
             away.places.remove(topic);
         }
@@ -268,15 +279,64 @@ impl Queue {
         usize::try_from(place.wrapping_sub(self.popped)).expect("within the deque")
     }
 
-    /// Puts `entry` in the place of a waiting message, which it returns.
-    fn exchange(&mut self, at: usize, entry: Entry) -> Option<(Arc<Published>, Option<u64>)> {
-        self.bytes += entry.cost();
-        let old = std::mem::replace(&mut self.waiting[at], entry);
-        self.bytes -= old.cost();
-        match old {
-            Entry::Message { published, delivery } => Some((published, delivery)),
-            Entry::Gap(_) | Entry::Close(_) => None,
+    /// Takes a waiting message away: a newer one of its topic comes. That one goes to the end, because who
+    /// has it goes on behind it after a lost session, and must have had what was published before.
+    fn make_way(&mut self, place: u64) -> Option<(Arc<Published>, Option<u64>)> {
+        let at = self.index(place);
+        let old = self.waiting[at].take();
+        self.holes += 1;
+        while let Some(None) = self.waiting.back() {
+            self.waiting.pop_back();
+            self.holes -= 1;
         }
+        self.trim_front();
+        if self.holes > WORTH_IT && self.holes > self.waiting.len() / 2 {
+            self.close_up();
+        }
+        match old {
+            Some(Entry::Message { published, delivery }) => {
+                self.forget(published.cost());
+                Some((published, delivery))
+            }
+            _ => None,
+        }
+    }
+
+    fn trim_front(&mut self) {
+        while let Some(None) = self.waiting.front() {
+            self.waiting.pop_front();
+            self.popped = self.popped.wrapping_add(1);
+            self.holes -= 1;
+        }
+    }
+
+    /// Moves what waits together.
+    fn close_up(&mut self) {
+        let old = std::mem::take(&mut self.waiting);
+        self.holes = 0;
+        for (at, entry) in old.into_iter().enumerate() {
+            let Some(entry) = entry else { continue };
+            let before = self.popped.wrapping_add(at as u64);
+            let now = self.popped.wrapping_add(self.waiting.len() as u64);
+            if let Entry::Message { published, .. } = &entry {
+                let away =
+                    self.away.as_mut().and_then(|away| away.places.get_mut(&published.topic));
+                let places =
+                    [self.places.get_mut(&published.topic), away.map(|newest| &mut newest.place)];
+                for place in places.into_iter().flatten().filter(|place| **place == before) {
+                    *place = now;
+                }
+            }
+            self.waiting.push_back(Some(entry));
+        }
+    }
+
+    /// Returns its place.
+    fn push_back(&mut self, message: Entry) -> u64 {
+        self.messages += 1;
+        self.bytes += message.cost();
+        self.waiting.push_back(Some(message));
+        self.popped.wrapping_add(self.waiting.len() as u64 - 1)
     }
 
     fn note_away(&mut self, published: &Published) {
@@ -293,9 +353,12 @@ impl Queue {
         room: bool,
     ) -> Pushed {
         // Only `latest` notes places.
-        if let Some(place) = self.places.get(&published.topic) {
-            let at = self.index(*place);
-            return match self.exchange(at, Entry::Message { published, delivery }) {
+        if let Some(place) = self.places.get(&published.topic).copied() {
+            let topic = published.topic.clone();
+            let old = self.make_way(place);
+            let place = self.push_back(Entry::Message { published, delivery });
+            self.places.insert(topic, place);
+            return match old {
                 Some((old, delivery)) => {
                     self.note_front(&old, GapReason::Overflow);
                     Pushed::Replaced(delivery, GapReason::Overflow)
@@ -333,9 +396,7 @@ impl Queue {
         {
             newest.followed = true;
         }
-        self.messages += 1;
-        self.bytes += published.cost();
-        self.waiting.push_back(Entry::Message { published, delivery });
+        self.push_back(Entry::Message { published, delivery });
         pushed
     }
 
@@ -350,7 +411,7 @@ impl Queue {
                 }
                 Entry::Gap(gap) => merge(&mut self.front_gap, *gap, &self.pattern),
                 close @ Entry::Close(_) => {
-                    self.waiting.push_front(close);
+                    self.waiting.push_front(Some(close));
                     return None;
                 }
             }
@@ -361,13 +422,13 @@ impl Queue {
     pub(super) fn leave_out(&mut self, published: &Published, reason: GapReason) {
         let gap = published.as_gap(reason);
         match self.waiting.back_mut() {
-            Some(Entry::Gap(last)) if last.reason == gap.reason => {
+            Some(Some(Entry::Gap(last))) if last.reason == gap.reason => {
                 extend(last, gap, &self.pattern);
             }
             None if self.front_gap.as_ref().is_some_and(|front| front.reason == gap.reason) => {
                 merge(&mut self.front_gap, gap, &self.pattern);
             }
-            _ => self.waiting.push_back(Entry::Gap(Box::new(gap))),
+            _ => self.waiting.push_back(Some(Entry::Gap(Box::new(gap)))),
         }
     }
 
@@ -376,7 +437,7 @@ impl Queue {
     }
 
     fn pop_waiting(&mut self) -> Option<Entry> {
-        let entry = self.waiting.pop_front()?;
+        let entry = self.waiting.pop_front()??;
         if let Entry::Message { published, .. } = &entry
             && self.places.get(&published.topic) == Some(&self.popped)
         {
@@ -386,6 +447,9 @@ impl Queue {
             self.forget_newest(&entry);
         }
         self.popped = self.popped.wrapping_add(1);
+        if self.holes > 0 {
+            self.trim_front();
+        }
         Some(entry)
     }
 
@@ -485,7 +549,7 @@ impl Queue {
             self.sent_bytes -= entry.cost();
             self.push_front(entry);
         }
-        self.waiting.len() as u64
+        (self.waiting.len() - self.holes) as u64
     }
 
     fn push_front(&mut self, entry: Entry) {
@@ -502,7 +566,7 @@ impl Queue {
             let away = self.away.get_or_insert_default();
             away.places.entry(published.topic.clone()).or_insert(newest);
         }
-        self.waiting.push_front(entry);
+        self.waiting.push_front(Some(entry));
     }
 
     /// Ends the stream with `error`. Waiting messages are dropped; they become a gap with
@@ -530,7 +594,7 @@ impl Queue {
             merge(&mut self.front_gap, *gap, &self.pattern);
         }
         self.away = None;
-        self.waiting.push_back(Entry::Close(Box::new(error)));
+        self.waiting.push_back(Some(Entry::Close(Box::new(error))));
         count
     }
 
@@ -541,7 +605,7 @@ impl Queue {
 
     /// The delivery numbers of messages that were not sent yet.
     pub(super) fn waiting_deliveries(&self) -> impl Iterator<Item = u64> + '_ {
-        self.waiting.iter().filter_map(|entry| match entry {
+        self.waiting.iter().flatten().filter_map(|entry| match entry {
             Entry::Message { delivery, .. } => *delivery,
             Entry::Gap(_) | Entry::Close(_) => None,
         })
@@ -557,7 +621,6 @@ impl Queue {
 
     fn release_memory(&mut self) {
         // A burst must not leave its capacity behind on an idle connection.
-        const WORTH_IT: usize = 256;
         if self.sent.capacity() > WORTH_IT && self.sent.is_empty() {
             self.sent = VecDeque::new();
         }
