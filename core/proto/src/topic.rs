@@ -20,12 +20,18 @@ pub const SERVER_CALLS: &str = "kps.server.";
 /// `kps.sync.<channel>.presence`.
 pub const CHANNELS: &str = "kps.sync.";
 
+/// What is changed in the server's storage; the server alone publishes here.
+pub const CHANGES: &str = "kps.storage.changes";
+
+/// Where [`CHANGES`] is.
+const STORAGE: &str = "kps.storage.";
+
 /// How topics end on which the server alone tells who is in a channel.
 pub const PRESENCE: &str = ".presence";
 
-/// Whether only the server may publish to `topic`, a topic under [`CHANNELS`].
-pub fn is_presence(topic: &str) -> bool {
-    topic.ends_with(PRESENCE) && topic.starts_with(CHANNELS)
+/// Whether only the server may publish to `topic`: who is in a channel, what is changed in its storage.
+pub(crate) fn is_servers(topic: &str) -> bool {
+    (topic.ends_with(PRESENCE) && topic.starts_with(CHANNELS)) || topic.starts_with(STORAGE)
 }
 
 /// The reserved prefix that clients may publish under, if `topic` has one. Only patterns that spell it
@@ -34,7 +40,7 @@ pub fn open_prefix(topic: &str) -> Option<&'static str> {
     if !topic.starts_with(RESERVED) {
         return None;
     }
-    [CALLS, SERVER_CALLS, CHANNELS].into_iter().find(|prefix| topic.starts_with(prefix))
+    [CALLS, SERVER_CALLS, CHANNELS, STORAGE].into_iter().find(|prefix| topic.starts_with(prefix))
 }
 
 /// Checks that `topic` is one a client may publish to: not empty, not over-long, no wildcard

@@ -11,6 +11,8 @@ mod json;
 mod listing;
 mod offer;
 mod progress;
+#[cfg(feature = "store")]
+mod relay;
 mod remote;
 mod repeats;
 mod router;
@@ -20,6 +22,7 @@ pub mod storage;
 mod sync;
 mod task;
 mod value;
+mod watches;
 
 use std::{
     fmt,

@@ -13,6 +13,8 @@ use kps_proto::{
 };
 use tokio::task::JoinHandle;
 
+#[cfg(feature = "store")]
+use super::relay;
 use super::{
     Call, Caller, Cancel, Failure, Outcome, Request, Response, Value, deadline, listing,
     router::{Core, late},
@@ -186,7 +188,17 @@ async fn run(core: &Arc<Core>, message: &Message, action: String, request: Reque
         attempt: request.attempt,
         progress,
     };
-    let work = async { core.run(capability?, &action, call, request.idempotency_key).await };
+    let work = async {
+        #[cfg(feature = "store")]
+        if core.is_server() && name == "storage" {
+            match operation {
+                "watch" => return relay::watch(core, call),
+                "unwatch" => return Err(relay::unwatch()),
+                _ => {}
+            }
+        }
+        core.run(capability?, &action, call, request.idempotency_key).await
+    };
     deadline::until(deadline, work).await.unwrap_or_else(|| Err(late(request.timeout)))
 }
 

@@ -38,15 +38,20 @@ pub(super) async fn call(
     let mut provider = None;
     let work = ask(core, &client, to, payload, attempt, deadline, &mut provider);
     let outcome = super::deadline::until(deadline, work).await;
-    let outcome = outcome.unwrap_or_else(|| match client.state() {
-        ClientState::Connected => Err(late(to.options.timeout)),
-        _ => Err(Failure::new(
+    let outcome = outcome.unwrap_or_else(|| Err(missed(&client, to)));
+    (outcome, provider)
+}
+
+/// Why there is no answer at the deadline.
+pub(super) fn missed(client: &Client, to: Route<'_>) -> Failure {
+    match client.state() {
+        ClientState::Connected => late(to.options.timeout),
+        _ => Failure::new(
             ErrorKind::Unavailable,
             "there was no connection to the server in the time given",
         )
-        .retryable()),
-    });
-    (outcome, provider)
+        .retryable(),
+    }
 }
 
 async fn ask(

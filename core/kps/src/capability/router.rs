@@ -5,7 +5,7 @@ use std::{
     future::Future,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -13,6 +13,8 @@ use std::{
 use kps_proto::ErrorKind;
 use parking_lot::{Mutex, RwLock};
 
+#[cfg(feature = "store")]
+use super::relay::Relay;
 use super::{
     Call, CallTarget, Caller, Cancel, Capability, DispatchOptions, Failure, Outcome, Response,
     Value, backoff,
@@ -24,6 +26,7 @@ use super::{
     remote,
     repeats::Repeats,
     spread,
+    watches::{self, Watches},
 };
 use crate::{
     client::{Client, Kept, WeakBridge},
@@ -40,12 +43,22 @@ pub(super) struct Core {
     client: OnceLock<WeakBridge>,
     pub(super) builtins: Arc<Builtins>,
     registered: RwLock<HashMap<Arc<str>, Arc<Registered>>>,
+    ids: Ids,
     repeats: Repeats,
     pub(super) progress: Progress,
     /// The offer of what `kps.capabilities` asks for, made with the first shared capability.
     described: Mutex<Option<Offer>>,
-    is_server: AtomicBool,
+    /// A client's watches of the server's storage.
+    pub(super) watches: Watches,
+    /// Who hears of changes of this server's storage.
+    #[cfg(feature = "store")]
+    pub(super) relay: Relay,
+    /// Of the one that answers for the server: how many subscriptions a topic reaches.
+    subscribers: OnceLock<Subscribers>,
 }
+
+/// Counts the subscriptions of a namespace that a topic reaches.
+pub(crate) type Subscribers = Box<dyn Fn(&str) -> usize + Send + Sync>;
 
 /// A capability under its name.
 pub(super) struct Registered {
@@ -106,10 +119,14 @@ impl Router {
                 client: client.bridge().downgrade().into(),
                 builtins: builtins(),
                 registered: RwLock::default(),
+                ids: Ids::default(),
                 repeats: Repeats::default(),
                 progress: Progress::default(),
                 described: Mutex::default(),
-                is_server: AtomicBool::new(false),
+                watches: Watches::default(),
+                #[cfg(feature = "store")]
+                relay: Relay::default(),
+                subscribers: OnceLock::new(),
             })
         }))
     }
@@ -231,8 +248,13 @@ impl Router {
 
     /// Has this client answer for the server: its built-in capabilities for calls to the server, and the
     /// list of them.
-    pub(crate) async fn serve(&self, client: &Client) -> Result<Vec<Offer>, Failure> {
-        self.0.is_server.store(true, Ordering::Relaxed);
+    pub(crate) async fn serve(
+        &self,
+        client: &Client,
+        subscribers: Subscribers,
+    ) -> Result<Vec<Offer>, Failure> {
+        // Asked again after a failure it is the same.
+        let _ = self.0.subscribers.set(subscribers);
         self.describe(client).await?;
         Ok(vec![Offer::server(&self.0, client).await?])
     }
@@ -250,6 +272,11 @@ impl Router {
 }
 
 impl Core {
+    /// A call's id: unique, as long as it is compared with ids of this client alone.
+    pub(super) fn new_id(&self) -> Arc<str> {
+        self.ids.next()
+    }
+
     pub(super) fn client(&self) -> Result<Client, Failure> {
         let client = self.client.get().and_then(WeakBridge::upgrade).map(Client::from);
         client.ok_or_else(closed)
@@ -261,7 +288,12 @@ impl Core {
 
     /// Whether it answers for the server.
     pub(super) fn is_server(&self) -> bool {
-        self.is_server.load(Ordering::Relaxed)
+        self.subscribers.get().is_some()
+    }
+
+    /// Subscriptions that `topic` reaches, as the one that answers for the server knows.
+    pub(super) fn count_subscribers(&self, topic: &str) -> usize {
+        self.subscribers.get().map_or(0, |count| count(topic))
     }
 
     /// Every capability of this process' own, by name, and whether others may call it.
@@ -282,7 +314,7 @@ impl Core {
         options: DispatchOptions,
     ) -> Response {
         let started = Instant::now();
-        let id = new_id();
+        let id = self.new_id();
         let mut attempts = 0;
         let mut provider = None;
         let outcome = match action.split_once('.') {
@@ -349,6 +381,9 @@ impl Core {
         deadline: Instant,
     ) -> (Outcome, Option<Arc<str>>) {
         let options = to.options;
+        if watches::is_ours(&to, &payload) {
+            return (watches::call(self, to, payload, attempt, deadline).await, None);
+        }
         let is_local = matches!(options.target, CallTarget::Nearest | CallTarget::Local);
         let here = if is_local { self.find(to.capability) } else { None };
         let Some(here) = here else {
@@ -434,11 +469,34 @@ impl Kept for Core {
                 registered.end_offer().await;
             }
             self.registered.write().clear();
+            self.watches.close().await;
             for registered in all {
                 registered.capability.close().await;
             }
             self.builtins.close().await;
         })
+    }
+}
+
+/// The ids of one client's calls: chance that two clients do not share, and a number.
+struct Ids {
+    prefix: String,
+    last: AtomicU64,
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        // Without a source of chance ids are merely not unique among clients, which are told apart
+        // wherever ids are compared.
+        let prefix = getrandom::u64().unwrap_or_default();
+        Ids { prefix: format!("{prefix:016x}-"), last: AtomicU64::new(0) }
+    }
+}
+
+impl Ids {
+    fn next(&self) -> Arc<str> {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        format!("{}{number}", self.prefix).into()
     }
 }
 
@@ -501,12 +559,4 @@ pub(super) fn late(timeout: std::time::Duration) -> Failure {
     let sentence =
         format!("no answer within {:.3} s; the work was told to stop", timeout.as_secs_f64());
     Failure::new(ErrorKind::Timeout, sentence).retryable()
-}
-
-/// A call's id: unique, and nothing that can be guessed.
-fn new_id() -> Arc<str> {
-    let mut random = [0; 16];
-    // Ids of calls are compared nowhere: without chance they are merely not unique.
-    let _ = getrandom::fill(&mut random);
-    format!("{:032x}", u128::from_le_bytes(random)).into()
 }

@@ -55,7 +55,14 @@ impl Calls {
         let Ok(Own { bridge, offers }) = self.own(hub, namespace) else { return };
         let client = Client::from(bridge);
         let router = Router::sharing(&client, || self.builtins.clone());
-        let serving = offers.get_or_try_init(|| router.serve(&client));
+        let serving = offers.get_or_try_init(|| {
+            let (hub, namespace) = (Arc::downgrade(hub), namespace.to_owned());
+            let count = move |topic: &str| {
+                let hub: Option<Arc<Hub>> = hub.upgrade();
+                hub.map_or(0, |hub| hub.if_here(|bus| bus.count_subscribers(&namespace, topic)))
+            };
+            router.serve(&client, Box::new(count))
+        });
         match tokio::time::timeout(PATIENCE, serving).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%error, namespace, "the server answers no calls"),

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    topic::{Pattern, SERVER_CALLS, is_presence},
+    topic::{Pattern, SERVER_CALLS, is_servers},
 };
 
 /// Who is connected and what it may do. The default is an anonymous one that may do everything.
@@ -22,10 +22,11 @@ pub struct Principal {
 
 impl Principal {
     pub(super) fn check_publish(&self, topic: &str) -> Result<()> {
-        if is_presence(topic) && !self.is_server {
+        if is_servers(topic) && !self.is_server {
             return Err(Error::new(
                 ErrorKind::Unauthorized,
-                "the server alone tells who is in a channel: call sync.join",
+                "the server alone tells who is in a channel and what its storage has: call sync.join, \
+                 storage.save",
             ));
         }
         match &self.publish {

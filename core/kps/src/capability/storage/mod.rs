@@ -25,7 +25,8 @@ pub use self::{
 };
 use self::{query::Running, watch::Watches};
 use super::{
-    Call, Capability, Failure, Fields, Map, Operation, Outcome, Value, missing, unknown_operation,
+    Call, Callback, Capability, Failure, Fields, Map, Operation, Outcome, Value, missing,
+    unknown_operation,
 };
 pub use crate::store::values::{Change, ChangeKind, Durability, Key, StorageOptions};
 use crate::{
@@ -102,6 +103,20 @@ impl Storage {
         self.0.watches.on_change(Arc::new(hook));
     }
 
+    /// Has `callback` told of every change in a namespace; returns what [`unwatch`](Self::unwatch) takes.
+    pub(super) fn watch_all(
+        &self,
+        namespace: Arc<str>,
+        callback: Callback,
+    ) -> std::result::Result<String, Failure> {
+        self.0.watches.watch(namespace, String::new(), callback)
+    }
+
+    /// Ends a watch; whether there was one.
+    pub(super) fn unwatch(&self, namespace: &str, id: &str) -> bool {
+        self.0.watches.unwatch(namespace, id)
+    }
+
     /// Writes what waits, closes the file, and returns when that is done. Clones refuse every call from now on.
     pub fn close(&self) {
         self.0.values.close();
@@ -130,7 +145,7 @@ impl Storage {
             "unwatch" => {
                 let id = fields.text("watch")?;
                 fields.done()?;
-                let ended = self.0.watches.unwatch(&namespace, &id);
+                let ended = self.unwatch(&namespace, &id);
                 Ok(Value::map([("unwatched", ended.into())]).into())
             }
             "query" => {
