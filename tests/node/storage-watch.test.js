@@ -14,7 +14,7 @@ async function watch(client, prefix, target) {
 }
 
 const unwatch = async (client, name, target) => (await client.dispatch("storage.unwatch", { watch: name }, { target })).unwrap().unwatched;
-const save = async (client, key, target = "server") => (await client.dispatch("storage.save", { key, value: 1 }, { target })).unwrap();
+const save = async (client, key, target) => (await client.dispatch("storage.save", { key, value: 1 }, { target })).unwrap();
 
 test.each([["server"], [undefined]])("every change is told in order until the watch ends (target %s)", async (target) => {
   const client = await used.connect();
@@ -44,7 +44,7 @@ test("a connection that comes back misses nothing", async () => {
   try {
     const { told } = await watch(client, "back/", "server");
     link.cut();
-    for (const key of ["back/a", "back/b"]) await save(writer, key);
+    for (const key of ["back/a", "back/b"]) await save(writer, key, "server");
     link.restore();
     expect(await told()).toEqual(["saved", "back/a"]);
     expect(await told()).toEqual(["saved", "back/b"]);

@@ -1,7 +1,7 @@
 //! Changes of a server's storage, as its clients hear of them.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kps::{
     Client, ConnectOptions, ErrorKind, Server, ServerOptions,
@@ -15,6 +15,18 @@ async fn client(server: &Server) -> Client {
         ..ConnectOptions::new(server.url())
     };
     Client::connect(options).await.unwrap()
+}
+
+/// The address may be free a moment later only.
+async fn start_again(address: &str) -> Server {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match Server::start(ServerOptions::listen(address)) {
+            Ok(server) => return server,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn on_server(client: &Client, operation: &str, payload: Value) -> Outcome {
@@ -128,7 +140,7 @@ async fn a_watch_outlives_the_server_and_says_that_changes_may_be_missing() {
     assert_eq!(changes.next_key().await, "a/1");
     server.close(Duration::ZERO).await;
     drop(server);
-    let server = Server::start(ServerOptions::listen(address)).unwrap();
+    let server = start_again(&address).await;
     let gap = changes.next().await;
     assert_eq!(gap.get("event"), Some(&"gap".into()), "{gap:?}");
     assert_eq!(gap.get("reason"), Some(&"new_epoch".into()));

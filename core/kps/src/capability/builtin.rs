@@ -3,7 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 #[cfg(feature = "store")]
+use kps_proto::ErrorKind;
+#[cfg(feature = "store")]
 use parking_lot::Mutex;
+#[cfg(feature = "store")]
+use tokio::sync::watch;
 
 #[cfg(feature = "store")]
 use super::storage::{Storage, StorageOptions};
@@ -28,6 +32,9 @@ pub(crate) struct Builtins {
     /// Held while the storage is opened: there is one.
     #[cfg(feature = "store")]
     opening: Mutex<()>,
+    /// How it ended, where the storage is opened beside the runtime's thread.
+    #[cfg(feature = "store")]
+    opened: Mutex<Option<watch::Receiver<Option<Result<(), Failure>>>>>,
     compute: OnceLock<Result<Arc<Compute>, Failure>>,
     sync: sync::Kept,
 }
@@ -88,6 +95,35 @@ impl Builtins {
         Ok(self.storage.get_or_init(|| storage).clone())
     }
 
+    /// Waits until the storage is open: its disk may take its time, which the thread that waits, the runtime's,
+    /// does not have. Who comes meanwhile waits for the same attempt; the next one tries again.
+    #[cfg(feature = "store")]
+    pub(super) async fn open_storage(self: &Arc<Self>) -> Result<(), Failure> {
+        if self.storage.get().is_some() {
+            return Ok(());
+        }
+        let mut opened = {
+            let mut under_way = self.opened.lock();
+            match &*under_way {
+                Some(opened) if opened.borrow().is_none() => opened.clone(),
+                _ => under_way.insert(self.start_opening()).clone(),
+            }
+        };
+        let ended = opened.wait_for(Option::is_some).await;
+        let lost = || Failure::new(ErrorKind::Closed, "the process is about to end");
+        ended.map_or_else(|_| Err(lost()), |ended| ended.clone().unwrap_or(Ok(())))
+    }
+
+    #[cfg(feature = "store")]
+    fn start_opening(self: &Arc<Self>) -> watch::Receiver<Option<Result<(), Failure>>> {
+        let (tell, opened) = watch::channel(None);
+        let builtins = self.clone();
+        crate::runtime::handle().spawn_blocking(move || {
+            tell.send_replace(Some(builtins.storage().map(|_| ())));
+        });
+        opened
+    }
+
     /// Where tasks run.
     pub(crate) fn compute(&self) -> Result<Arc<Compute>, Failure> {
         let start = || Ok(Arc::new(Compute::new(ComputeOptions::default())?));
@@ -107,7 +143,7 @@ impl Builtins {
     pub(super) async fn close(&self) {
         #[cfg(feature = "store")]
         if let Some(storage) = self.storage.get() {
-            storage.close();
+            Capability::close(&**storage).await;
         }
         if let Some(Ok(compute)) = self.compute.get() {
             compute.close();

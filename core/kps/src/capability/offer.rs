@@ -131,13 +131,18 @@ async fn serve(
 
 /// Somebody asks what is offered here.
 fn asked(core: Arc<Core>, _message: Message) -> BoxFuture<'static, Payload> {
-    let own = core.client().ok().and_then(|client| client.id()).unwrap_or_default();
-    let mut all = listing::described(&core, &own, false);
-    if core.is_server() {
-        all.extend(listing::of_server(&core));
-    }
-    let text = Value::List(all).to_json().unwrap_or_default();
-    Box::pin(std::future::ready(Payload::json(text)))
+    Box::pin(async move {
+        let own = core.client().ok().and_then(|client| client.id()).unwrap_or_default();
+        let mut all = listing::described(&core, &own, false);
+        if core.is_server() {
+            #[cfg(feature = "store")]
+            // Without it the others are listed.
+            let _ = core.builtins.open_storage().await;
+            all.extend(listing::of_server(&core));
+        }
+        let text = Value::List(all).to_json().unwrap_or_default();
+        Payload::json(text)
+    })
 }
 
 /// Somebody calls an operation.
@@ -168,6 +173,10 @@ fn read(message: &Message) -> Result<(String, Request), Failure> {
 
 async fn run(core: &Arc<Core>, message: &Message, action: String, request: Request) -> Outcome {
     let (name, operation) = action.split_once('.').unwrap_or((&action, ""));
+    #[cfg(feature = "store")]
+    if name == "storage" {
+        core.builtins.open_storage().await?;
+    }
     let Some(capability) = core.find(name) else {
         return Err(super::router::unknown(name, "here any more"));
     };

@@ -131,6 +131,16 @@
 //! change is committed, in order. In Rust [`on_change`](crate::capability::storage::Storage::on_change) hears of every
 //! namespace.
 //!
+//! With the target `server` it watches the server's storage, whoever changes it: its changes come as messages on
+//! `kps.storage.changes`, which only the server publishes and which a client needs the permission to subscribe to. The
+//! watch ends with `unwatch` and with its client, and goes on after a reconnect. A connection that comes back within the
+//! session's time misses nothing; wherever changes may be missing the function is told `{event: "gap", reason, count}`
+//! (`count` may be `null`) in their place, and from there on misses nothing again: that is the moment to look what is
+//! there. If the server ends the watch, `{event: "closed", error}` is the last it hears. A client has up to 4,096.
+//!
+//! Calls of other processes wait for the disk on a thread of their own: a disk that does not answer delays them, and
+//! nothing else that the server does.
+//!
 //! # SQL
 //!
 //! `query` runs one `SELECT` over the view `entries(key, size, etag, modified, expires, content_type, json)`: the caller's

@@ -1,6 +1,7 @@
 //! `storage`: values under keys, on disk or in memory. Its operations are in [the manual](crate::manual::storage).
 
 mod answer;
+mod aside;
 mod batch;
 #[cfg(feature = "cloud")]
 mod cloud;
@@ -19,11 +20,11 @@ use std::{fmt, future::ready, path::PathBuf, sync::Arc};
 
 use kps_proto::{Error, ErrorKind, Result};
 
+use self::{aside::Aside, query::Running, watch::Watches};
 pub use self::{
     options::Spelling,
     stream::{Download, StorageClient, Upload},
 };
-use self::{query::Running, watch::Watches};
 use super::{
     Call, Callback, Capability, Failure, Fields, Map, Operation, Outcome, Value, missing,
     unknown_operation,
@@ -43,6 +44,7 @@ struct Inner {
     watches: Arc<Watches>,
     options: StorageOptions,
     queries: Running,
+    aside: Aside,
     #[cfg(feature = "cloud")]
     cloud: cloud::Cloud,
 }
@@ -92,6 +94,7 @@ impl Storage {
             watches,
             options,
             queries,
+            aside: Aside::default(),
             #[cfg(feature = "cloud")]
             cloud: cloud::Cloud::default(),
         })))
@@ -362,6 +365,9 @@ impl Capability for Storage {
     }
 
     fn call(&self, call: Call) -> BoxFuture<'static, Outcome> {
+        if self.is_for_aside(&call) {
+            return self.aside(call);
+        }
         match self.dispatch(call) {
             Ok(Reply::Later(answer)) => answer,
             Ok(Reply::Now(outcome)) => Box::pin(ready(outcome)),

@@ -1,5 +1,6 @@
 //! The storage as its callers see it.
 
+mod aside;
 mod basics;
 mod batches;
 mod expiry;
