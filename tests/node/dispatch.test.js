@@ -155,7 +155,7 @@ describe("responses", () => {
     for (const [action, code] of [["nobody.has", "unknown_capability"], ["undotted", "unknown_capability"], ["kps.nothing", "unknown_operation"]]) {
       expect((await client.dispatch(action)).error.code).toBe(code);
     }
-    const remote = await client.dispatch("storage.watch", { prefix: "", callback: () => {} }, { target: "server" });
+    const remote = await client.dispatch("storage.save", { key: "k", value: () => {} }, { target: "server" });
     expect(remote.error).toMatchObject({ code: "invalid_payload", message: expect.stringMatching(/function/) });
     await client.close(0);
     expect((await client.dispatch("kps.ping")).error.code).toBe("closed");

@@ -20,6 +20,10 @@ use crate::{
 /// The names that programs cannot take.
 const NAMES: [&str; 4] = [listing::NAME, "storage", "compute", "sync"];
 
+/// An attempt to open the storage: how it ended, once it has.
+#[cfg(feature = "store")]
+type Opening = watch::Receiver<Option<Result<(), Failure>>>;
+
 /// What a process' own capabilities keep: several routers may share it.
 #[derive(Default)]
 pub(crate) struct Builtins {
@@ -34,7 +38,7 @@ pub(crate) struct Builtins {
     opening: Mutex<()>,
     /// How it ended, where the storage is opened beside the runtime's thread.
     #[cfg(feature = "store")]
-    opened: Mutex<Option<watch::Receiver<Option<Result<(), Failure>>>>>,
+    opened: Mutex<Option<Opening>>,
     compute: OnceLock<Result<Arc<Compute>, Failure>>,
     sync: sync::Kept,
 }
@@ -115,7 +119,7 @@ impl Builtins {
     }
 
     #[cfg(feature = "store")]
-    fn start_opening(self: &Arc<Self>) -> watch::Receiver<Option<Result<(), Failure>>> {
+    fn start_opening(self: &Arc<Self>) -> Opening {
         let (tell, opened) = watch::channel(None);
         let builtins = self.clone();
         crate::runtime::handle().spawn_blocking(move || {

@@ -489,14 +489,14 @@ impl Default for Ids {
         // Without a source of chance ids are merely not unique among clients, which are told apart
         // wherever ids are compared.
         let prefix = getrandom::u64().unwrap_or_default();
-        Ids { prefix: format!("{prefix:016x}-"), last: AtomicU64::new(0) }
+        Ids { prefix: format!("{prefix:016x}"), last: AtomicU64::new(0) }
     }
 }
 
 impl Ids {
     fn next(&self) -> Arc<str> {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        format!("{}{number}", self.prefix).into()
+        format!("{}{number:016x}", self.prefix).into()
     }
 }
 
