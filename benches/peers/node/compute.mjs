@@ -71,7 +71,7 @@ async function batch(peer, { task, batches, cores }) {
 /** The same work one after another and all at once, in turns. */
 async function scaling(peer, { kind, cores }) {
   await peer.open(cores);
-  const count = 32 * cores;
+  const count = (kind === "wasm" ? 8 : 128) * cores;
   const [task, data] = kind === "wasm" ? ["work", { width: 64, height: 64, steps: 500 }] : ["is_prime", tasks.PRIME];
   if (kind === "wasm") await peer.load(task, readFileSync(WASM));
 

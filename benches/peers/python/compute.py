@@ -83,9 +83,9 @@ async def scaling(peer, options):
     await peer.open(options["cores"])
     if options["kind"] == "wasm":
         await peer.load("work", WASM.read_bytes())
-        task, data, count = "work", {"width": 64, "height": 64, "steps": 500}, 32 * options["cores"]
+        task, data, count = "work", {"width": 64, "height": 64, "steps": 500}, 8 * options["cores"]
     else:
-        task, data, count = "is_prime", tasks.PRIME, 32 * options["cores"]
+        task, data, count = "is_prime", tasks.PRIME, 128 * options["cores"]
 
     async def spread():
         await peer.batch(task, [data] * count)

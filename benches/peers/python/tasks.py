@@ -2,8 +2,8 @@
 
 import hashlib
 
-# The largest prime below 2¹⁰²⁴.
-PRIME = 2**1024 - 105
+# The largest prime below 2⁵¹².
+PRIME = 2**512 - 569
 BASES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 BYTES = bytes(range(256)) * 1024
 ITEMS = 100
@@ -14,7 +14,7 @@ GIVEN = {
     "is_prime": PRIME,
     "hash_sha256": BYTES,
     "add": {"a": 1, "b": 2},
-    "spin": {"turns": 60_000},
+    "spin": {"turns": 80_000},
 }
 
 
