@@ -37,6 +37,9 @@ class Kps:
         given = {"task": task, "data": data}
         return (await self.client.dispatch("compute.execute", given, timeout=100)).unwrap()["result"]
 
+    async def close(self):
+        await self.client.close()
+
     async def load(self, name, wasm):
         (await self.client.dispatch("compute.load", {"name": name, "wasm": wasm})).unwrap()
 
@@ -54,6 +57,9 @@ class Pool:
         chunk = len(items) // (4 * self.workers) if task in ("fibonacci", "add") else 1
         return list(self.executor.map(tasks.FUNCTIONS[task], items, chunksize=chunk))
 
+    async def close(self):
+        self.executor.shutdown()
+
 
 async def batch(peer, options):
     task = options["task"]
@@ -70,6 +76,8 @@ async def batch(peer, options):
         if task == "is_prime":
             results = [each["prime"] if isinstance(each, dict) else each for each in results]
         assert results == expected, "a task gave another result"
+    # Workers that outlive this process would hold its output open.
+    await peer.close()
     took = sorted(took[WARMUP:])
     say("end", p50=middle(took), worst=took[-1])
     await told()
