@@ -3,10 +3,9 @@
 import asyncio
 from typing import Any
 
+import kps
 from link import Link
 from local_server import pair
-
-import kps
 
 
 class Watch:
