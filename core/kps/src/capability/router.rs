@@ -292,6 +292,7 @@ impl Core {
     }
 
     /// Subscriptions that `topic` reaches, as the one that answers for the server knows.
+    #[cfg(feature = "store")]
     pub(super) fn count_subscribers(&self, topic: &str) -> usize {
         self.subscribers.get().map_or(0, |count| count(topic))
     }
