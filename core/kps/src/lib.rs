@@ -38,6 +38,7 @@ pub mod capability;
 pub mod cli;
 pub mod client;
 pub mod compute;
+pub mod document;
 pub mod events;
 pub mod mailbox;
 pub mod manual;

@@ -1,0 +1,496 @@
+//! A client's side of a document: what the server has, what was edited here and the server does not have
+//! yet, and what both come to.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{
+    Change, Limits,
+    content::{Content, Kind, Snapshot},
+    edit::{Edit, Place, Range},
+    event::{DocumentEvent, Level},
+    operation::Applied,
+    reject::{Code, Reject},
+    splice::{Splice, retraction, transform},
+    version::Version,
+};
+
+/// What the server says when a document is opened, or opened again.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    pub kind: Kind,
+    pub lineage: Arc<str>,
+    pub version: Version,
+    /// Everything up to here is in the server's store.
+    pub checkpointed: Version,
+    /// Whether the server's store outlives the server.
+    pub durable: bool,
+    /// A version that the client said it knows, and all operations after it.
+    pub since: Option<(Version, Vec<Applied>)>,
+    /// The content, unless `since` begins with the version that the client has.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// What happened, for the program.
+#[derive(Clone, Debug, PartialEq)]
+pub enum News {
+    /// The content the server has changed; `own`: by this client.
+    Changed { applied: Applied, own: bool },
+    /// An operation of this client is in the document.
+    Acked { op_id: Arc<str>, version: Version, level: Level },
+    /// An operation of this client was made for a version that is not the server's any more; `rebased`: it
+    /// is sent again.
+    Conflict { op_id: Arc<str>, server_version: Version, rebased: bool },
+    /// An operation of this client will never be in the document.
+    Failed { op_id: Arc<str>, code: String, message: String },
+    /// What the server told does not fit what is here: the document is to be opened again.
+    OutOfStep,
+}
+
+/// An operation to send. The one after it follows from it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outgoing {
+    pub op_id: Arc<str>,
+    /// `None`: it follows the one before in its batch.
+    pub base: Option<(Version, Arc<str>)>,
+    pub edits: Vec<Edit>,
+}
+
+/// An operation that the server is not known to have.
+#[derive(Clone, Debug)]
+struct Pending {
+    op_id: Arc<str>,
+    edits: Vec<Edit>,
+    /// What they do to the text before them; empty for JSON.
+    splices: Vec<Splice>,
+    is_sent: bool,
+    conflicts: u32,
+    /// The version and lineage it was made for, from which no way leads to the server's.
+    stranded: Option<(Version, Arc<str>)>,
+}
+
+/// A document as a client has it.
+#[derive(Debug)]
+pub struct Replica {
+    lineage: Arc<str>,
+    version: Version,
+    /// What the server has at the version.
+    content: Content,
+    /// The same with all that is pending.
+    view: Content,
+    pending: VecDeque<Pending>,
+    checkpointed: Version,
+    durable: bool,
+    /// What happened after `checkpointed`, and whether by this client: a server that crashes forgets it.
+    recent: VecDeque<(Applied, bool)>,
+    /// Conflicts after which an operation is given up; 0: the first one.
+    rebases: u32,
+}
+
+impl Replica {
+    /// What was opened; `rebases`: how often an operation is sent again after a conflict.
+    pub fn new(opened: Opened, rebases: u32) -> Replica {
+        let content = opened.snapshot.map_or_else(|| Content::empty(opened.kind), Content::from);
+        Replica {
+            lineage: opened.lineage,
+            version: opened.version,
+            view: content.clone(),
+            content,
+            pending: VecDeque::new(),
+            checkpointed: opened.checkpointed,
+            durable: opened.durable,
+            recent: VecDeque::new(),
+            rebases,
+        }
+    }
+
+    /// The content, own edits that are pending included.
+    pub fn snapshot(&self) -> Snapshot {
+        self.view.snapshot()
+    }
+
+    /// The server's version, as far as it is known.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The versions that the server may be asked to begin with, the best first.
+    pub fn known(&self) -> (Arc<str>, Vec<Version>) {
+        (self.lineage.clone(), vec![self.version, self.checkpointed])
+    }
+
+    /// Own operations that a crash of the server now would lose, oldest first.
+    pub fn unsynced(&self) -> Vec<Arc<str>> {
+        let applied = self.recent.iter().filter(|(_, own)| *own).map(|(it, _)| &it.op_id);
+        applied.chain(self.pending.iter().map(|it| &it.op_id)).cloned().collect()
+    }
+
+    /// Whether an operation is pending.
+    pub fn is_pending(&self, op_id: &str) -> bool {
+        self.pending.iter().any(|it| *it.op_id == *op_id)
+    }
+
+    /// Edits the view; the operation is pending from now on.
+    ///
+    /// # Errors
+    /// What the server would say of it.
+    pub fn edit(
+        &mut self,
+        op_id: Arc<str>,
+        mut edits: Vec<Edit>,
+        limits: &Limits,
+    ) -> Result<(), Reject> {
+        let change = self.view.resolve(&edits)?;
+        self.view.apply(&change, limits.document)?;
+        let splices = match change {
+            Change::Splices(splices) => splices,
+            Change::Changes(_) => Vec::new(),
+        };
+        if edits.iter().any(Edit::is_positional) && !edits.iter().all(Edit::is_positional) {
+            // Numbers count what the others do: they can only be moved together.
+            edits = positional(&splices);
+        }
+        self.pending.push_back(Pending {
+            op_id,
+            edits,
+            splices,
+            is_sent: false,
+            conflicts: 0,
+            stranded: None,
+        });
+        Ok(())
+    }
+
+    /// What to send now: nothing while something is on its way.
+    pub fn outgoing(&mut self, most: usize, most_bytes: usize) -> Vec<Outgoing> {
+        if self.pending.iter().any(|it| it.is_sent) {
+            return Vec::new();
+        }
+        let mut bytes = 0;
+        let mut batch = Vec::new();
+        for pending in self.pending.iter_mut().take(most.max(1)) {
+            bytes += super::json::weight(&pending.edits);
+            if !batch.is_empty() && (pending.stranded.is_some() || bytes > most_bytes) {
+                break;
+            }
+            pending.is_sent = true;
+            let now = || (self.version, self.lineage.clone());
+            let is_first = batch.is_empty();
+            let base = is_first.then(|| pending.stranded.clone().unwrap_or_else(now));
+            let (op_id, edits) = (pending.op_id.clone(), pending.edits.clone());
+            batch.push(Outgoing { op_id, base, edits });
+            if pending.stranded.is_some() {
+                break;
+            }
+        }
+        batch
+    }
+
+    /// Nobody knows what became of what was sent: it is sent again.
+    pub fn lost(&mut self) {
+        self.pending.iter_mut().for_each(|it| it.is_sent = false);
+    }
+
+    /// The server told something.
+    pub fn hear(&mut self, event: DocumentEvent) -> Vec<News> {
+        let mut news = Vec::new();
+        match event {
+            DocumentEvent::Change { previous, applied, .. } => {
+                self.change(previous, applied, &mut news);
+            }
+            DocumentEvent::Ack { op_id, version, .. } => self.acked(&op_id, version, &mut news),
+            DocumentEvent::Conflict {
+                op_id, base_version, server_version, missing_ops, ..
+            } => {
+                let missing = missing_ops.map(|missing| (base_version, missing));
+                self.conflict(&op_id, server_version, missing, &mut news);
+            }
+            DocumentEvent::Rejected { op_id, code, message, .. } => {
+                self.rejected(&op_id, code, message, &mut news);
+            }
+            DocumentEvent::Checkpoint { version, level: Level::Checkpointed, .. } => {
+                self.checkpoint(version, &mut news);
+            }
+            DocumentEvent::Checkpoint { .. } | DocumentEvent::StoreFailed { .. } => {}
+        }
+        news
+    }
+
+    /// The document was opened again, after a connection or messages were lost.
+    pub fn reopened(&mut self, opened: Opened) -> Vec<News> {
+        let mut news = Vec::new();
+        self.lost();
+        let is_same = opened.lineage == self.lineage;
+        let since = opened.since.filter(|_| is_same);
+        match (since, opened.snapshot) {
+            (Some((from, missing)), _) if from == self.version => {
+                for applied in missing {
+                    let previous = self.version;
+                    self.change(previous, applied, &mut news);
+                }
+            }
+            (since, Some(snapshot)) => {
+                match since {
+                    Some((from, missing)) if from == self.checkpointed => {
+                        self.rewind();
+                        for applied in &missing {
+                            let own = self.absorb(applied);
+                            news.push(News::Changed { applied: applied.clone(), own });
+                            news.extend(own.then(|| acked(applied)));
+                            self.note(applied, own);
+                        }
+                    }
+                    _ => self.strand(),
+                }
+                self.lineage = opened.lineage;
+                self.content = snapshot.into();
+                self.version = opened.version;
+            }
+            _ => return vec![News::OutOfStep],
+        }
+        self.durable = opened.durable;
+        self.checkpoint(opened.checkpointed, &mut news);
+        self.look();
+        news
+    }
+
+    fn change(&mut self, previous: Version, applied: Applied, news: &mut Vec<News>) {
+        if applied.version <= self.version {
+            return;
+        }
+        if previous != self.version || self.content.apply(&applied.change, usize::MAX).is_err() {
+            news.push(News::OutOfStep);
+            return;
+        }
+        self.version = applied.version;
+        let own = self.absorb(&applied);
+        self.note(&applied, own);
+        if !own || self.pending.is_empty() {
+            self.look();
+        }
+        news.extend(own.then(|| acked(&applied)));
+        news.push(News::Changed { applied, own });
+    }
+
+    /// What the server did is under what is pending now, or is one of them. Returns whether it is.
+    fn absorb(&mut self, applied: &Applied) -> bool {
+        let Change::Splices(splices) = &applied.change else {
+            let before = self.pending.len();
+            self.pending.retain(|it| it.op_id != applied.op_id);
+            return self.pending.len() < before;
+        };
+        let own = self.pending.iter().position(|it| it.op_id == applied.op_id);
+        // Those after it were made with it.
+        let moved = own.unwrap_or(self.pending.len());
+        let mut theirs = splices.clone();
+        for pending in self.pending.iter_mut().take(moved) {
+            theirs = pending.meet(&theirs);
+        }
+        if let Some(place) = own {
+            self.pending.remove(place);
+        }
+        own.is_some()
+    }
+
+    fn note(&mut self, applied: &Applied, own: bool) {
+        if self.durable {
+            self.recent.push_back((applied.clone(), own));
+        }
+    }
+
+    /// The view, again.
+    fn look(&mut self) {
+        self.view = self.content.clone();
+        for pending in &mut self.pending {
+            // What does not fit any more the server will reject.
+            let Ok(change) = self.view.resolve(&pending.edits) else { continue };
+            if self.view.apply(&change, usize::MAX).is_ok()
+                && let Change::Splices(splices) = change
+            {
+                pending.splices = splices;
+            }
+        }
+    }
+
+    fn acked(&mut self, op_id: &Arc<str>, version: Version, news: &mut Vec<News>) {
+        let Some(place) = self.pending.iter().position(|it| it.op_id == *op_id) else { return };
+        if version > self.version {
+            // It was applied, and not heard of.
+            self.pending[place].is_sent = false;
+            news.push(News::OutOfStep);
+            return;
+        }
+        self.pending.remove(place);
+        self.look();
+        news.push(News::Acked { op_id: op_id.clone(), version, level: Level::Applied });
+    }
+
+    fn conflict(
+        &mut self,
+        op_id: &Arc<str>,
+        server_version: Version,
+        missing: Option<(Version, Vec<Applied>)>,
+        news: &mut Vec<News>,
+    ) {
+        let Some(place) = self.pending.iter().position(|it| it.op_id == *op_id) else { return };
+        let pending = &mut self.pending[place];
+        pending.is_sent = false;
+        pending.conflicts += 1;
+        let is_lost = pending.stranded.take().is_some() && pending.is_positional();
+        let rebased = !is_lost && pending.conflicts <= self.rebases;
+        news.push(News::Conflict { op_id: op_id.clone(), server_version, rebased });
+        if !rebased {
+            let message = "others changed the document meanwhile; look at it and edit again";
+            self.give_up(place, "conflict".into(), message.into(), news);
+        }
+        if server_version > self.version {
+            match missing {
+                Some((mut previous, missing)) if previous <= self.version => {
+                    for applied in missing {
+                        let version = applied.version;
+                        self.change(previous, applied, news);
+                        previous = version;
+                    }
+                }
+                _ => news.push(News::OutOfStep),
+            }
+        }
+    }
+
+    fn rejected(&mut self, op_id: &Arc<str>, code: String, message: String, news: &mut Vec<News>) {
+        let Some(place) = self.pending.iter().position(|it| it.op_id == *op_id) else { return };
+        if code == Code::Skipped.as_str() {
+            self.pending[place].is_sent = false;
+        } else if code == Code::OpIdReused.as_str() {
+            // Ids are used once here: it is this one, as it was before it was moved.
+            let op_id = op_id.clone();
+            self.pending.remove(place);
+            self.look();
+            news.push(News::Acked { op_id, version: self.version, level: Level::Applied });
+        } else {
+            self.give_up(place, code, message, news);
+        }
+    }
+
+    /// What was edited after it was made with it, and is made without it now.
+    fn give_up(&mut self, place: usize, code: String, message: String, news: &mut Vec<News>) {
+        let Some(pending) = self.pending.remove(place) else { return };
+        let mut theirs = retraction(&pending.splices);
+        for later in self.pending.iter_mut().skip(place) {
+            theirs = later.meet(&theirs);
+        }
+        self.look();
+        news.push(News::Failed { op_id: pending.op_id, code, message });
+    }
+
+    fn checkpoint(&mut self, version: Version, news: &mut Vec<News>) {
+        self.checkpointed = self.checkpointed.max(version);
+        while self.recent.front().is_some_and(|(applied, _)| applied.version <= version)
+            && let Some((applied, own)) = self.recent.pop_front()
+        {
+            let level = Level::Checkpointed;
+            news.extend(own.then(|| News::Acked { op_id: applied.op_id, version, level }));
+        }
+    }
+
+    /// The server has forgotten what happened after the checkpoint. What was done here is pending again, made
+    /// for the content of the checkpoint; what others did they will do again.
+    fn rewind(&mut self) {
+        let mut again = VecDeque::new();
+        // Leads from what there was to what there would be without the others.
+        let mut without: Vec<Splice> = Vec::new();
+        for (applied, own) in std::mem::take(&mut self.recent) {
+            let (splices, edits) = match applied.change {
+                Change::Splices(splices) => (splices, None),
+                Change::Changes(changes) => (Vec::new(), Some(json_edits(changes))),
+            };
+            if !own {
+                without = [retraction(&splices), without].concat();
+                continue;
+            }
+            let (splices, after) = transform(&splices, &without);
+            without = after;
+            again.push_back(Pending {
+                op_id: applied.op_id,
+                edits: edits.unwrap_or_else(|| positional(&splices)),
+                splices,
+                is_sent: false,
+                conflicts: 0,
+                stranded: None,
+            });
+        }
+        for pending in &mut self.pending {
+            without = pending.meet(&without);
+        }
+        again.append(&mut self.pending);
+        self.pending = again;
+    }
+
+    /// No way leads from what is here to what the server has. What was made by numbers is sent once more as
+    /// it was: the server may have it already.
+    fn strand(&mut self) {
+        let from = (self.version, self.lineage.clone());
+        for (applied, _) in
+            std::mem::take(&mut self.recent).into_iter().filter(|(_, own)| *own).rev()
+        {
+            let edits = match applied.change {
+                Change::Splices(splices) => positional(&splices),
+                Change::Changes(changes) => json_edits(changes),
+            };
+            self.pending.push_front(Pending {
+                op_id: applied.op_id,
+                edits,
+                splices: Vec::new(),
+                is_sent: false,
+                conflicts: 0,
+                stranded: None,
+            });
+        }
+        for pending in &mut self.pending {
+            if pending.is_positional() && pending.stranded.is_none() {
+                pending.stranded = Some(from.clone());
+            }
+        }
+    }
+}
+
+impl Pending {
+    /// Moves it over what others did before it; returns what they did, for what comes after it.
+    fn meet(&mut self, theirs: &[Splice]) -> Vec<Splice> {
+        let (splices, theirs) = transform(&self.splices, theirs);
+        self.splices = splices;
+        if self.is_positional() && self.stranded.is_none() {
+            self.edits = positional(&self.splices);
+        }
+        theirs
+    }
+
+    fn is_positional(&self) -> bool {
+        self.edits.iter().any(Edit::is_positional)
+    }
+}
+
+fn acked(applied: &Applied) -> News {
+    let (op_id, version) = (applied.op_id.clone(), applied.version);
+    News::Acked { op_id, version, level: Level::Applied }
+}
+
+/// The same by numbers alone.
+fn positional(splices: &[Splice]) -> Vec<Edit> {
+    let edit = |splice: &Splice| {
+        let (position, length, text) = (splice.at, splice.delete, splice.insert.clone());
+        match (length, text.is_empty()) {
+            (0, _) => Edit::Insert { place: Place::At { position }, text },
+            (_, true) => Edit::Delete { range: Range::At { position, length } },
+            (_, false) => Edit::Replace { range: Range::At { position, length }, text },
+        }
+    };
+    splices.iter().map(edit).collect()
+}
+
+fn json_edits(changes: Vec<super::JsonChange>) -> Vec<Edit> {
+    let edit = |change| match change {
+        super::JsonChange::Patch(patch) => Edit::Patch { patch },
+        super::JsonChange::Merge(merge) => Edit::Merge { merge },
+    };
+    changes.into_iter().map(edit).collect()
+}

@@ -1,0 +1,4 @@
+//! The engine with itself: a server and clients whose messages are late, lost, or forgotten in a crash.
+
+mod basics;
+mod world;

@@ -1,0 +1,3 @@
+//! Live documents.
+mod engine;
+pub use engine::*;
