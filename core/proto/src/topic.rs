@@ -26,6 +26,9 @@ pub const CHANGES: &str = "kps.storage.changes";
 /// Where [`CHANGES`] is.
 const STORAGE: &str = "kps.storage.";
 
+/// What happens to documents: `kps.document.<id>`. Only the server publishes there.
+pub const DOCUMENTS: &str = "kps.document.";
+
 /// How topics end on which the server alone tells who is in a channel.
 pub const PRESENCE: &str = ".presence";
 
@@ -40,7 +43,8 @@ pub fn open_prefix(topic: &str) -> Option<&'static str> {
     if !topic.starts_with(RESERVED) {
         return None;
     }
-    [CALLS, SERVER_CALLS, CHANNELS, STORAGE].into_iter().find(|prefix| topic.starts_with(prefix))
+    let open = [CALLS, SERVER_CALLS, CHANNELS, STORAGE, DOCUMENTS];
+    open.into_iter().find(|prefix| topic.starts_with(prefix))
 }
 
 /// Checks that `topic` is one a client may publish to: not empty, not over-long, no wildcard
@@ -333,6 +337,8 @@ mod tests {
             ("kps.>", "kps.call.a.b", false),
             ("kps.call.>", "kps.call.a.b", true),
             ("*.server.>", "kps.server.a.b", false),
+            ("kps.>", "kps.document.a", false),
+            ("kps.document.>", "kps.document.a", true),
             ("kps.>", "kps.dead.a", true),
         ] {
             assert_eq!(pattern(text).matches(topic), expected, "{text} {topic}");

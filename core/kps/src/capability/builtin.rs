@@ -11,14 +11,15 @@ use tokio::sync::watch;
 
 #[cfg(feature = "store")]
 use super::storage::{Storage, StorageOptions};
-use super::{Capability, Failure, listing, router::Core, sync};
+use super::{Capability, Failure, documents, listing, router::Core, sync};
 use crate::{
     client::ConnectOptions,
     compute::{Compute, ComputeOptions},
+    document::{DocumentOptions, Documents},
 };
 
 /// The names that programs cannot take.
-const NAMES: [&str; 4] = [listing::NAME, "storage", "compute", "sync"];
+const NAMES: [&str; 5] = [listing::NAME, "storage", "compute", "document", "sync"];
 
 /// An attempt to open the storage: how it ended, once it has.
 #[cfg(feature = "store")]
@@ -40,6 +41,7 @@ pub(crate) struct Builtins {
     #[cfg(feature = "store")]
     opened: Mutex<Option<Opening>>,
     compute: OnceLock<Result<Arc<Compute>, Failure>>,
+    documents: Arc<documents::Kept>,
     sync: sync::Kept,
 }
 
@@ -80,6 +82,7 @@ impl Builtins {
             #[cfg(feature = "store")]
             "storage" => Some(self.storage().map(|it| it as Arc<dyn Capability>)),
             "compute" => Some(self.compute().map(|it| it as Arc<dyn Capability>)),
+            "document" => Some(self.documents.capability(core, || self.open_documents())),
             "sync" => Some(Ok(self.sync.capability(core))),
             _ => None,
         }
@@ -134,6 +137,21 @@ impl Builtins {
         self.compute.get_or_init(start).clone()
     }
 
+    /// Where the storage is a file, there; otherwise in memory.
+    fn open_documents(&self) -> Result<Documents, Failure> {
+        #[cfg(feature = "store")]
+        if self.storage_options.path.is_some() {
+            let values = self.storage()?.values();
+            return Ok(Documents::in_values(values, true, DocumentOptions::default()));
+        }
+        Ok(Documents::in_memory(DocumentOptions::default()))
+    }
+
+    /// From now on calls of `document` are answered here.
+    pub(crate) fn serve_documents(&self) {
+        self.documents.serve();
+    }
+
     /// Who is in which channel, for the server.
     pub(crate) fn presence(&self) -> &Arc<sync::Presence> {
         &self.sync.presence
@@ -145,6 +163,8 @@ impl Builtins {
     }
 
     pub(super) async fn close(&self) {
+        // Before what they are stored in.
+        self.documents.close().await;
         #[cfg(feature = "store")]
         if let Some(storage) = self.storage.get() {
             Capability::close(&**storage).await;

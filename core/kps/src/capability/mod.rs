@@ -4,6 +4,7 @@
 mod backoff;
 mod builtin;
 mod deadline;
+mod documents;
 mod envelope;
 mod failure;
 mod fields;

@@ -159,7 +159,7 @@ impl Router {
     }
 
     /// Makes a capability callable under `name` in this process, and from others if it is shared.
-    /// `kps`, `storage`, `compute` and `sync` are kps' own.
+    /// `kps`, `storage`, `compute`, `document` and `sync` are kps' own.
     ///
     /// # Errors
     /// `conflict` for a name that is taken; `invalid_payload` for one that is none; `closed`; what the

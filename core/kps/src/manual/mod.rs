@@ -2,6 +2,7 @@
 
 pub mod compute;
 pub mod delivery;
+pub mod document;
 pub mod events;
 pub mod storage;
 pub mod sync;

@@ -99,6 +99,7 @@ impl Calls {
             let hub: Option<Arc<Hub>> = clients.upgrade();
             hub.is_some_and(|hub| hub.with_bus(|bus, _| bus.is_connected(namespace, client_id)))
         });
+        self.builtins.serve_documents();
         let hub: Weak<Hub> = Arc::downgrade(hub);
         let bridge = Bridge::start(ConnectOptions {
             id,

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    topic::{Pattern, SERVER_CALLS, is_servers},
+    topic::{DOCUMENTS, Pattern, SERVER_CALLS, is_servers},
 };
 
 /// Who is connected and what it may do. The default is an anonymous one that may do everything.
@@ -27,6 +27,12 @@ impl Principal {
                 ErrorKind::Unauthorized,
                 "the server alone tells who is in a channel and what its storage has: call sync.join, \
                  storage.save",
+            ));
+        }
+        if topic.starts_with(DOCUMENTS) && !self.is_server {
+            return Err(Error::new(
+                ErrorKind::Unauthorized,
+                "the server alone tells what happens to a document: call document.edit",
             ));
         }
         match &self.publish {

@@ -15,7 +15,7 @@ use crate::{
     history::ReadFrom,
     message::{GapReason, RowStatus},
     options::Overflow,
-    topic::Pattern,
+    topic::{DOCUMENTS, Pattern},
     wire::frame::{REPORTS, Reference, Start, Subscribe},
 };
 
@@ -104,11 +104,14 @@ impl Bus {
                 Some(key)
             }
         };
+        // Who does not read what happens to documents must not stop those who write them.
+        let is_told = pattern.as_str().starts_with(DOCUMENTS);
+        let overflow = if blocks && is_told { Overflow::DropOldest } else { frame.overflow };
         let limits = &self.config.limits;
         let group = (!frame.group.is_empty()).then(|| Arc::from(frame.group));
         let messages = if frame.capacity == 0 { u32::MAX } else { frame.capacity };
         let bounds = Bounds {
-            overflow: frame.overflow,
+            overflow,
             messages: messages as usize,
             bytes: limits.queue_bytes,
             window: frame.window.clamp(1, messages) as usize,

@@ -120,6 +120,11 @@ impl Storage {
         self.0.watches.unwatch(namespace, id)
     }
 
+    /// What is below it, for rooms that keep something in the same file.
+    pub(crate) fn values(&self) -> Arc<Values> {
+        self.0.values.clone()
+    }
+
     /// Writes what waits, closes the file, and returns when that is done. Clones refuse every call from now on.
     pub fn close(&self) {
         self.0.values.close();

@@ -31,7 +31,7 @@ pub use self::{
     splice::{Splice, transform},
     version::Version,
 };
-pub(super) use self::{
+pub(crate) use self::{
     replica::{News, Opened, Outgoing, Replica},
     saved::{Base, Segment},
 };
@@ -55,7 +55,7 @@ pub struct Limits {
     pub op_ids: usize,
     /// Operations that wait to be stored; with more, further ones are refused (100,000).
     pub pending: usize,
-    /// Bytes of missing operations, or of a snapshot, in a conflict (256 KiB).
+    /// Bytes of missing operations, or of a snapshot, in a conflict (128 KiB). JSON may need six times as much.
     pub missing: usize,
 }
 
@@ -70,7 +70,7 @@ impl Default for Limits {
             history_bytes: 4 << 20,
             op_ids: 10_000,
             pending: 100_000,
-            missing: 256 << 10,
+            missing: 128 << 10,
         }
     }
 }
@@ -266,8 +266,14 @@ impl Document {
         if self.history.len() <= operations && self.history_bytes <= bytes {
             return false;
         }
+        self.compact(operations / 2, bytes / 2);
+        true
+    }
+
+    /// Keeps so many operations, of so many bytes, and folds older ones into one content.
+    pub fn compact(&mut self, operations: usize, bytes: usize) {
         while let Some(kept) = self.history.front()
-            && (self.history.len() > operations / 2 || self.history_bytes > bytes / 2)
+            && (self.history.len() > operations || self.history_bytes > bytes)
         {
             // It was applied once, to the same content.
             let done = self.base.apply(&kept.applied.change, usize::MAX);
@@ -278,7 +284,6 @@ impl Document {
             self.folded.push_back(kept.applied.op_id);
         }
         self.forget();
-        true
     }
 
     fn forget(&mut self) {
@@ -360,6 +365,11 @@ impl Document {
         }
         Ok(())
     }
+}
+
+/// Bytes that an operation takes, about.
+pub(super) fn weigh(applied: &Applied) -> usize {
+    applied.weight()
 }
 
 fn check_names(op_id: &str, author: &str) -> Result<(), Reject> {

@@ -16,23 +16,23 @@ use super::{
 
 /// What the server says when a document is opened, or opened again.
 #[derive(Clone, Debug)]
-pub struct Opened {
-    pub kind: Kind,
-    pub lineage: Arc<str>,
-    pub version: Version,
+pub(crate) struct Opened {
+    pub(crate) kind: Kind,
+    pub(crate) lineage: Arc<str>,
+    pub(crate) version: Version,
     /// Everything up to here is in the server's store.
-    pub checkpointed: Version,
+    pub(crate) checkpointed: Version,
     /// Whether the server's store outlives the server.
-    pub durable: bool,
+    pub(crate) durable: bool,
     /// A version that the client said it knows, and all operations after it.
-    pub since: Option<(Version, Vec<Applied>)>,
+    pub(crate) since: Option<(Version, Vec<Applied>)>,
     /// The content, unless `since` begins with the version that the client has.
-    pub snapshot: Option<Snapshot>,
+    pub(crate) snapshot: Option<Snapshot>,
 }
 
 /// What happened, for the program.
 #[derive(Clone, Debug, PartialEq)]
-pub enum News {
+pub(crate) enum News {
     /// The content the server has changed; `own`: by this client.
     Changed { applied: Applied, own: bool },
     /// An operation of this client is in the document.
@@ -48,11 +48,11 @@ pub enum News {
 
 /// An operation to send. The one after it follows from it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outgoing {
-    pub op_id: Arc<str>,
+pub(crate) struct Outgoing {
+    pub(crate) op_id: Arc<str>,
     /// `None`: it follows the one before in its batch.
-    pub base: Option<(Version, Arc<str>)>,
-    pub edits: Vec<Edit>,
+    pub(crate) base: Option<(Version, Arc<str>)>,
+    pub(crate) edits: Vec<Edit>,
 }
 
 /// An operation that the server is not known to have.
@@ -70,7 +70,7 @@ struct Pending {
 
 /// A document as a client has it.
 #[derive(Debug)]
-pub struct Replica {
+pub(crate) struct Replica {
     lineage: Arc<str>,
     version: Version,
     /// What the server has at the version.
@@ -88,7 +88,7 @@ pub struct Replica {
 
 impl Replica {
     /// What was opened; `rebases`: how often an operation is sent again after a conflict.
-    pub fn new(opened: Opened, rebases: u32) -> Replica {
+    pub(crate) fn new(opened: Opened, rebases: u32) -> Replica {
         let content = opened.snapshot.map_or_else(|| Content::empty(opened.kind), Content::from);
         Replica {
             lineage: opened.lineage,
@@ -104,28 +104,28 @@ impl Replica {
     }
 
     /// The content, own edits that are pending included.
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         self.view.snapshot()
     }
 
     /// The server's version, as far as it is known.
-    pub fn version(&self) -> Version {
+    pub(crate) fn version(&self) -> Version {
         self.version
     }
 
     /// The versions that the server may be asked to begin with, the best first.
-    pub fn known(&self) -> (Arc<str>, Vec<Version>) {
+    pub(crate) fn known(&self) -> (Arc<str>, Vec<Version>) {
         (self.lineage.clone(), vec![self.version, self.checkpointed])
     }
 
     /// Own operations that a crash of the server now would lose, oldest first.
-    pub fn unsynced(&self) -> Vec<Arc<str>> {
+    pub(crate) fn unsynced(&self) -> Vec<Arc<str>> {
         let applied = self.recent.iter().filter(|(_, own)| *own).map(|(it, _)| &it.op_id);
         applied.chain(self.pending.iter().map(|it| &it.op_id)).cloned().collect()
     }
 
     /// Whether an operation is pending.
-    pub fn is_pending(&self, op_id: &str) -> bool {
+    pub(crate) fn is_pending(&self, op_id: &str) -> bool {
         self.pending.iter().any(|it| *it.op_id == *op_id)
     }
 
@@ -133,7 +133,7 @@ impl Replica {
     ///
     /// # Errors
     /// What the server would say of it.
-    pub fn edit(
+    pub(crate) fn edit(
         &mut self,
         op_id: Arc<str>,
         mut edits: Vec<Edit>,
@@ -161,7 +161,7 @@ impl Replica {
     }
 
     /// What to send now: nothing while something is on its way.
-    pub fn outgoing(&mut self, most: usize, most_bytes: usize) -> Vec<Outgoing> {
+    pub(crate) fn outgoing(&mut self, most: usize, most_bytes: usize) -> Vec<Outgoing> {
         if self.pending.iter().any(|it| it.is_sent) {
             return Vec::new();
         }
@@ -186,12 +186,12 @@ impl Replica {
     }
 
     /// Nobody knows what became of what was sent: it is sent again.
-    pub fn lost(&mut self) {
+    pub(crate) fn lost(&mut self) {
         self.pending.iter_mut().for_each(|it| it.is_sent = false);
     }
 
     /// The server told something.
-    pub fn hear(&mut self, event: DocumentEvent) -> Vec<News> {
+    pub(crate) fn hear(&mut self, event: DocumentEvent) -> Vec<News> {
         let mut news = Vec::new();
         match event {
             DocumentEvent::Change { previous, applied, .. } => {
@@ -216,7 +216,7 @@ impl Replica {
     }
 
     /// The document was opened again, after a connection or messages were lost.
-    pub fn reopened(&mut self, opened: Opened) -> Vec<News> {
+    pub(crate) fn reopened(&mut self, opened: Opened) -> Vec<News> {
         let mut news = Vec::new();
         self.lost();
         let is_same = opened.lineage == self.lineage;

@@ -19,7 +19,7 @@ const FORMAT: u32 = 1;
 
 /// The content that segments begin with.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Base {
+pub(crate) struct Base {
     format: u32,
     kind: Kind,
     lineage: Arc<str>,
@@ -32,7 +32,7 @@ pub struct Base {
 
 /// Operations, oldest first.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Segment {
+pub(crate) struct Segment {
     operations: Vec<Saved>,
 }
 
@@ -66,7 +66,7 @@ impl From<SavedDigest> for Hex {
 
 impl Document {
     /// The content at [`oldest`](Self::oldest).
-    pub fn saved_base(&self) -> Base {
+    pub(crate) fn saved_base(&self) -> Base {
         let of = |op_id: &Arc<str>| {
             let seen = self.seen.get(op_id)?;
             Some((op_id.clone(), seen.version, SavedDigest(seen.digest)))
@@ -82,7 +82,7 @@ impl Document {
     }
 
     /// The operations after `version` that are kept.
-    pub fn saved_since(&self, version: Version) -> Segment {
+    pub(crate) fn saved_since(&self, version: Version) -> Segment {
         let from = self.history.partition_point(|kept| kept.applied.version <= version);
         let saved =
             |kept: &Kept| Saved { digest: SavedDigest(kept.digest), applied: kept.applied.clone() };
@@ -93,7 +93,7 @@ impl Document {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn restored(
+    pub(crate) fn restored(
         base: Base,
         segments: Vec<Segment>,
         limits: Arc<Limits>,
@@ -143,19 +143,19 @@ impl Document {
 
 impl Base {
     /// The version it is of.
-    pub fn version(&self) -> Version {
+    pub(crate) fn version(&self) -> Version {
         self.version
     }
 }
 
 impl Segment {
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.operations.is_empty()
     }
 
     /// The first one's version.
-    pub fn first(&self) -> Option<Version> {
+    pub(crate) fn first(&self) -> Option<Version> {
         self.operations.first().map(|saved| saved.applied.version)
     }
 }

@@ -36,6 +36,12 @@ impl Document {
             return outcome;
         }
         let done = self.taken_back(author, count).and_then(|(undoes, change)| {
+            let (bytes, most) = (change.weight(), self.limits.operation);
+            if bytes > most {
+                let sentence =
+                    format!("it would change {bytes} bytes at once; the limit is {most}");
+                return Err(Reject::new(Code::OperationTooLarge, sentence));
+            }
             let applied = Applied { undoes, ..self.next(op_id, author, change, now_ms) };
             self.commit(applied, digest)
         });
@@ -83,7 +89,9 @@ impl Document {
                 break;
             };
             if place < from {
-                splices.iter().for_each(|splice| drop(splice.apply(rope)));
+                for splice in splices {
+                    splice.apply(rope);
+                }
                 continue;
             }
             let mut inverses = Vec::with_capacity(splices.len());

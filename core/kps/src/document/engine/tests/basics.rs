@@ -79,8 +79,8 @@ fn what_cannot_be_done_is_rejected_with_a_code_and_changes_nothing() {
     let mut it = document(Kind::Text);
     edit(&mut it, "0", Edit::append("aaa b")).unwrap();
     for (what, code) in [
-        (Edit::insert(6, "x"), Code::OutOfRange),
-        (Edit::delete(5, 1), Code::OutOfRange),
+        (Edit::insert(7, "x"), Code::OutOfRange),
+        (Edit::delete(6, 1), Code::OutOfRange),
         (Edit::delete(usize::MAX, usize::MAX), Code::OutOfRange),
         (Edit::replace(0, usize::MAX, "x"), Code::OutOfRange),
         (Edit::insert_after("x", "y"), Code::AnchorNotFound),

@@ -1,0 +1,458 @@
+//! The operations of the capability `document`, as the server answers them.
+
+use std::sync::Arc;
+
+use kps_proto::ErrorKind;
+
+use super::{
+    Answering, Documents, Inner, Slot, answer,
+    desk::Desk,
+    engine::{Code, DocumentEvent, Edit, Kind, Operation, Reject, Snapshot, Version},
+    shelf::Name,
+};
+use crate::{
+    capability::{self, Failure, Fields, Map, Outcome, Value, unknown_operation},
+    runtime,
+};
+
+/// Longest id, in bytes.
+const MAX_ID: usize = 256;
+/// Operations that one undo takes back.
+const MAX_UNDO: u64 = 100;
+/// Versions in one answer.
+const MAX_VERSIONS: u64 = 1000;
+/// Versions that one who opens may say it knows.
+const MAX_KNOWN: usize = 8;
+
+const NAMES: [&str; 9] =
+    ["open", "edit", "edit_batch", "undo", "read", "at", "versions", "compact", "close"];
+
+/// An operation that was read, or why it is none.
+type Read = Result<Vec<Edit>, Reject>;
+
+/// One of a batch.
+struct Asked {
+    op_id: Arc<str>,
+    /// `None`: the version that the one before it made.
+    base: Option<Version>,
+    edits: Read,
+}
+
+impl Documents {
+    /// The operations, described for people and programs.
+    pub(crate) fn describe() -> Vec<capability::Operation> {
+        let id = ("id", "string", "the document's name, at most 256 bytes");
+        let author = ("author?", "string", "who edits; the client's id unless told");
+        let op_id = ("op_id", "string", "unique; sending it again is harmless");
+        let edit = ("edit", "", "an edit, or a list of edits that are done together");
+        let lineage = ("lineage?", "string", "what open answered");
+        let operation = |name: &str, summary: &str, fields: &[(&str, &str, &str)]| {
+            capability::Operation::new(name, summary).fields(fields)
+        };
+        vec![
+            operation(
+                "open",
+                "Opens a document, or makes it if there is none",
+                &[
+                    id,
+                    ("kind", "string", "text or json"),
+                    lineage,
+                    (
+                        "known?",
+                        "array",
+                        "versions that are known: operations since are told instead",
+                    ),
+                ],
+            ),
+            operation(
+                "edit",
+                "Changes a document; what becomes of it is told on its topic as well",
+                &[id, op_id, ("base_version", "", "what it is made for"), author, lineage, edit],
+            ),
+            operation(
+                "edit_batch",
+                "Several operations, one after the other",
+                &[
+                    id,
+                    author,
+                    lineage,
+                    (
+                        "operations",
+                        "array",
+                        "{op_id, base_version?, edit}; without base_version it follows the one before",
+                    ),
+                ],
+            ),
+            operation(
+                "undo",
+                "Takes back the author's last operations",
+                &[id, op_id, author, ("count?", "integer", "1 to 100; 1 unless told")],
+            ),
+            operation(
+                "read",
+                "A document's content; large ones in parts",
+                &[
+                    id,
+                    ("version?", "", "the one there is unless told"),
+                    ("offset?", "integer", "bytes before the part"),
+                ],
+            ),
+            operation(
+                "at",
+                "The content that a version had",
+                &[
+                    id,
+                    ("version", "", "the version"),
+                    ("offset?", "integer", "bytes before the part"),
+                ],
+            ),
+            operation(
+                "versions",
+                "The operations that are kept, the newest first",
+                &[
+                    id,
+                    ("before?", "", "only versions before this one"),
+                    ("limit?", "integer", "1 to 1,000; 100 unless told"),
+                ],
+            ),
+            operation(
+                "compact",
+                "Forgets the oldest operations, not what they did",
+                &[id, ("keep?", "integer", "how many are kept; 0 unless told")],
+            ),
+            operation("close", "Has it stored now", &[id]),
+        ]
+    }
+
+    /// Answers a call; `client_id` is who calls.
+    pub(crate) fn call(
+        &self,
+        namespace: Arc<str>,
+        client_id: &str,
+        operation: &str,
+        payload: Value,
+    ) -> Answering {
+        if !NAMES.contains(&operation) {
+            let failure = unknown_operation(operation, &NAMES);
+            return Box::pin(std::future::ready(Err(failure)));
+        }
+        let (inner, operation, client_id) =
+            (self.0.clone(), operation.to_owned(), client_id.to_owned());
+        Box::pin(async move {
+            let mut fields = Fields::of(payload)?;
+            let id = fields.text("id")?;
+            check_id(&id)?;
+            let name: Name = (namespace, id.into());
+            match &*operation {
+                "open" => inner.call_open(&name, fields).await,
+                "edit" => inner.call_edit(&name, fields, &client_id).await,
+                "edit_batch" => inner.call_batch(&name, fields, &client_id).await,
+                "undo" => inner.call_undo(&name, fields, &client_id).await,
+                "read" | "at" => inner.call_read(&name, fields, &*operation == "at").await,
+                "versions" => inner.call_versions(&name, fields).await,
+                "compact" => inner.call_compact(&name, fields).await,
+                _ => {
+                    fields.done()?;
+                    let slot = inner.open(&name, None).await?;
+                    inner.store(&slot, true).await?;
+                    slot.with(|desk| Ok(answer::described(desk).into()))
+                }
+            }
+        })
+    }
+}
+
+impl Slot {
+    fn with<T>(&self, look: impl FnOnce(&mut Desk) -> Result<T, Failure>) -> Result<T, Failure> {
+        let mut desk = self.desk.lock();
+        let desk = desk.as_mut().ok_or_else(|| {
+            Failure::new(ErrorKind::Unavailable, "the document was closed meanwhile").retryable()
+        })?;
+        look(desk)
+    }
+}
+
+impl Inner {
+    async fn call_open(self: &Arc<Self>, name: &Name, mut fields: Fields) -> Outcome {
+        let kind = fields.text("kind")?;
+        let kind = Kind::parse(&kind).ok_or_else(|| {
+            Failure::field("kind", format!("kind is {kind:?}; there are text and json"))
+        })?;
+        let lineage = fields.optional_text("lineage")?;
+        let known = match fields.given("known") {
+            None => Vec::new(),
+            Some(Value::List(list)) => list
+                .into_iter()
+                .take(MAX_KNOWN)
+                .map(|it| version_of("known", it))
+                .collect::<Result<_, _>>()?,
+            Some(other) => return Err(capability::wrong("known", &other, "a list of versions")),
+        };
+        fields.done()?;
+        let slot = self.open(name, Some(kind)).await?;
+        let most = self.options.limits.missing;
+        slot.with(|desk| {
+            let mut map = answer::described(desk);
+            let since = lineage.and_then(|it| desk.document.since_known(&it, &known));
+            let weight =
+                |missing: &[_]| -> usize { missing.iter().map(super::engine::weigh).sum() };
+            let since = since.filter(|(_, missing)| weight(missing) <= most);
+            let is_enough = since.as_ref().is_some_and(|(from, _)| Some(from) == known.first());
+            if let Some((from, missing)) = since {
+                map.push("since", from.to_string());
+                map.push("missing_ops", answer::operations(&missing));
+            }
+            if !is_enough {
+                answer::push_content(&mut map, desk.document.snapshot(), None);
+            }
+            Ok(map.into())
+        })
+    }
+
+    async fn call_edit(
+        self: &Arc<Self>,
+        name: &Name,
+        mut fields: Fields,
+        client_id: &str,
+    ) -> Outcome {
+        let (author, lineage) = (author(&mut fields, client_id)?, lineage(&mut fields)?);
+        let asked = asked(&mut fields, self.options.limits.edits)?;
+        if asked.base.is_none() {
+            return Err(capability::missing("base_version"));
+        }
+        fields.done()?;
+        self.edit(name, author, lineage, vec![asked]).await
+    }
+
+    async fn call_batch(
+        self: &Arc<Self>,
+        name: &Name,
+        mut fields: Fields,
+        client_id: &str,
+    ) -> Outcome {
+        let (author, lineage) = (author(&mut fields, client_id)?, lineage(&mut fields)?);
+        let list = fields.list("operations")?;
+        fields.done()?;
+        let most = self.options.limits.batch;
+        if list.is_empty() || list.len() > most {
+            let sentence = format!("operations are {}; they are 1 to {most}", list.len());
+            return Err(Failure::field("operations", sentence));
+        }
+        let mut batch = Vec::with_capacity(list.len());
+        for (place, operation) in list.into_iter().enumerate() {
+            let asked = Fields::of(operation).and_then(|mut fields| {
+                let asked = asked(&mut fields, self.options.limits.edits)?;
+                fields.done()?;
+                Ok(asked)
+            });
+            batch.push(asked.map_err(|failure| Failure {
+                message: format!("operation {place}: {}", failure.message),
+                field: failure.field.map(|field| format!("operations[{place}].{field}")),
+                ..failure
+            })?);
+        }
+        if batch[0].base.is_none() {
+            return Err(capability::missing("operations[0].base_version"));
+        }
+        self.edit(name, author, lineage, batch).await
+    }
+
+    async fn edit(
+        self: &Arc<Self>,
+        name: &Name,
+        author: Arc<str>,
+        lineage: Option<Arc<str>>,
+        batch: Vec<Asked>,
+    ) -> Outcome {
+        self.change(name, |desk| {
+            let mut before = None;
+            let mut results = Vec::with_capacity(batch.len());
+            for Asked { op_id, base, edits } in &batch {
+                let event = match (edits, base.or(before)) {
+                    (Err(reject), _) => desk.reject(op_id, &author, reject.clone()),
+                    (Ok(_), None) => {
+                        let sentence = "the operation before it in its batch was not applied";
+                        desk.reject(op_id, &author, Reject::new(Code::Skipped, sentence))
+                    }
+                    (Ok(edits), Some(base_version)) => {
+                        // One that was applied long ago is no base for what follows it in its batch.
+                        let operation = Operation {
+                            op_id: op_id.clone(),
+                            author: author.clone(),
+                            base_version,
+                            lineage: lineage.clone(),
+                            edits: edits.clone(),
+                        };
+                        desk.apply(&operation, &self.options)
+                    }
+                };
+                before = match &event {
+                    DocumentEvent::Ack { version, .. } => Some(*version),
+                    _ => None,
+                };
+                results.push(event);
+            }
+            results
+        })
+        .await
+    }
+
+    async fn call_undo(
+        self: &Arc<Self>,
+        name: &Name,
+        mut fields: Fields,
+        client_id: &str,
+    ) -> Outcome {
+        let author = author(&mut fields, client_id)?;
+        let op_id: Arc<str> = fields.text("op_id")?.into();
+        let count = fields.count("count")?.unwrap_or(1);
+        fields.done()?;
+        if !(1..=MAX_UNDO).contains(&count) {
+            let sentence = format!("count is {count}; it is 1 to {MAX_UNDO}");
+            return Err(Failure::field("count", sentence));
+        }
+        self.change(name, |desk| vec![desk.undo(&op_id, &author, count as usize, &self.options)])
+            .await
+    }
+
+    /// Changes a document, after it is stored that this begins.
+    async fn change(
+        self: &Arc<Self>,
+        name: &Name,
+        change: impl FnOnce(&mut Desk) -> Vec<DocumentEvent>,
+    ) -> Outcome {
+        let slot = self.open(name, None).await?;
+        let mut change = Some(change);
+        let results = loop {
+            self.announce(&slot).await?;
+            let results = slot.with(|desk| {
+                // It may have been closed between the two.
+                let change = change.take_if(|_| desk.is_announced);
+                Ok(change.map(|change| change(desk)))
+            })?;
+            if let Some(results) = results {
+                break results;
+            }
+        };
+        self.store_soon(&slot);
+        let results: Vec<Value> = results.iter().map(answer::event).collect();
+        Ok(Value::map([("accepted", results.len().into()), ("results", results.into())]))
+    }
+
+    async fn call_read(self: &Arc<Self>, name: &Name, mut fields: Fields, at: bool) -> Outcome {
+        let version = match fields.given("version") {
+            None if at => return Err(capability::missing("version")),
+            None => None,
+            Some(value) => Some(version_of("version", value)?),
+        };
+        let offset = fields.count("offset")?;
+        let offset = offset.map(|offset| usize::try_from(offset).unwrap_or(usize::MAX / 2));
+        fields.done()?;
+        let slot = self.open(name, None).await?;
+        let id = name.1.clone();
+        // An old version is made again, a large one copied: not on the thread that serves everybody.
+        let reading = runtime::handle().spawn_blocking(move || {
+            slot.with(|desk| {
+                let document = &desk.document;
+                let version = version.unwrap_or(document.version());
+                let snapshot: Option<Snapshot> = document.at(version);
+                let snapshot = snapshot.ok_or_else(|| {
+                    let sentence = format!(
+                        "version {version} is not known (any more); versions from {} on are",
+                        document.oldest()
+                    );
+                    Failure::new(ErrorKind::NotFound, sentence)
+                })?;
+                Ok(answer::read(&id, document.kind(), version, snapshot, offset))
+            })
+        });
+        reading.await.unwrap_or_else(|error| {
+            Err(Failure::new(ErrorKind::Internal, format!("it was not read: {error}")))
+        })
+    }
+
+    async fn call_versions(self: &Arc<Self>, name: &Name, mut fields: Fields) -> Outcome {
+        let before = fields.given("before").map(|value| version_of("before", value)).transpose()?;
+        let limit = fields.count("limit")?.unwrap_or(100);
+        fields.done()?;
+        if !(1..=MAX_VERSIONS).contains(&limit) {
+            let sentence = format!("limit is {limit}; it is 1 to {MAX_VERSIONS}");
+            return Err(Failure::field("limit", sentence));
+        }
+        let slot = self.open(name, None).await?;
+        slot.with(|desk| {
+            let document = &desk.document;
+            let kept = document.operations().rev();
+            let kept = kept.filter(|it| before.is_none_or(|before| it.version < before));
+            let versions: Vec<Value> = kept.take(limit as usize).map(answer::version).collect();
+            let mut map = Map::default();
+            map.push("id", &*name.1);
+            map.push("version", document.version().to_string());
+            map.push("oldest", document.oldest().to_string());
+            map.push("versions", versions);
+            Ok(map.into())
+        })
+    }
+
+    async fn call_compact(self: &Arc<Self>, name: &Name, mut fields: Fields) -> Outcome {
+        let keep = fields.count("keep")?.unwrap_or(0);
+        fields.done()?;
+        let slot = self.open(name, None).await?;
+        self.store(&slot, false).await?;
+        slot.with(|desk| {
+            let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+            desk.compact(keep, &self.options);
+            Ok(())
+        })?;
+        self.store(&slot, false).await?;
+        slot.with(|desk| Ok(answer::described(desk).into()))
+    }
+}
+
+fn asked(fields: &mut Fields, most: usize) -> Result<Asked, Failure> {
+    let op_id = fields.text("op_id")?.into();
+    let base = fields.given("base_version");
+    let base = base.map(|value| version_of("base_version", value)).transpose()?;
+    let edits = match fields.value("edit")? {
+        Value::List(list) if list.len() > most => {
+            let sentence = format!("an operation has {} edits; the limit is {most}", list.len());
+            Err(Reject::new(Code::TooManyEdits, sentence))
+        }
+        Value::List(list) => list.into_iter().map(Edit::from_value).collect(),
+        one => Edit::from_value(one).map(|edit| vec![edit]),
+    };
+    Ok(Asked { op_id, base, edits })
+}
+
+fn author(fields: &mut Fields, client_id: &str) -> Result<Arc<str>, Failure> {
+    Ok(fields.optional_text("author")?.map_or_else(|| client_id.into(), Into::into))
+}
+
+fn lineage(fields: &mut Fields) -> Result<Option<Arc<str>>, Failure> {
+    Ok(fields.optional_text("lineage")?.map(Into::into))
+}
+
+/// A version: its ETag, or its number.
+fn version_of(field: &str, value: Value) -> Result<Version, Failure> {
+    let version = match &value {
+        Value::Text(text) => text.parse().ok(),
+        Value::Int(number) => u64::try_from(*number).ok().map(Version),
+        _ => None,
+    };
+    version.ok_or_else(|| {
+        Failure::field(field, format!("{field} is no version: they are written W/\"17\""))
+    })
+}
+
+pub(crate) fn check_id(id: &str) -> Result<(), Failure> {
+    if id.is_empty() || id.len() > MAX_ID {
+        let sentence = format!("id has {} bytes; it has 1 to {MAX_ID}", id.len());
+        return Err(Failure::field("id", sentence));
+    }
+    let is_wild = id.split('.').any(|level| level == "*" || level == ">");
+    if is_wild || id.chars().any(char::is_control) {
+        let sentence = "an id has no control characters, and no level that is * or >";
+        return Err(Failure::field("id", sentence));
+    }
+    Ok(())
+}

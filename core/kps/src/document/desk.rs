@@ -1,0 +1,359 @@
+//! An open document: what is in memory, what of it is stored, and who is told.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use kps_proto::ErrorKind;
+
+use super::{
+    engine::{
+        Applied, Base, Code, Document, DocumentEvent, Kind, Level, Operation, Outcome, Reject,
+        Segment, Version,
+    },
+    options::DocumentOptions,
+    shelf::{Name, Run, Shelf, Stored, Writing},
+};
+use crate::capability::Failure;
+
+/// Segments after which all is stored as one.
+const MANY_SEGMENTS: usize = 64;
+/// The pause after a store that failed, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Tells a document's topic, in order.
+pub(crate) type Teller = Arc<dyn Fn(&Name, &DocumentEvent) + Send + Sync>;
+
+/// An open document.
+pub(super) struct Desk {
+    name: Name,
+    pub(super) document: Document,
+    durable: bool,
+    teller: Teller,
+    /// What the stored base is known by; `None`: nothing is stored.
+    mark: Option<String>,
+    base: Version,
+    segments: BTreeSet<Version>,
+    stored: Version,
+    run: Run,
+    /// Whether `run` is stored as one that is open.
+    pub(super) is_announced: bool,
+    unstored: usize,
+    dirty_since: Option<u64>,
+    pub(super) used: u64,
+    failing: Option<Failing>,
+}
+
+struct Failing {
+    code: &'static str,
+    again: u64,
+    pause: Duration,
+}
+
+/// What is stored, once it is.
+pub(super) struct Plan {
+    writing: Writing,
+    version: Version,
+    base: Option<Version>,
+    segment: Option<Version>,
+    count: usize,
+}
+
+impl Plan {
+    pub(super) fn take_writing(&mut self) -> Writing {
+        std::mem::take(&mut self.writing)
+    }
+}
+
+impl Desk {
+    /// What is stored, or if nothing is a new document of this kind.
+    pub(super) fn open(
+        name: &Name,
+        stored: Stored,
+        kind: Option<Kind>,
+        shelf: &dyn Shelf,
+        options: &DocumentOptions,
+        teller: Teller,
+    ) -> Result<Desk, Failure> {
+        let now = (options.now)();
+        let limits = options.limits.clone();
+        let damaged = |error: String| {
+            let sentence = format!("what is stored of document {:?} is damaged: {error}", name.1);
+            Failure::new(ErrorKind::StoreCorrupt, sentence)
+        };
+        let mut document = match &stored.base {
+            Some(base) => {
+                let base: Base =
+                    serde_json::from_slice(base).map_err(|error| damaged(error.to_string()))?;
+                let read = |bytes| serde_json::from_slice::<Segment>(bytes);
+                let segments = stored.segments.values().map(|bytes| read(bytes));
+                let segments = segments.collect::<Result<_, _>>();
+                let segments = segments.map_err(|error| damaged(error.to_string()))?;
+                Document::restored(base, segments, limits).map_err(damaged)?
+            }
+            None if !stored.segments.is_empty() => {
+                return Err(damaged("operations are there, and not what they belong to".into()));
+            }
+            None => {
+                let kind = kind.ok_or_else(|| {
+                    let sentence =
+                        format!("there is no document {:?}; document.open makes one", name.1);
+                    Failure::new(ErrorKind::NotFound, sentence)
+                })?;
+                let lineage = format!("{:016x}", getrandom::u64().unwrap_or(now));
+                Document::new(kind, lineage.into(), limits)
+            }
+        };
+        let last = document.version();
+        let pending = options.limits.pending as u64;
+        let start = match stored.run {
+            None => Version(0),
+            Some(run) if run.closed => last.max(run.start),
+            // It ended without a goodbye: versions that were told are not given again.
+            Some(run) => Version(last.max(run.start).0 + pending),
+        };
+        document.reserve(start);
+        Ok(Desk {
+            name: name.clone(),
+            base: document.oldest(),
+            document,
+            durable: shelf.is_durable(),
+            teller,
+            mark: stored.mark,
+            segments: stored.segments.into_keys().collect(),
+            stored: last,
+            run: Run { start, closed: false },
+            is_announced: false,
+            unstored: 0,
+            dirty_since: None,
+            used: now,
+            failing: None,
+        })
+    }
+
+    /// What has to be stored before the first operation: that there are versions which may be told and lost.
+    pub(super) fn announcement(&self) -> Writing {
+        Writing { mark: self.mark.clone(), run: Some(self.run), ..Writing::default() }
+    }
+
+    /// How safe everything up to a version is.
+    pub(super) fn level(&self, version: Version) -> Level {
+        if self.durable && version <= self.stored { Level::Checkpointed } else { Level::Applied }
+    }
+
+    /// Up to which version everything is stored.
+    pub(super) fn stored(&self) -> Version {
+        self.stored
+    }
+
+    pub(super) fn is_durable(&self) -> bool {
+        self.durable
+    }
+
+    /// Whether something of it is not stored: it must stay in memory.
+    pub(super) fn is_busy(&self) -> bool {
+        self.unstored > 0 || self.is_announced
+    }
+
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Applies an operation and tells everybody; returns what was told who asked.
+    pub(super) fn apply(
+        &mut self,
+        operation: &Operation,
+        options: &DocumentOptions,
+    ) -> DocumentEvent {
+        let now = (options.now)();
+        let outcome = match self.unstored < options.limits.pending {
+            true => self.document.apply(operation, now),
+            false => Outcome::Rejected(Reject::new(
+                Code::TooManyPending,
+                format!("{} operations wait to be stored; try again later", self.unstored),
+            )),
+        };
+        let base = operation.base_version;
+        self.settle(outcome, &operation.op_id, &operation.author, base, now)
+    }
+
+    /// Takes back an author's last operations.
+    pub(super) fn undo(
+        &mut self,
+        op_id: &Arc<str>,
+        author: &Arc<str>,
+        count: usize,
+        options: &DocumentOptions,
+    ) -> DocumentEvent {
+        let now = (options.now)();
+        let base = self.document.version();
+        let outcome = self.document.undo(op_id, author, count, now);
+        self.settle(outcome, op_id, author, base, now)
+    }
+
+    /// Keeps so many operations alone, if all are stored.
+    pub(super) fn compact(&mut self, keep: usize, options: &DocumentOptions) {
+        let before = self.document.oldest();
+        self.document.compact(keep, usize::MAX);
+        if self.document.oldest() > before {
+            self.unstored += 1;
+            self.dirty_since.get_or_insert((options.now)());
+        }
+    }
+
+    /// Tells that an operation is rejected.
+    pub(super) fn reject(
+        &self,
+        op_id: &Arc<str>,
+        author: &Arc<str>,
+        reject: Reject,
+    ) -> DocumentEvent {
+        let event = DocumentEvent::Rejected {
+            id: self.name.1.clone(),
+            op_id: op_id.clone(),
+            author: author.clone(),
+            code: reject.code.to_string(),
+            message: reject.message,
+            version: self.document.version(),
+        };
+        self.tell(&event);
+        event
+    }
+
+    fn settle(
+        &mut self,
+        outcome: Outcome,
+        op_id: &Arc<str>,
+        author: &Arc<str>,
+        base_version: Version,
+        now: u64,
+    ) -> DocumentEvent {
+        let (id, op_id, author) = (self.name.1.clone(), op_id.clone(), author.clone());
+        let event = match outcome {
+            Outcome::Applied(previous, applied) => {
+                let version = applied.version;
+                self.unstored += 1;
+                self.dirty_since.get_or_insert(now);
+                self.changed(previous, applied);
+                DocumentEvent::Ack { id, op_id, author, version, level: Level::Applied }
+            }
+            Outcome::Repeated(version) => {
+                DocumentEvent::Ack { id, op_id, author, version, level: self.level(version) }
+            }
+            Outcome::Conflict { server_version, missing_ops, snapshot } => {
+                DocumentEvent::Conflict {
+                    id,
+                    op_id,
+                    author,
+                    base_version,
+                    server_version,
+                    missing_ops,
+                    snapshot,
+                }
+            }
+            Outcome::Rejected(reject) => return self.reject(&op_id, &author, reject),
+        };
+        self.tell(&event);
+        event
+    }
+
+    fn changed(&self, previous: Version, applied: Applied) {
+        self.tell(&DocumentEvent::Change { id: self.name.1.clone(), previous, applied });
+    }
+
+    fn tell(&self, event: &DocumentEvent) {
+        (self.teller)(&self.name, event);
+    }
+
+    /// Whether it is time to store.
+    pub(super) fn is_due(&self, options: &DocumentOptions) -> bool {
+        let Some(since) = self.dirty_since else { return false };
+        let now = (options.now)();
+        if let Some(failing) = &self.failing {
+            return now >= failing.again;
+        }
+        let every = u64::try_from(options.checkpoint_every.as_millis()).unwrap_or(u64::MAX);
+        self.unstored >= options.checkpoint_operations || now.saturating_sub(since) >= every
+    }
+
+    /// What to store; `None` if there is nothing. `close`: with the note that nothing is missing then.
+    pub(super) fn plan(&mut self, close: bool) -> Option<Plan> {
+        let run = (close && self.is_announced).then_some(Run { closed: true, ..self.run });
+        // Whatever comes from now on announces itself again.
+        self.is_announced &= run.is_none();
+        if self.unstored == 0 {
+            let writing = Writing { run: Some(run?), ..Writing::default() };
+            let version = self.stored;
+            return Some(Plan { writing, version, base: None, segment: None, count: 0 });
+        }
+        let (version, mark) = (self.document.version(), self.mark.clone());
+        // Folded is what was stored as operations, or never was.
+        let is_whole = self.mark.is_none()
+            || self.document.oldest() > self.base
+            || self.segments.len() >= MANY_SEGMENTS;
+        let bytes = |value: Result<Vec<u8>, _>| -> Option<bytes::Bytes> {
+            let value: Result<Vec<u8>, serde_json::Error> = value;
+            value.ok().map(Into::into)
+        };
+        let mut writing = Writing { mark, run, ..Writing::default() };
+        let mut base = None;
+        let from = if is_whole {
+            let whole = self.document.saved_base();
+            base = Some(whole.version());
+            writing.base = Some(bytes(serde_json::to_vec(&whole))?);
+            writing.gone = self.segments.iter().copied().collect();
+            self.document.oldest()
+        } else {
+            self.stored
+        };
+        let segment = self.document.saved_since(from);
+        let first = segment.first();
+        if let Some(first) = first {
+            writing.segment = Some((first, bytes(serde_json::to_vec(&segment))?));
+        }
+        Some(Plan { writing, version, base, segment: first, count: self.unstored })
+    }
+
+    /// What was planned is stored.
+    pub(super) fn done(&mut self, plan: Plan, mark: Option<String>, now: u64) {
+        if plan.count > 0 {
+            self.mark = mark;
+        }
+        if let Some(base) = plan.base {
+            self.base = base;
+            self.segments.clear();
+        }
+        self.segments.extend(plan.segment);
+        self.failing = None;
+        self.unstored -= plan.count;
+        self.dirty_since = (self.unstored > 0).then_some(now);
+        if plan.version > self.stored {
+            self.stored = plan.version;
+            let (id, level) = (self.name.1.clone(), self.level(plan.version));
+            self.tell(&DocumentEvent::Checkpoint { id, version: plan.version, level });
+        }
+    }
+
+    /// It could not be stored: it stays in memory, and is tried again.
+    pub(super) fn failed(&mut self, failure: &Failure, now: u64) {
+        let before = self.failing.as_ref();
+        let pause = before.map_or(FIRST_PAUSE, |it| (it.pause * 2).min(LONGEST_PAUSE));
+        let is_new = before.is_none_or(|it| it.code != failure.code());
+        let again = now + pause.as_millis() as u64;
+        self.failing = Some(Failing { code: failure.code(), again, pause });
+        if is_new {
+            let (namespace, id) = &self.name;
+            tracing::warn!(%failure, %namespace, %id, "a document could not be stored; it is kept in memory");
+            self.tell(&DocumentEvent::StoreFailed {
+                id: id.clone(),
+                version: self.stored,
+                code: failure.code().into(),
+                message: failure.message.clone(),
+            });
+        }
+    }
+
+    /// Why it is not stored, if that was tried.
+    pub(super) fn failing(&self) -> Option<&'static str> {
+        self.failing.as_ref().map(|failing| failing.code)
+    }
+}
