@@ -147,6 +147,11 @@ impl Builtins {
         Ok(Documents::in_memory(DocumentOptions::default()))
     }
 
+    /// Stores what is not stored of documents, and takes no more of it.
+    pub(crate) async fn close_documents(&self) {
+        self.documents.close().await;
+    }
+
     /// From now on calls of `document` are answered here.
     pub(crate) fn serve_documents(&self) {
         self.documents.serve();

@@ -29,7 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Kept {
     /// Set in a server's process.
     is_server: OnceLock<()>,
-    documents: OnceLock<Result<Documents, Failure>>,
+    documents: OnceLock<Documents>,
+    /// Held while they are opened: there is one.
+    opening: Mutex<()>,
     tellers: Arc<Tellers>,
 }
 
@@ -59,16 +61,21 @@ impl Kept {
         &self,
         open: impl FnOnce() -> Result<Documents, Failure>,
     ) -> Result<Documents, Failure> {
-        let documents = self.documents.get_or_init(|| {
-            let documents = open()?;
-            documents.tell_by(self.tellers.clone().teller());
-            Ok(documents)
-        });
-        documents.clone()
+        if let Some(documents) = self.documents.get() {
+            return Ok(documents.clone());
+        }
+        let _opening = self.opening.lock();
+        if let Some(documents) = self.documents.get() {
+            return Ok(documents.clone());
+        }
+        // What keeps it from being opened may pass: the next call tries again.
+        let documents = open()?;
+        documents.tell_by(self.tellers.clone().teller());
+        Ok(self.documents.get_or_init(|| documents).clone())
     }
 
     pub(super) async fn close(&self) {
-        if let Some(Ok(documents)) = self.documents.get() {
+        if let Some(documents) = self.documents.get() {
             documents.close().await;
         }
     }

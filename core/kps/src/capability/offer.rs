@@ -174,7 +174,7 @@ fn read(message: &Message) -> Result<(String, Request), Failure> {
 async fn run(core: &Arc<Core>, message: &Message, action: String, request: Request) -> Outcome {
     let (name, operation) = action.split_once('.').unwrap_or((&action, ""));
     #[cfg(feature = "store")]
-    if name == "storage" {
+    if matches!(name, "storage" | "document") {
         core.builtins.open_storage().await?;
     }
     let Some(capability) = core.find(name) else {

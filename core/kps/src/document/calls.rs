@@ -326,6 +326,8 @@ impl Inner {
         let results = loop {
             self.announce(&slot).await?;
             let results = slot.with(|desk| {
+                // Under the lock: what is applied now is stored by whoever closes.
+                self.check_open()?;
                 // It may have been closed between the two.
                 let change = change.take_if(|_| desk.is_announced);
                 Ok(change.map(|change| change(desk)))

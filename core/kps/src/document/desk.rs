@@ -1,6 +1,10 @@
 //! An open document: what is in memory, what of it is stored, and who is told.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use kps_proto::ErrorKind;
 
@@ -38,9 +42,20 @@ pub(super) struct Desk {
     /// Whether `run` is stored as one that is open.
     pub(super) is_announced: bool,
     unstored: usize,
+    /// Operations that are applied and not stored, oldest first.
+    applied: VecDeque<Mine>,
+    /// What is stored may not be what was thought: all of it is written again.
+    is_doubtful: bool,
     dirty_since: Option<u64>,
     pub(super) used: u64,
     failing: Option<Failing>,
+}
+
+/// An operation whose author is told once it is stored.
+struct Mine {
+    op_id: Arc<str>,
+    author: Arc<str>,
+    version: Version,
 }
 
 struct Failing {
@@ -124,6 +139,8 @@ impl Desk {
             run: Run { start, closed: false },
             is_announced: false,
             unstored: 0,
+            applied: VecDeque::new(),
+            is_doubtful: false,
             dirty_since: None,
             used: now,
             failing: None,
@@ -233,6 +250,10 @@ impl Desk {
                 let version = applied.version;
                 self.unstored += 1;
                 self.dirty_since.get_or_insert(now);
+                if self.durable {
+                    let (op_id, author) = (op_id.clone(), author.clone());
+                    self.applied.push_back(Mine { op_id, author, version });
+                }
                 self.changed(previous, applied);
                 DocumentEvent::Ack { id, op_id, author, version, level: Level::Applied }
             }
@@ -287,7 +308,8 @@ impl Desk {
         }
         let (version, mark) = (self.document.version(), self.mark.clone());
         // Folded is what was stored as operations, or never was.
-        let is_whole = self.mark.is_none()
+        let is_whole = self.is_doubtful
+            || self.mark.is_none()
             || self.document.oldest() > self.base
             || self.segments.len() >= MANY_SEGMENTS;
         let bytes = |value: Result<Vec<u8>, _>| -> Option<bytes::Bytes> {
@@ -323,13 +345,37 @@ impl Desk {
             self.segments.clear();
         }
         self.segments.extend(plan.segment);
-        self.failing = None;
+        (self.failing, self.is_doubtful) = (None, false);
         self.unstored -= plan.count;
         self.dirty_since = (self.unstored > 0).then_some(now);
         if plan.version > self.stored {
             self.stored = plan.version;
-            let (id, level) = (self.name.1.clone(), self.level(plan.version));
-            self.tell(&DocumentEvent::Checkpoint { id, version: plan.version, level });
+            self.tell_stored();
+        }
+    }
+
+    fn tell_stored(&mut self) {
+        let (id, level) = (self.name.1.clone(), self.level(self.stored));
+        while self.applied.front().is_some_and(|it| it.version <= self.stored)
+            && let Some(Mine { op_id, author, version }) = self.applied.pop_front()
+        {
+            let id = id.clone();
+            self.tell(&DocumentEvent::Ack { id, op_id, author, version, level });
+        }
+        self.tell(&DocumentEvent::Checkpoint { id, version: self.stored, level });
+    }
+
+    /// Somebody stored it meanwhile, or nobody knows whether what was written last is there. If what is there
+    /// is this document, all of it is written in its place; an empty one is no document's.
+    pub(super) fn look_again(&mut self, stored: Stored) {
+        let base = stored.base.and_then(|base| serde_json::from_slice::<Base>(&base).ok());
+        let is_this = base.as_ref().is_some_and(|base| {
+            base.is_of(self.document.lineage()) && base.version() <= self.document.version()
+        });
+        if is_this {
+            self.mark = stored.mark;
+            self.segments = stored.segments.into_keys().collect();
+            self.is_doubtful = true;
         }
     }
 

@@ -10,6 +10,8 @@ mod desk;
 mod engine;
 mod options;
 mod shelf;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
@@ -27,7 +29,7 @@ use parking_lot::Mutex;
 pub(crate) use self::desk::Teller;
 use self::{
     desk::Desk,
-    shelf::{Memory, Name, Shelf},
+    shelf::{Memory, Name, Shelf, Stored},
 };
 pub use self::{
     engine::{
@@ -40,6 +42,8 @@ use crate::{capability::Failure, net::BoxFuture, runtime};
 
 /// How often open documents are looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// Documents that are stored at once.
+const MANY: usize = 64;
 
 /// The documents of a server. Clones share them.
 #[derive(Clone)]
@@ -72,7 +76,7 @@ impl fmt::Debug for Documents {
 impl Documents {
     /// Documents that are kept in memory alone, for as long as this lives.
     pub fn in_memory(options: DocumentOptions) -> Documents {
-        Documents::on(Arc::new(Memory::default()), options)
+        Documents::on(Arc::new(Memory::new(options.memory)), options)
     }
 
     /// Documents among these values.
@@ -105,10 +109,8 @@ impl Documents {
     pub(crate) async fn close(&self) {
         self.0.is_closed.store(true, Ordering::Release);
         let all: Vec<_> = self.0.open.lock().values().cloned().collect();
-        for slot in all {
-            // Why not is told and logged; there is nobody to do it later.
-            let _ = self.0.store(&slot, true).await;
-        }
+        // Why not is told and logged; there is nobody to do it later.
+        self.0.store_all(all.into_iter().map(|slot| (slot, true))).await;
         self.0.open.lock().clear();
     }
 
@@ -123,24 +125,26 @@ impl Documents {
             self.0.open.lock().iter().map(|(name, slot)| (name.clone(), slot.clone())).collect();
         let now = (self.0.options.now)();
         let idle = u64::try_from(self.0.options.idle.as_millis()).unwrap_or(u64::MAX);
+        let (mut due, mut unused) = (Vec::new(), Vec::new());
         for (name, slot) in all {
-            let (due, is_idle) = match &*slot.desk.lock() {
+            let (is_due, is_idle) = match &*slot.desk.lock() {
                 Some(desk) => {
                     let is_idle = now.saturating_sub(desk.used) >= idle;
-                    let due = desk.is_due(&self.0.options);
-                    (due || (is_idle && desk.failing().is_none()), is_idle)
+                    let is_due = desk.is_due(&self.0.options);
+                    (is_due || (is_idle && desk.failing().is_none()), is_idle)
                 }
                 None => (false, true),
             };
-            // Why not is told; it is tried again.
-            if due {
-                let _ = self.0.store(&slot, is_idle).await;
+            if is_due {
+                due.push((slot, is_idle));
             }
-            drop(slot);
             if is_idle {
-                self.0.let_go(&name);
+                unused.push(name);
             }
         }
+        // Why not is told; it is tried again.
+        self.0.store_all(due).await;
+        unused.iter().for_each(|name| self.0.let_go(name));
     }
 
     /// Looks at open documents until none is there.
@@ -171,9 +175,7 @@ impl Documents {
 impl Inner {
     /// The document's place, loaded; made if `kind` is given and there is none.
     async fn open(self: &Arc<Self>, name: &Name, kind: Option<Kind>) -> Result<Arc<Slot>, Failure> {
-        if self.is_closed.load(Ordering::Acquire) {
-            return Err(Failure::new(ErrorKind::Unavailable, "the server closes").retryable());
-        }
+        self.check_open()?;
         let slot = self.place(name)?;
         if slot.desk.lock().is_none() {
             let loaded = self.load(name, &slot, kind).await;
@@ -195,6 +197,13 @@ impl Inner {
         }
         drop(desk);
         Ok(slot)
+    }
+
+    fn check_open(&self) -> Result<(), Failure> {
+        match self.is_closed.load(Ordering::Acquire) {
+            true => Err(Failure::new(ErrorKind::Unavailable, "the server closes").retryable()),
+            false => Ok(()),
+        }
     }
 
     fn place(&self, name: &Name) -> Result<Arc<Slot>, Failure> {
@@ -227,9 +236,9 @@ impl Inner {
         if slot.desk.lock().is_some() {
             return Ok(());
         }
+        let stored = self.look_up(name).await?;
         let (this, name) = (self.clone(), name.clone());
         let loading = runtime::handle().spawn_blocking(move || {
-            let stored = this.shelf.load(&name)?;
             let silent: Teller = Arc::new(|_, _| ());
             let teller = this.teller.get().cloned().unwrap_or(silent);
             Desk::open(&name, stored, kind, &*this.shelf, &this.options, teller)
@@ -239,6 +248,15 @@ impl Inner {
         })?;
         *slot.desk.lock() = Some(desk);
         Ok(())
+    }
+
+    /// What is stored of it.
+    async fn look_up(self: &Arc<Self>, name: &Name) -> Result<Stored, Failure> {
+        let (this, name) = (self.clone(), name.clone());
+        let loading = runtime::handle().spawn_blocking(move || this.shelf.load(&name));
+        loading.await.unwrap_or_else(|error| {
+            Err(Failure::new(ErrorKind::Internal, format!("the document was not read: {error}")))
+        })
     }
 
     /// Has it stored that versions may be told now which a crash would lose.
@@ -264,8 +282,35 @@ impl Inner {
         Ok(())
     }
 
-    /// Stores what changed.
-    async fn store(&self, slot: &Slot, close: bool) -> Result<(), Failure> {
+    /// Several at once: the store takes them together.
+    async fn store_all(self: &Arc<Self>, all: impl IntoIterator<Item = (Arc<Slot>, bool)>) {
+        let mut all = all.into_iter();
+        let mut storing = tokio::task::JoinSet::new();
+        loop {
+            while storing.len() < MANY
+                && let Some((slot, close)) = all.next()
+            {
+                let this = self.clone();
+                storing.spawn_on(
+                    async move { drop(this.store_here(&slot, close).await) },
+                    &runtime::handle(),
+                );
+            }
+            if storing.join_next().await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Stores what changed. Whoever asked for it may go: it is done all the same.
+    async fn store(self: &Arc<Self>, slot: &Arc<Slot>, close: bool) -> Result<(), Failure> {
+        let (this, slot) = (self.clone(), slot.clone());
+        let storing = runtime::spawn(async move { this.store_here(&slot, close).await });
+        let lost = || Failure::new(ErrorKind::Closed, "the process is about to end");
+        storing.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    async fn store_here(self: &Arc<Self>, slot: &Slot, close: bool) -> Result<(), Failure> {
         let _turn = slot.turn.lock().await;
         let planned = {
             let mut desk = slot.desk.lock();
@@ -274,6 +319,10 @@ impl Inner {
         let Some((name, mut plan)) = planned else { return Ok(()) };
         let written = self.shelf.write(&name, plan.take_writing()).await;
         let now = (self.options.now)();
+        let found = match &written {
+            Err(failure) if failure.kind == ErrorKind::Conflict => self.look_up(&name).await.ok(),
+            _ => None,
+        };
         let mut desk = slot.desk.lock();
         let Some(desk) = &mut *desk else { return Ok(()) };
         match written {
@@ -282,6 +331,7 @@ impl Inner {
                 Ok(())
             }
             Err(failure) => {
+                found.into_iter().for_each(|stored| desk.look_again(stored));
                 desk.failed(&failure, now);
                 Err(failure)
             }
@@ -294,7 +344,7 @@ impl Inner {
         if is_due && slot.turn.try_lock().is_ok() {
             let (this, slot) = (self.clone(), slot.clone());
             // Why not is told; it is tried again.
-            runtime::spawn(async move { drop(this.store(&slot, false).await) });
+            runtime::spawn(async move { drop(this.store_here(&slot, false).await) });
         }
     }
 

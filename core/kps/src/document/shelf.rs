@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use kps_proto::ErrorKind;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -67,8 +68,62 @@ pub(super) trait Shelf: Send + Sync {
 }
 
 /// Keeps them in memory.
+#[derive(Debug)]
+pub(super) struct Memory {
+    all: Mutex<All>,
+    /// Bytes of all of them, at most.
+    most: usize,
+}
+
 #[derive(Debug, Default)]
-pub(super) struct Memory(Mutex<HashMap<Name, Stored>>);
+struct All {
+    stored: HashMap<Name, Stored>,
+    bytes: usize,
+    marks: u64,
+}
+
+impl Memory {
+    pub(super) fn new(most: usize) -> Memory {
+        Memory { all: Mutex::default(), most }
+    }
+
+    fn store(&self, name: &Name, writing: Writing) -> Result<Option<String>, Failure> {
+        let mut all = self.all.lock();
+        let all = &mut *all;
+        let stored = all.stored.get(name).cloned().unwrap_or_default();
+        let has_content = writing.base.is_some() || writing.segment.is_some();
+        if has_content && stored.mark != writing.mark {
+            return Err(Failure::new(ErrorKind::Conflict, "somebody else stored the document"));
+        }
+        let mut new = stored.clone();
+        if let Some(base) = writing.base {
+            all.marks += 1;
+            (new.base, new.mark) = (Some(base), Some(all.marks.to_string()));
+        }
+        writing.gone.iter().for_each(|version| drop(new.segments.remove(version)));
+        new.segments.extend(writing.segment);
+        new.run = writing.run.or(new.run);
+        let (before, after) = (stored.weight(), new.weight());
+        let bytes = (all.bytes + after).saturating_sub(before);
+        if bytes > self.most && after > before {
+            let sentence = format!("documents have {} bytes; the limit is {}", bytes, self.most);
+            return Err(Failure::new(ErrorKind::QuotaExceeded, sentence));
+        }
+        all.bytes = bytes;
+        let mark = new.mark.clone();
+        all.stored.insert(name.clone(), new);
+        Ok(mark)
+    }
+}
+
+impl Stored {
+    /// Bytes it takes, about.
+    fn weight(&self) -> usize {
+        const EACH: usize = 512;
+        let base = self.base.as_ref().map_or(0, Bytes::len);
+        EACH + base + self.segments.values().map(|bytes| EACH + bytes.len()).sum::<usize>()
+    }
+}
 
 impl Shelf for Memory {
     fn is_durable(&self) -> bool {
@@ -76,7 +131,7 @@ impl Shelf for Memory {
     }
 
     fn load(&self, name: &Name) -> Result<Stored, Failure> {
-        Ok(self.0.lock().get(name).cloned().unwrap_or_default())
+        Ok(self.all.lock().stored.get(name).cloned().unwrap_or_default())
     }
 
     fn write(
@@ -84,16 +139,7 @@ impl Shelf for Memory {
         name: &Name,
         writing: Writing,
     ) -> BoxFuture<'static, Result<Option<String>, Failure>> {
-        let mut all = self.0.lock();
-        let stored = all.entry(name.clone()).or_default();
-        if let Some(base) = writing.base {
-            stored.base = Some(base);
-            stored.mark = Some(String::new());
-        }
-        writing.gone.iter().for_each(|version| drop(stored.segments.remove(version)));
-        stored.segments.extend(writing.segment);
-        stored.run = writing.run.or(stored.run);
-        Box::pin(std::future::ready(Ok(stored.mark.clone())))
+        Box::pin(std::future::ready(self.store(name, writing)))
     }
 }
 
@@ -103,7 +149,7 @@ pub(super) use self::values::InValues;
 /// Documents among a storage's values, in a namespace that programs do not reach.
 #[cfg(feature = "store")]
 mod values {
-    use kps_proto::{Error, ErrorKind};
+    use kps_proto::Error;
 
     use super::*;
     use crate::store::values::{Condition, Content, Done, Job, Op, Save, Submitted, Values};

@@ -80,6 +80,11 @@ impl Calls {
         self.builtins.presence().session_ended(namespace, client_id);
     }
 
+    /// Stores what is not stored of documents; their authors hear of it.
+    pub(super) async fn close_documents(&self) {
+        self.builtins.close_documents().await;
+    }
+
     /// Closes them.
     pub(super) async fn close(&self, timeout: Duration) {
         let all: Vec<_> = self.own.lock().values().cloned().collect();

@@ -156,6 +156,10 @@ impl Guest {
             if namespace.len() > self.hub.options.limits.id {
                 return Err(Error::new(ErrorKind::InvalidArgument, "the namespace is too long"));
             }
+            if namespace.starts_with(kps_proto::topic::RESERVED) {
+                let sentence = "namespaces under `kps.` belong to the server";
+                return Err(Error::new(ErrorKind::InvalidArgument, sentence));
+            }
             namespace.clone_into(&mut principal.namespace);
         }
         let hook = self.hub.on_connect.lock().clone();

@@ -291,6 +291,8 @@ impl Running {
         }
         let deadline = tokio::time::Instant::now() + timeout;
         Server(self.clone()).announce_stop();
+        // While there are clients that hear of it, and with all the time there is: it is not to be lost.
+        let _ = tokio::time::timeout_at(deadline, self.hub.calls.close_documents()).await;
         self.hub.calls.close(timeout / 2).await;
         // What was accepted is stored, and its publishers hear so, before anybody says goodbye.
         let _ = tokio::time::timeout_at(deadline, Keeper::flush(&self.hub)).await;

@@ -239,7 +239,7 @@ pub(super) fn weight(value: &impl Serialize) -> usize {
 ///
 /// # Errors
 /// What JSON has no word for, and what goes too deep.
-pub fn plain(value: Value) -> Result<Plain, Reject> {
+pub(crate) fn plain(value: Value) -> Result<Plain, Reject> {
     plain_within(value, MAX_DEPTH)
 }
 
@@ -278,7 +278,7 @@ fn plain_within(value: Value, depth: usize) -> Result<Plain, Reject> {
 }
 
 /// JSON as a call's value.
-pub fn value(plain: Plain) -> Value {
+pub(crate) fn value(plain: Plain) -> Value {
     match plain {
         Plain::Null => Value::Null,
         Plain::Bool(flag) => Value::Bool(flag),

@@ -7,6 +7,7 @@ mod event;
 mod json;
 mod operation;
 mod reject;
+#[allow(dead_code, reason = "the client's side of documents is built on it")]
 mod replica;
 mod saved;
 mod splice;
@@ -20,19 +21,21 @@ use std::{
     sync::Arc,
 };
 
+#[cfg(test)]
+pub(crate) use self::replica::{News, Opened, Replica};
 use self::{content::Content, operation::Digest};
 pub use self::{
     content::{Kind, Snapshot},
     edit::{Edit, Place, Range},
     event::{DocumentEvent, Level},
-    json::{JsonChange, plain, value},
+    json::JsonChange,
     operation::{Applied, Change, Operation},
     reject::{Code, Reject},
-    splice::{Splice, transform},
+    splice::Splice,
     version::Version,
 };
 pub(crate) use self::{
-    replica::{News, Opened, Outgoing, Replica},
+    json::value,
     saved::{Base, Segment},
 };
 
@@ -82,7 +85,7 @@ const MAX_AUTHOR: usize = 256;
 
 /// What became of an operation.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It was applied; what the version was before.
     Applied(Version, Applied),
     /// It was applied earlier, and made this version.
@@ -102,7 +105,7 @@ pub enum Outcome {
 
 /// A document and its latest operations.
 #[derive(Clone, Debug)]
-pub struct Document {
+pub(crate) struct Document {
     lineage: Arc<str>,
     /// The content at the version from which on operations are kept.
     base: Content,
@@ -136,7 +139,7 @@ struct Seen {
 impl Document {
     /// An empty one, with the version 0. `lineage` tells it from others that had its name: their versions
     /// say nothing about it.
-    pub fn new(kind: Kind, lineage: Arc<str>, limits: Arc<Limits>) -> Document {
+    pub(crate) fn new(kind: Kind, lineage: Arc<str>, limits: Arc<Limits>) -> Document {
         Document {
             lineage,
             base: Content::empty(kind),
@@ -153,58 +156,67 @@ impl Document {
     }
 
     /// What it is made of.
-    pub fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.content.kind()
     }
 
     /// What tells it from others that had its name.
-    pub fn lineage(&self) -> &Arc<str> {
+    pub(crate) fn lineage(&self) -> &Arc<str> {
         &self.lineage
     }
 
     /// Its version.
-    pub fn version(&self) -> Version {
+    pub(crate) fn version(&self) -> Version {
         self.version
     }
 
     /// The earliest version that can be read, and whose later operations are known.
-    pub fn oldest(&self) -> Version {
+    pub(crate) fn oldest(&self) -> Version {
         self.base_version
     }
 
     /// Bytes of its content.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.content.size()
     }
 
     /// Bytes that all of it takes in memory, about.
-    pub fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         self.content.size() + self.base.size() + self.history_bytes + 96 * self.seen.len()
     }
 
     /// Its content.
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         self.content.snapshot()
     }
 
     /// The operations that are kept, oldest first.
-    pub fn operations(&self) -> impl DoubleEndedIterator<Item = &Applied> + ExactSizeIterator {
+    pub(crate) fn operations(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = &Applied> + ExactSizeIterator {
         self.history.iter().map(|kept| &kept.applied)
     }
 
     /// Its content when it had this version; `None` if that is not known (any more).
-    pub fn at(&self, version: Version) -> Option<Snapshot> {
+    pub(crate) fn at(&self, version: Version) -> Option<Snapshot> {
         self.content_at(version).map(|content| content.snapshot())
     }
 
     /// The operations after this version; `None` if it is not one of this document's, or too old.
-    pub fn since(&self, version: Version) -> Option<impl ExactSizeIterator<Item = &Applied>> {
+    pub(crate) fn since(
+        &self,
+        version: Version,
+    ) -> Option<impl ExactSizeIterator<Item = &Applied>> {
         let from = self.place_after(version)?;
         Some(self.history.range(from..).map(|kept| &kept.applied))
     }
 
     /// The first of `known` that is one of its versions, and all operations after it.
-    pub fn since_known(&self, lineage: &str, known: &[Version]) -> Option<(Version, Vec<Applied>)> {
+    pub(crate) fn since_known(
+        &self,
+        lineage: &str,
+        known: &[Version],
+    ) -> Option<(Version, Vec<Applied>)> {
         if *lineage != *self.lineage {
             return None;
         }
@@ -212,12 +224,12 @@ impl Document {
     }
 
     /// From now on versions up to this one are not given again: they may have been told before a crash.
-    pub fn reserve(&mut self, version: Version) {
+    pub(crate) fn reserve(&mut self, version: Version) {
         self.reserved = self.reserved.max(version);
     }
 
     /// Applies an operation, wholly or not at all.
-    pub fn apply(&mut self, operation: &Operation, now_ms: u64) -> Outcome {
+    pub(crate) fn apply(&mut self, operation: &Operation, now_ms: u64) -> Outcome {
         if let Err(reject) = self.check_names(operation) {
             return Outcome::Rejected(reject);
         }
@@ -262,7 +274,7 @@ impl Document {
     }
 
     /// If more is kept than this, the older half of it is folded into one content. Returns whether it was.
-    pub fn fold(&mut self, operations: usize, bytes: usize) -> bool {
+    pub(crate) fn fold(&mut self, operations: usize, bytes: usize) -> bool {
         if self.history.len() <= operations && self.history_bytes <= bytes {
             return false;
         }
@@ -271,7 +283,7 @@ impl Document {
     }
 
     /// Keeps so many operations, of so many bytes, and folds older ones into one content.
-    pub fn compact(&mut self, operations: usize, bytes: usize) {
+    pub(crate) fn compact(&mut self, operations: usize, bytes: usize) {
         while let Some(kept) = self.history.front()
             && (self.history.len() > operations || self.history_bytes > bytes)
         {

@@ -388,7 +388,7 @@ impl Replica {
             && let Some((applied, own)) = self.recent.pop_front()
         {
             let level = Level::Checkpointed;
-            news.extend(own.then(|| News::Acked { op_id: applied.op_id, version, level }));
+            news.extend(own.then_some(News::Acked { op_id: applied.op_id, version, level }));
         }
     }
 

@@ -142,6 +142,11 @@ impl Document {
 }
 
 impl Base {
+    /// Whether it is a document's of this lineage.
+    pub(crate) fn is_of(&self, lineage: &str) -> bool {
+        *self.lineage == *lineage
+    }
+
     /// The version it is of.
     pub(crate) fn version(&self) -> Version {
         self.version
@@ -149,11 +154,6 @@ impl Base {
 }
 
 impl Segment {
-    /// Whether there are none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.operations.is_empty()
-    }
-
     /// The first one's version.
     pub(crate) fn first(&self) -> Option<Version> {
         self.operations.first().map(|saved| saved.applied.version)

@@ -78,7 +78,7 @@ impl Splice {
 /// `ours` and `theirs`, both made for one text: `ours` for the text after `theirs`, and `theirs` for the
 /// text after `ours`. At the same place their text comes first. What both delete is deleted once, and what
 /// one side wrote inside of what the other deletes stays.
-pub fn transform(ours: &[Splice], theirs: &[Splice]) -> (Vec<Splice>, Vec<Splice>) {
+pub(crate) fn transform(ours: &[Splice], theirs: &[Splice]) -> (Vec<Splice>, Vec<Splice>) {
     let mut theirs = theirs.to_vec();
     let mut done = Vec::with_capacity(ours.len());
     for our in ours {

@@ -21,7 +21,7 @@ struct Back {
 impl Document {
     /// Takes back the author's last `count` operations that are kept and were not taken back yet, in one
     /// operation. In text what others did meanwhile stays; in JSON it must not have touched the same places.
-    pub fn undo(
+    pub(crate) fn undo(
         &mut self,
         op_id: &Arc<str>,
         author: &Arc<str>,
