@@ -1,15 +1,13 @@
 //! Documents of a server, as its clients see them over a socket.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Duration};
 
 use kps::{
-    Client, ConnectOptions, ErrorKind, Received, Server, ServerOptions, Subscription,
+    Client, ConnectOptions, ErrorKind, Received, Server, ServerOptions, Subscription, To,
     auth::Token,
     capability::{Failure, Outcome, Value},
+    message::{Extras, ReceiptLevel},
     options::SubscribeOptions,
 };
 use serde_json::{Value as Json, json};
@@ -214,32 +212,6 @@ async fn with_a_data_folder_documents_are_there_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_dropped_has_what_was_checkpointed() {
-    let folder = Folder::new("drop");
-    let server = folder.server();
-    let ann = client(&server, "ann").await;
-    open(&ann).await;
-    edit(&ann, appending("a", 0)).await;
-    ok(&ann, "close", json!({"id": "d"})).await;
-    edit(&ann, appending("b", 1)).await;
-    ann.close().await;
-    server.close(Duration::ZERO).await;
-    let until = Instant::now() + PATIENCE;
-    let server = loop {
-        let options = ServerOptions::listen("127.0.0.1:0");
-        match Server::start(ServerOptions { data: Some(folder.0.clone()), ..options }) {
-            Ok(server) => break server,
-            Err(error) => assert!(Instant::now() < until, "{error}"),
-        }
-        tokio::task::yield_now().await;
-    };
-    let ann = client(&server, "ann").await;
-    let text = open(&ann).await["text"].as_str().unwrap().to_owned();
-    assert!(text == "a" || text == "ab", "{text}");
-    server.close(PATIENCE).await;
-}
-
-#[tokio::test]
 async fn without_one_a_document_lives_as_long_as_its_server() {
     let server = server();
     let ann = client(&server, "ann").await;
@@ -257,8 +229,15 @@ async fn the_server_alone_tells_what_happens() {
     let ann = client(&server, "ann").await;
     open(&ann).await;
     let (mut everything, mut events) = (ann.subscribe(">").await.unwrap(), follow(&ann).await);
-    let forged = ann.publish("kps.document.d", json!({"event": "ack"})).unwrap().await;
-    assert_eq!(forged.unwrap_err().kind(), ErrorKind::Unauthorized);
+    let forged = ann
+        .publish_with(
+            To::Topic("kps.document.d"),
+            json!({"event": "ack"}),
+            &Extras::default(),
+            Some(ReceiptLevel::Accepted),
+        )
+        .unwrap();
+    assert_eq!(forged.await.unwrap_err().kind(), ErrorKind::Unauthorized);
     edit(&ann, appending("a", 0)).await;
     assert!(next(&mut events).await.starts_with(b"{\"event\":\"change\""));
     ann.publish("plain", json!(1)).unwrap();
