@@ -6,6 +6,7 @@
 
 mod answer;
 mod calls;
+mod client;
 mod desk;
 mod engine;
 mod options;
@@ -32,6 +33,10 @@ use self::{
     shelf::{Memory, Name, Shelf, Stored},
 };
 pub use self::{
+    client::{
+        Document, DocumentEvents, DocumentStream, Edited, Editing, IntoEdits, Listening,
+        OpenDocument, Present, Refused, Start, StreamOptions, Told,
+    },
     engine::{
         Applied, Change, Code, DocumentEvent, Edit, JsonChange, Kind, Level, Limits, Operation,
         Place, Range, Reject, Snapshot, Splice, Version,

@@ -164,7 +164,6 @@ impl Edit {
     }
 
     /// Whether it says where by a number, which others' edits move.
-    #[allow(dead_code, reason = "the client's side of documents asks it")]
     pub(super) fn is_positional(&self) -> bool {
         match self {
             Edit::Insert { place, .. } => matches!(place, Place::At { .. }),

@@ -7,7 +7,6 @@ mod event;
 mod json;
 mod operation;
 mod reject;
-#[allow(dead_code, reason = "the client's side of documents is built on it")]
 mod replica;
 mod saved;
 mod splice;
@@ -21,8 +20,6 @@ use std::{
     sync::Arc,
 };
 
-#[cfg(test)]
-pub(crate) use self::replica::{News, Opened, Replica};
 use self::{content::Content, operation::Digest};
 pub use self::{
     content::{Kind, Snapshot},
@@ -36,6 +33,7 @@ pub use self::{
 };
 pub(crate) use self::{
     json::value,
+    replica::{Manners, News, Opened, Outgoing, Replica, moved_place},
     saved::{Base, Segment},
 };
 
@@ -382,6 +380,11 @@ impl Document {
 /// Bytes that an operation takes, about.
 pub(super) fn weigh(applied: &Applied) -> usize {
     applied.weight()
+}
+
+/// Bytes of edits as JSON.
+pub(super) fn weigh_edits(edits: &[Edit]) -> usize {
+    json::weight(&edits)
 }
 
 fn check_names(op_id: &str, author: &str) -> Result<(), Reject> {

@@ -1,10 +1,15 @@
 //! A client's side of a document: what the server has, what was edited here and the server does not have
 //! yet, and what both come to.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use ropey::Rope;
 
 use super::{
-    Change, Limits,
+    Change,
     content::{Content, Kind, Snapshot},
     edit::{Edit, Place, Range},
     event::{DocumentEvent, Level},
@@ -55,6 +60,15 @@ pub(crate) struct Outgoing {
     pub(crate) edits: Vec<Edit>,
 }
 
+/// How an edit behaves among those of others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Manners {
+    /// At the same place its text comes first, not theirs.
+    pub(crate) sticks: bool,
+    /// Conflicts after which it is given up, if they are not the replica's own.
+    pub(crate) rebases: Option<u32>,
+}
+
 /// An operation that the server is not known to have.
 #[derive(Clone, Debug)]
 struct Pending {
@@ -62,6 +76,7 @@ struct Pending {
     edits: Vec<Edit>,
     /// What they do to the text before them; empty for JSON.
     splices: Vec<Splice>,
+    manners: Manners,
     is_sent: bool,
     conflicts: u32,
     /// The version and lineage it was made for, from which no way leads to the server's.
@@ -82,8 +97,11 @@ pub(crate) struct Replica {
     durable: bool,
     /// What happened after `checkpointed`, and whether by this client: a server that crashes forgets it.
     recent: VecDeque<(Applied, bool)>,
-    /// Conflicts after which an operation is given up; 0: the first one.
+    /// Conflicts after which an operation is given up; 0: whatever others do before it is one.
     rebases: u32,
+    /// Places in the view, which move with what others do.
+    marks: BTreeMap<u64, usize>,
+    last_mark: u64,
 }
 
 impl Replica {
@@ -100,7 +118,14 @@ impl Replica {
             durable: opened.durable,
             recent: VecDeque::new(),
             rebases,
+            marks: BTreeMap::new(),
+            last_mark: 0,
         }
+    }
+
+    /// What it is made of.
+    pub(crate) fn kind(&self) -> Kind {
+        self.content.kind()
     }
 
     /// The content, own edits that are pending included.
@@ -124,9 +149,77 @@ impl Replica {
         applied.chain(self.pending.iter().map(|it| &it.op_id)).cloned().collect()
     }
 
-    /// Whether an operation is pending.
-    pub(crate) fn is_pending(&self, op_id: &str) -> bool {
-        self.pending.iter().any(|it| *it.op_id == *op_id)
+    /// Everything up to here is in the server's store.
+    pub(crate) fn checkpointed(&self) -> Version {
+        self.checkpointed
+    }
+
+    /// Everything up to this version is in the server's store.
+    pub(crate) fn stored(&mut self, version: Version) -> Vec<News> {
+        let mut news = Vec::new();
+        self.checkpoint(version, &mut news);
+        news
+    }
+
+    /// How often the operation to send next was in conflict; `None`: nothing is to be sent.
+    pub(crate) fn next_conflicts(&self) -> Option<u32> {
+        self.pending.front().filter(|it| !it.is_sent).map(|it| it.conflicts)
+    }
+
+    /// Whether this operation was sent, and nothing heard of it yet.
+    pub(crate) fn is_sent(&self, op_id: &str) -> bool {
+        self.pending.iter().any(|it| it.is_sent && *it.op_id == *op_id)
+    }
+
+    /// How many operations are pending.
+    pub(crate) fn count_pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Code points of the text with all that is pending.
+    pub(crate) fn length(&self) -> usize {
+        match &self.view {
+            Content::Text(text) => text.len_chars(),
+            Content::Json(_) => 0,
+        }
+    }
+
+    /// What leads from the server's content to the view.
+    pub(crate) fn own_splices(&self) -> impl DoubleEndedIterator<Item = &Splice> {
+        self.pending.iter().flat_map(|it| &it.splices)
+    }
+
+    /// Code points from the start to what `edits` would do to the view first.
+    ///
+    /// # Errors
+    /// What the server would say of them.
+    pub(crate) fn place_of(&self, edits: &[Edit]) -> Result<usize, Reject> {
+        match self.view.resolve(edits)? {
+            Change::Splices(splices) => Ok(splices.first().map_or(0, |splice| splice.at)),
+            Change::Changes(_) => Ok(0),
+        }
+    }
+
+    /// A place in the view that moves with what others do.
+    pub(crate) fn mark(&mut self, place: usize) -> u64 {
+        self.last_mark += 1;
+        self.marks.insert(self.last_mark, place);
+        self.last_mark
+    }
+
+    /// Where it is now.
+    pub(crate) fn marked(&self, mark: u64) -> usize {
+        self.marks.get(&mark).copied().unwrap_or(0).min(self.length())
+    }
+
+    /// It is somewhere else.
+    pub(crate) fn move_mark(&mut self, mark: u64, place: usize) {
+        self.marks.insert(mark, place);
+    }
+
+    /// It is not needed any more.
+    pub(crate) fn unmark(&mut self, mark: u64) {
+        self.marks.remove(&mark);
     }
 
     /// Edits the view; the operation is pending from now on.
@@ -137,10 +230,10 @@ impl Replica {
         &mut self,
         op_id: Arc<str>,
         mut edits: Vec<Edit>,
-        limits: &Limits,
+        manners: Manners,
     ) -> Result<(), Reject> {
         let change = self.view.resolve(&edits)?;
-        self.view.apply(&change, limits.document)?;
+        self.view.apply(&change, usize::MAX)?;
         let splices = match change {
             Change::Splices(splices) => splices,
             Change::Changes(_) => Vec::new(),
@@ -153,10 +246,27 @@ impl Replica {
             op_id,
             edits,
             splices,
+            manners,
             is_sent: false,
             conflicts: 0,
             stranded: None,
         });
+        Ok(())
+    }
+
+    /// Whether all of it could be edited, one after the other.
+    ///
+    /// # Errors
+    /// What the server would say of the first that cannot.
+    pub(crate) fn check<'a>(
+        &self,
+        operations: impl IntoIterator<Item = &'a Vec<Edit>>,
+    ) -> Result<(), Reject> {
+        let mut view = self.view.clone();
+        for edits in operations {
+            let change = view.resolve(edits)?;
+            view.apply(&change, usize::MAX)?;
+        }
         Ok(())
     }
 
@@ -188,6 +298,17 @@ impl Replica {
     /// Nobody knows what became of what was sent: it is sent again.
     pub(crate) fn lost(&mut self) {
         self.pending.iter_mut().for_each(|it| it.is_sent = false);
+    }
+
+    /// The server did not even look at what was sent: the first of it will never be in the document.
+    pub(crate) fn refused(&mut self, code: &str, message: &str) -> Vec<News> {
+        let mut news = Vec::new();
+        let first = self.pending.iter().position(|it| it.is_sent);
+        self.lost();
+        if let Some(place) = first {
+            self.give_up(place, code, message, &mut news);
+        }
+        news
     }
 
     /// The server told something.
@@ -229,11 +350,12 @@ impl Replica {
                 }
             }
             (since, Some(snapshot)) => {
+                let before = self.view.clone();
                 match since {
                     Some((from, missing)) if from == self.checkpointed => {
                         self.rewind();
                         for applied in &missing {
-                            let own = self.absorb(applied);
+                            let own = self.absorb(applied, None);
                             news.push(News::Changed { applied: applied.clone(), own });
                             news.extend(own.then(|| acked(applied)));
                             self.note(applied, own);
@@ -244,6 +366,8 @@ impl Replica {
                 self.lineage = opened.lineage;
                 self.content = snapshot.into();
                 self.version = opened.version;
+                self.look();
+                self.marks_after(&before);
             }
             _ => return vec![News::OutOfStep],
         }
@@ -262,7 +386,7 @@ impl Replica {
             return;
         }
         self.version = applied.version;
-        let own = self.absorb(&applied);
+        let own = self.absorb(&applied, Some(previous));
         self.note(&applied, own);
         if !own || self.pending.is_empty() {
             self.look();
@@ -272,23 +396,36 @@ impl Replica {
     }
 
     /// What the server did is under what is pending now, or is one of them. Returns whether it is.
-    fn absorb(&mut self, applied: &Applied) -> bool {
-        let Change::Splices(splices) = &applied.change else {
-            let before = self.pending.len();
-            self.pending.retain(|it| it.op_id != applied.op_id);
-            return self.pending.len() < before;
-        };
+    /// `before`: the version that pending ones were made for.
+    fn absorb(&mut self, applied: &Applied, before: Option<Version>) -> bool {
         let own = self.pending.iter().position(|it| it.op_id == applied.op_id);
+        if let Some(before) = before.filter(|_| self.rebases == 0 && own.is_none()) {
+            // They say so to the server, and hear from it what they missed.
+            for pending in &mut self.pending {
+                pending.stranded.get_or_insert_with(|| (before, self.lineage.clone()));
+            }
+        }
+        let Change::Splices(splices) = &applied.change else {
+            own.map(|place| self.pending.remove(place));
+            return own.is_some();
+        };
         // Those after it were made with it.
         let moved = own.unwrap_or(self.pending.len());
         let mut theirs = splices.clone();
         for pending in self.pending.iter_mut().take(moved) {
             theirs = pending.meet(&theirs);
         }
-        if let Some(place) = own {
-            self.pending.remove(place);
+        match own {
+            Some(place) => drop(self.pending.remove(place)),
+            None => self.move_marks(&theirs),
         }
         own.is_some()
+    }
+
+    fn move_marks(&mut self, splices: &[Splice]) {
+        for place in self.marks.values_mut() {
+            *place = moved_place(*place, splices);
+        }
     }
 
     fn note(&mut self, applied: &Applied, own: bool) {
@@ -336,11 +473,15 @@ impl Replica {
         pending.is_sent = false;
         pending.conflicts += 1;
         let is_lost = pending.stranded.take().is_some() && pending.is_positional();
-        let rebased = !is_lost && pending.conflicts <= self.rebases;
+        let most = match self.rebases {
+            0 => 0,
+            most => pending.manners.rebases.unwrap_or(most),
+        };
+        let rebased = !is_lost && pending.conflicts <= most;
         news.push(News::Conflict { op_id: op_id.clone(), server_version, rebased });
         if !rebased {
             let message = "others changed the document meanwhile; look at it and edit again";
-            self.give_up(place, "conflict".into(), message.into(), news);
+            self.give_up(place, "conflict", message, news);
         }
         if server_version > self.version {
             match missing {
@@ -367,19 +508,26 @@ impl Replica {
             self.look();
             news.push(News::Acked { op_id, version: self.version, level: Level::Applied });
         } else {
-            self.give_up(place, code, message, news);
+            self.give_up(place, &code, &message, news);
         }
     }
 
-    /// What was edited after it was made with it, and is made without it now.
-    fn give_up(&mut self, place: usize, code: String, message: String, news: &mut Vec<News>) {
-        let Some(pending) = self.pending.remove(place) else { return };
-        let mut theirs = retraction(&pending.splices);
-        for later in self.pending.iter_mut().skip(place) {
-            theirs = later.meet(&theirs);
+    /// What was edited after it was made with it: it is made without it now, or if nothing is to be rebased
+    /// given up as well.
+    fn give_up(&mut self, place: usize, code: &str, message: &str, news: &mut Vec<News>) {
+        let failed = |op_id| News::Failed { op_id, code: code.into(), message: message.into() };
+        let last = if self.rebases == 0 { self.pending.len() } else { place + 1 };
+        let at = news.len();
+        for place in (place..last).rev() {
+            let Some(pending) = self.pending.remove(place) else { continue };
+            let mut theirs = retraction(&pending.splices);
+            for later in self.pending.iter_mut().skip(place) {
+                theirs = later.meet(&theirs);
+            }
+            self.move_marks(&theirs);
+            news.insert(at, failed(pending.op_id));
         }
         self.look();
-        news.push(News::Failed { op_id: pending.op_id, code, message });
     }
 
     fn checkpoint(&mut self, version: Version, news: &mut Vec<News>) {
@@ -389,6 +537,17 @@ impl Replica {
         {
             let level = Level::Checkpointed;
             news.extend(own.then_some(News::Acked { op_id: applied.op_id, version, level }));
+        }
+    }
+
+    /// Where marks are, if nobody knows how the view came from what it was `before`.
+    fn marks_after(&mut self, before: &Content) {
+        if self.marks.is_empty() {
+            return;
+        }
+        if let (Content::Text(before), Content::Text(after)) = (before, &self.view) {
+            let splice = difference(before, after);
+            self.move_marks(&[splice]);
         }
     }
 
@@ -413,6 +572,7 @@ impl Replica {
                 op_id: applied.op_id,
                 edits: edits.unwrap_or_else(|| positional(&splices)),
                 splices,
+                manners: Manners::default(),
                 is_sent: false,
                 conflicts: 0,
                 stranded: None,
@@ -440,6 +600,7 @@ impl Replica {
                 op_id: applied.op_id,
                 edits,
                 splices: Vec::new(),
+                manners: Manners::default(),
                 is_sent: false,
                 conflicts: 0,
                 stranded: None,
@@ -456,7 +617,12 @@ impl Replica {
 impl Pending {
     /// Moves it over what others did before it; returns what they did, for what comes after it.
     fn meet(&mut self, theirs: &[Splice]) -> Vec<Splice> {
-        let (splices, theirs) = transform(&self.splices, theirs);
+        let (splices, theirs) = if self.manners.sticks {
+            let (theirs, splices) = transform(theirs, &self.splices);
+            (splices, theirs)
+        } else {
+            transform(&self.splices, theirs)
+        };
         self.splices = splices;
         if self.is_positional() && self.stranded.is_none() {
             self.edits = positional(&self.splices);
@@ -467,6 +633,30 @@ impl Pending {
     fn is_positional(&self) -> bool {
         self.edits.iter().any(Edit::is_positional)
     }
+}
+
+/// A place in a text after `splices`. It stays where it is if something is inserted right there.
+pub(crate) fn moved_place(mut place: usize, splices: &[Splice]) -> usize {
+    for splice in splices {
+        let end = splice.at + splice.delete;
+        if place > splice.at {
+            let inserted = splice.insert.chars().count();
+            place = if place < end { splice.at } else { place - splice.delete + inserted };
+        }
+    }
+    place
+}
+
+/// One splice that leads from one text to the other.
+fn difference(before: &Rope, after: &Rope) -> Splice {
+    let same = |(a, b): &(char, char)| a == b;
+    let start = before.chars().zip(after.chars()).take_while(same).count();
+    let most = before.len_chars().min(after.len_chars()) - start;
+    let (from, to) = (before.len_chars(), after.len_chars());
+    let backwards = before.chars_at(from).reversed().zip(after.chars_at(to).reversed());
+    let end = backwards.take(most).take_while(same).count();
+    let insert = after.slice(start..to - end).to_string();
+    Splice { at: start, delete: from - end - start, insert }
 }
 
 fn acked(applied: &Applied) -> News {

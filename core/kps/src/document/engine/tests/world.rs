@@ -160,8 +160,7 @@ impl World {
     }
 
     fn edit(&mut self, client: usize, op_id: Arc<str>, edit: Edit) {
-        let limits = self.limits.clone();
-        self.client(client).replica.edit(op_id, vec![edit], &limits).unwrap();
+        self.client(client).replica.edit(op_id, vec![edit], Manners::default()).unwrap();
     }
 
     fn send(&mut self, client: usize) {

@@ -1,0 +1,42 @@
+//! Who was faster several times waits for who was not: a writer far away gets its turn among near ones.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::time::{Duration, Instant};
+
+/// Conflicts after which others wait.
+const MANY: u32 = 3;
+/// How long they wait to hear of it again.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Operations that are looked after.
+const MOST: usize = 64;
+
+/// Operations of others that were in conflict, and are not applied yet.
+#[derive(Debug, Default)]
+pub(super) struct Courtesy(HashMap<Arc<str>, (u32, Instant)>);
+
+impl Courtesy {
+    /// Somebody's operation was in conflict.
+    pub(super) fn conflict(&mut self, op_id: &Arc<str>) {
+        let now = Instant::now();
+        if self.0.len() >= MOST {
+            self.0.retain(|_, (_, last)| now.duration_since(*last) < PATIENCE);
+        }
+        if self.0.len() < MOST || self.0.contains_key(op_id) {
+            let (count, last) = self.0.entry(op_id.clone()).or_insert((0, now));
+            (*count, *last) = (*count + 1, now);
+        }
+    }
+
+    /// It is over.
+    pub(super) fn over(&mut self, op_id: &str) {
+        self.0.remove(op_id);
+    }
+
+    /// Until when one with so many conflicts of its own waits.
+    pub(super) fn wait(&self, own: u32) -> Option<Instant> {
+        let now = Instant::now();
+        let waits = self.0.values().filter(|(count, _)| *count >= MANY && *count > own);
+        waits.map(|(_, last)| *last + PATIENCE).filter(|until| *until > now).max()
+    }
+}

@@ -1,0 +1,131 @@
+//! Asking the server for a document; large content comes in parts.
+
+use std::{sync::Arc, time::Duration};
+
+use kps_proto::ErrorKind;
+
+use super::{OpenDocument, call, presence::Present};
+use crate::{
+    capability::{Failure, Map, Router, Value},
+    client::Client,
+    document::engine::{Applied, Kind, Opened, Snapshot, Version},
+};
+
+/// Times that a document which changes while it is read is read again.
+const TRIES: usize = 10;
+
+/// How a document is asked for.
+pub(super) struct Opening {
+    pub(super) router: Router,
+    id: Arc<str>,
+    kind: Kind,
+    timeout: Duration,
+}
+
+impl Opening {
+    pub(super) fn new(client: &Client, id: &str, options: &OpenDocument) -> Opening {
+        Opening {
+            router: client.capabilities(),
+            id: id.into(),
+            kind: options.kind,
+            timeout: options.timeout,
+        }
+    }
+
+    /// Opens it; with what is known already, only what happened since is told, where that is less.
+    pub(super) async fn ask(
+        &self,
+        known: Option<(Arc<str>, Vec<Version>)>,
+    ) -> Result<(Opened, Vec<Present>), Failure> {
+        let mut fields = vec![("kind", self.kind.as_str().into())];
+        if let Some((lineage, known)) = known {
+            let known: Vec<Value> = known.iter().map(|it| it.to_string().into()).collect();
+            fields.extend([("lineage", Value::from(&*lineage)), ("known", known.into())]);
+        }
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let answer =
+                call::call(&self.router, "open", &self.id, fields.clone(), self.timeout).await?;
+            match self.opened(answer).await {
+                // It was compacted while it was read.
+                Err(failure) if failure.kind == ErrorKind::NotFound && tries < TRIES => {}
+                opened => return opened,
+            }
+        }
+    }
+
+    /// The content that a version had.
+    pub(super) async fn read(&self, version: Version) -> Result<Snapshot, Failure> {
+        let fields = [("version", version.to_string().into())];
+        let answer = call::call(&self.router, "at", &self.id, fields, self.timeout).await?;
+        self.content(&answer, version).await?.ok_or_else(unreadable)
+    }
+
+    async fn opened(&self, answer: Value) -> Result<(Opened, Vec<Present>), Failure> {
+        let version = call::version(&answer, "version").ok_or_else(unreadable)?;
+        let missing = || -> Option<Vec<Applied>> { call::plain(answer.get("missing_ops")?) };
+        let since = call::version(&answer, "since").and_then(|since| Some((since, missing()?)));
+        let opened = Opened {
+            kind: self.kind,
+            lineage: call::text(&answer, "lineage").ok_or_else(unreadable)?.into(),
+            version,
+            checkpointed: call::version(&answer, "checkpointed").unwrap_or_default(),
+            durable: answer.get("durable") == Some(&Value::Bool(true)),
+            since,
+            snapshot: self.content(&answer, version).await?,
+        };
+        let present = answer.get("presence").and_then(call::plain);
+        Ok((opened, present.unwrap_or_default()))
+    }
+
+    /// What is in the answer, and what it begins.
+    async fn content(&self, answer: &Value, version: Version) -> Result<Option<Snapshot>, Failure> {
+        if let Some(text) = call::text(answer, "text") {
+            return Ok(Some(Snapshot::Text(text.to_owned())));
+        }
+        if let Some(value) = answer.get("value") {
+            return Ok(Some(Snapshot::Value(call::plain(value).ok_or_else(unreadable)?)));
+        }
+        let Some(first) = call::text(answer, "part") else { return Ok(None) };
+        let mut all = first.to_owned();
+        let mut next = answer.get("next").cloned();
+        while let Some(offset @ Value::Int(_)) = next {
+            let fields = [("version", version.to_string().into()), ("offset", offset)];
+            let part = call::call(&self.router, "at", &self.id, fields, self.timeout).await?;
+            let text = call::text(&part, "part").filter(|text| !text.is_empty());
+            all.push_str(text.ok_or_else(unreadable)?);
+            next = part.get("next").cloned();
+        }
+        match self.kind {
+            Kind::Text => Ok(Some(Snapshot::Text(all))),
+            Kind::Json => {
+                let value = serde_json::from_str(&all).map_err(|_| unreadable())?;
+                Ok(Some(Snapshot::Value(value)))
+            }
+        }
+    }
+
+    /// Sends operations.
+    pub(super) async fn send(
+        router: Router,
+        id: Arc<str>,
+        author: Arc<str>,
+        lineage: Option<Arc<str>>,
+        operations: Vec<Map>,
+        timeout: Duration,
+    ) -> crate::capability::Outcome {
+        let operations: Vec<Value> = operations.into_iter().map(Value::from).collect();
+        let fields = [
+            ("author", Value::from(&*author)),
+            ("lineage", lineage.map(|lineage| lineage.to_string()).into()),
+            ("operations", operations.into()),
+        ];
+        call::call(&router, "edit_batch", &id, fields, timeout).await
+    }
+}
+
+fn unreadable() -> Failure {
+    let sentence = "the server's answer is not known: it may be another version of kps";
+    Failure::new(ErrorKind::Unsupported, sentence)
+}

@@ -1,0 +1,346 @@
+//! What the handles of an open document and its driver share.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use kps_proto::ErrorKind;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+
+use super::{
+    OpenDocument,
+    courtesy::Courtesy,
+    edits::{Edited, Refused},
+    opening::Opening,
+    presence::{Heard, Presence, Present},
+    told::{Listeners, Telling, telling},
+};
+use crate::{
+    capability::Failure,
+    client::Client,
+    document::engine::{
+        DocumentEvent, Edit, Level, Manners, News, Opened, Reject, Replica, Version,
+    },
+};
+
+/// Operations that wait for the server.
+const MOST: usize = 10_000;
+
+/// Called with what became of an operation.
+pub(super) type Waiter = Box<dyn FnOnce(Result<Edited, Refused>) + Send>;
+
+pub(super) struct Shared {
+    pub(super) id: Arc<str>,
+    pub(super) author: Arc<str>,
+    pub(super) options: OpenDocument,
+    pub(super) opening: Opening,
+    pub(super) state: Mutex<State>,
+    pub(super) listeners: Listeners,
+    /// The driver is to look what there is to do.
+    pub(super) wake: Notify,
+    /// Counts what happened, for those who wait for something.
+    progress: watch::Sender<u64>,
+    op_ids: (String, AtomicU64),
+}
+
+pub(super) struct State {
+    pub(super) replica: Replica,
+    pub(super) presence: Presence,
+    pub(super) courtesy: Courtesy,
+    pub(super) phase: Phase,
+    /// What is here does not lead to what the server has: it is opened again. What was lost, if that was told.
+    pub(super) lost: Option<Lost>,
+    waiters: HashMap<Arc<str>, Waiter>,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    Open,
+    /// No handle is left; what is pending is sent until then.
+    Leaving(Instant),
+    Over(Failure),
+}
+
+/// Why a document is opened again.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Lost {
+    pub(super) reason: &'static str,
+    pub(super) count: Option<u64>,
+}
+
+/// What is to be told when the state is unlocked.
+#[derive(Default)]
+pub(super) struct Out {
+    pub(super) told: Vec<Telling>,
+    answers: Vec<(Waiter, Result<Edited, Refused>)>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        client: &Client,
+        id: &str,
+        options: OpenDocument,
+        opening: Opening,
+        opened: Opened,
+        present: Vec<Present>,
+    ) -> Shared {
+        let author = options.author.clone().or_else(|| client.id()).unwrap_or_default();
+        let rebases = if options.rebase { options.rebases.max(1) } else { 0 };
+        let replica = Replica::new(opened, rebases);
+        let mut presence = Presence::default();
+        presence.opened(present, replica.version());
+        let state = State {
+            replica,
+            presence,
+            courtesy: Courtesy::default(),
+            phase: Phase::Open,
+            lost: None,
+            waiters: HashMap::new(),
+        };
+        // Without a source of chance ids are unique among this process' alone.
+        let prefix = format!("{:016x}", getrandom::u64().unwrap_or_default());
+        Shared {
+            id: id.into(),
+            author: author.into(),
+            options,
+            opening,
+            state: Mutex::new(state),
+            listeners: Listeners::default(),
+            wake: Notify::new(),
+            progress: watch::Sender::new(0),
+            op_ids: (prefix, AtomicU64::new(0)),
+        }
+    }
+
+    pub(super) fn new_op_id(&self) -> Arc<str> {
+        let (prefix, last) = &self.op_ids;
+        format!("{prefix}-{}", last.fetch_add(1, Ordering::Relaxed) + 1).into()
+    }
+
+    /// Changes the state, and tells what came of it.
+    pub(super) fn with<T>(&self, change: impl FnOnce(&mut State, &mut Out) -> T) -> T {
+        let mut out = Out::default();
+        let result = change(&mut self.state.lock(), &mut out);
+        self.tell(out);
+        result
+    }
+
+    fn tell(&self, out: Out) {
+        self.listeners.tell(&self.id, &out.told);
+        for (waiter, answer) in out.answers {
+            waiter(answer);
+        }
+        self.progress.send_modify(|count| *count += 1);
+    }
+
+    /// Waits until `is_so`.
+    pub(super) async fn until(&self, is_so: impl Fn(&State) -> bool) -> Result<(), Failure> {
+        let mut progress = self.progress.subscribe();
+        loop {
+            {
+                let state = self.state.lock();
+                if let Phase::Over(failure) = &state.phase {
+                    return Err(failure.clone());
+                }
+                if is_so(&state) {
+                    return Ok(());
+                }
+            }
+            // Its sender is right here.
+            let _ = progress.changed().await;
+        }
+    }
+
+    /// Nobody has it any more: the driver ends when everything is sent.
+    pub(super) fn leave(&self, within: Duration) {
+        self.set_presence(None);
+        let mut state = self.state.lock();
+        if matches!(state.phase, Phase::Open) {
+            let timer = crate::runtime::now() + within;
+            state.phase = Phase::Leaving(crate::runtime::instant(timer));
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// It is over: who waits is told why.
+    pub(super) fn end(&self, why: Failure) {
+        self.with(|state, out| state.end(&self.id, why, out));
+        self.wake.notify_one();
+    }
+
+    /// Everything up to this version is in the server's store.
+    pub(super) fn stored(&self, version: Version) {
+        self.with(|state, out| {
+            let news = state.replica.stored(version);
+            state.take(&self.id, news, None, out);
+        });
+    }
+}
+
+impl State {
+    /// Whether nothing is known to be missing here.
+    pub(super) fn is_in_step(&self) -> bool {
+        self.lost.is_none() && matches!(self.phase, Phase::Open)
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), Failure> {
+        match &self.phase {
+            Phase::Over(failure) => Err(failure.clone()),
+            Phase::Open | Phase::Leaving(_) => Ok(()),
+        }
+    }
+
+    /// Whether one more may wait for the server.
+    pub(super) fn check_room(&self) -> Result<(), Failure> {
+        self.check_open()?;
+        if self.replica.count_pending() < MOST {
+            return Ok(());
+        }
+        let sentence = format!("{MOST} operations wait for the server; wait for some of them");
+        Err(Failure::new(ErrorKind::OutboxFull, sentence))
+    }
+
+    pub(super) fn edit(
+        &mut self,
+        op_id: Arc<str>,
+        edits: Vec<Edit>,
+        manners: Manners,
+        waiter: Waiter,
+    ) -> Result<(), Reject> {
+        self.replica.edit(op_id.clone(), edits, manners)?;
+        self.waiters.insert(op_id, waiter);
+        Ok(())
+    }
+
+    /// An event of the document's topic.
+    pub(super) fn hear(&mut self, id: &str, json: &Bytes, out: &mut Out) {
+        let Ok(event) = serde_json::from_slice::<DocumentEvent>(json) else {
+            return self.hear_other(json, out);
+        };
+        out.told.push((event.name().into(), json.clone()));
+        match &event {
+            DocumentEvent::Conflict { op_id, .. } if !self.waiters.contains_key(op_id) => {
+                self.courtesy.conflict(op_id);
+            }
+            DocumentEvent::Ack { op_id, .. } | DocumentEvent::Rejected { op_id, .. } => {
+                self.courtesy.over(op_id);
+            }
+            _ => {}
+        }
+        let about = event.op_id().cloned();
+        let news = self.replica.hear(event);
+        self.take(id, news, about.map(|op_id| (op_id, json.clone())), out);
+    }
+
+    /// One that newer servers tell, or that changes nothing of the content.
+    fn hear_other(&mut self, json: &Bytes, out: &mut Out) {
+        #[derive(Deserialize)]
+        struct Named {
+            event: Arc<str>,
+        }
+        let Ok(Named { event }) = serde_json::from_slice(json) else { return };
+        if &*event == "presence"
+            && let Ok(heard) = serde_json::from_slice::<Heard>(json)
+        {
+            self.presence.hear(heard, self.replica.version());
+        }
+        out.told.push((event, json.clone()));
+    }
+
+    /// What came of what was heard; `about`: the operation that the server's event was about, and the event.
+    pub(super) fn take(
+        &mut self,
+        id: &str,
+        news: Vec<News>,
+        about: Option<(Arc<str>, Bytes)>,
+        out: &mut Out,
+    ) {
+        for news in news {
+            match news {
+                News::Changed { applied, .. } => self.presence.changed(&applied),
+                News::Acked { op_id, version, level: Level::Applied } => {
+                    if let Some(waiter) = self.waiters.remove(&op_id) {
+                        let edited = Edited { op_id, version, level: Level::Applied };
+                        out.answers.push((waiter, Ok(edited)));
+                    }
+                }
+                News::Failed { op_id, code, message } => {
+                    #[derive(Serialize)]
+                    struct Failed<'a> {
+                        op_id: &'a str,
+                        code: &'a str,
+                        message: &'a str,
+                    }
+                    let failed = Failed { op_id: &op_id, code: &code, message: &message };
+                    out.told.push(telling("failed", id, failed));
+                    // Those after a conflict fail with it.
+                    let event = about.as_ref().map(|(_, json)| json.clone());
+                    if let Some(waiter) = self.waiters.remove(&op_id) {
+                        out.answers.push((waiter, Err(Refused { code, message, event })));
+                    }
+                }
+                News::OutOfStep => {
+                    self.lost.get_or_insert_with(|| Lost { reason: "overflow", count: None });
+                }
+                News::Acked { level: Level::Checkpointed, .. } | News::Conflict { .. } => {}
+            }
+        }
+    }
+
+    /// It was opened again.
+    pub(super) fn reopened(
+        &mut self,
+        id: &str,
+        opened: Opened,
+        present: Vec<Present>,
+        out: &mut Out,
+    ) {
+        let lost = self.lost.take();
+        let news = self.replica.reopened(opened);
+        self.take(id, news, None, out);
+        self.presence.opened(present, self.replica.version());
+        if self.lost.is_none()
+            && let Some(lost) = lost
+        {
+            #[derive(Serialize)]
+            struct Gap {
+                #[serde(flatten)]
+                lost: Lost,
+                version: Version,
+            }
+            out.told.push(telling("gap", id, Gap { lost, version: self.replica.version() }));
+        }
+    }
+
+    fn end(&mut self, id: &str, why: Failure, out: &mut Out) {
+        if matches!(self.phase, Phase::Over(_)) {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.waiters).into_values();
+        out.answers.extend(waiting.map(|waiter| (waiter, Err(why.clone().into()))));
+        #[derive(Serialize)]
+        struct Closed<'a> {
+            code: &'a str,
+            message: &'a str,
+        }
+        let closed = Closed { code: why.code(), message: &why.message };
+        out.told.push(telling("closed", id, closed));
+        self.phase = Phase::Over(why);
+    }
+}
+
+pub(super) fn closed() -> Failure {
+    Failure::new(ErrorKind::Closed, "the document is closed; open it again")
+}
