@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     future::Future,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -53,12 +53,20 @@ pub(super) struct Core {
     /// Who hears of changes of this server's storage.
     #[cfg(feature = "store")]
     pub(super) relay: Relay,
+    /// What is to be sent before the client closes.
+    unsent: Mutex<Vec<Weak<dyn Unsent>>>,
     /// Of the one that answers for the server: how many subscriptions a topic reaches.
     subscribers: OnceLock<Subscribers>,
 }
 
 /// Counts the subscriptions of a namespace that a topic reaches.
 pub(crate) type Subscribers = Box<dyn Fn(&str) -> usize + Send + Sync>;
+
+/// What a client has yet to send, beside its messages.
+pub(crate) trait Unsent: Send + Sync {
+    /// Resolves when it is sent, or never will be.
+    fn sent(self: Arc<Self>) -> BoxFuture<'static, ()>;
+}
 
 /// A capability under its name.
 pub(super) struct Registered {
@@ -126,6 +134,7 @@ impl Router {
                 watches: Watches::default(),
                 #[cfg(feature = "store")]
                 relay: Relay::default(),
+                unsent: Mutex::default(),
                 subscribers: OnceLock::new(),
             })
         }))
@@ -236,6 +245,15 @@ impl Router {
             Failure::new(ErrorKind::StoreFailed, format!("the storage was not opened: {error}"))
         })?;
         opened.map(drop)
+    }
+
+    /// Has the client wait for it when it closes.
+    pub(crate) fn wait_at_close(&self, unsent: Weak<dyn Unsent>) {
+        let mut all = self.0.unsent.lock();
+        if all.len() == all.capacity() {
+            all.retain(|unsent| unsent.strong_count() > 0);
+        }
+        all.push(unsent);
     }
 
     /// Where this process' tasks run: for tasks that are functions of the program.
@@ -463,6 +481,10 @@ impl Core {
 impl Kept for Core {
     fn close(self: Arc<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
+            let unsent = std::mem::take(&mut *self.unsent.lock());
+            for unsent in unsent.iter().filter_map(Weak::upgrade) {
+                unsent.sent().await;
+            }
             let all: Vec<_> = self.registered.read().values().cloned().collect();
             let described = self.described.lock().take();
             drop(described);

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use kps_proto::{
     Error, ErrorKind, Result,
     clock::Time,
@@ -359,6 +360,41 @@ impl Bridge {
     /// What a room above keeps with this client, in this process.
     pub(crate) fn annex<T: Kept>(&self, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
         self.inner().annex.get(make)
+    }
+
+    /// The operations on a document that are kept on disk, if there is such an outbox and nobody else has the
+    /// document open. They are this one's until it [lets go](Self::unclaim_drafts).
+    pub(crate) fn claim_drafts(&self, document: &str) -> Option<Vec<Bytes>> {
+        self.inner().disk.as_ref()?.claim(document)
+    }
+
+    /// Whoever opens the document next is given what is kept of it.
+    pub(crate) fn unclaim_drafts(&self, document: &str) {
+        if let Some(disk) = &self.inner().disk {
+            disk.unclaim(document);
+        }
+    }
+
+    /// Keeps an operation on a document on disk.
+    ///
+    /// Errors: `store_failed`.
+    pub(crate) fn keep_draft(
+        &self,
+        document: &str,
+        op_id: &Arc<str>,
+        operation: Bytes,
+    ) -> Result<()> {
+        self.inner()
+            .disk
+            .as_ref()
+            .map_or(Ok(()), |disk| disk.keep_draft(document, op_id, operation))
+    }
+
+    /// It need not be kept any more.
+    pub(crate) fn forget_draft(&self, op_id: &str) {
+        if let Some(disk) = &self.inner().disk {
+            disk.forget_draft(op_id);
+        }
     }
 
     /// A handle that does not keep the client.

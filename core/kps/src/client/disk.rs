@@ -2,7 +2,7 @@
 //! us any more.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, HashSet, VecDeque},
     path::Path,
     sync::{Arc, OnceLock, Weak},
     time::{Duration, SystemTime},
@@ -23,6 +23,7 @@ pub(super) struct Disk {
     /// `None` once it is closed.
     file: Lock<Option<OutboxFile>>,
     places: Arc<Lock<Places>>,
+    drafts: Lock<Drafts>,
     owner: Arc<OnceLock<Weak<Inner>>>,
 }
 
@@ -38,6 +39,15 @@ struct Places {
     is_sealed: bool,
 }
 
+/// Operations on documents that the server may not have (any more).
+#[derive(Default)]
+struct Drafts {
+    /// By place: of which document, the operation's id, and the operation.
+    kept: BTreeMap<u64, (String, Arc<str>, Bytes)>,
+    /// Documents that somebody has open.
+    open: HashSet<String>,
+}
+
 impl Disk {
     /// Opens the file and publishes again what an earlier process left there.
     pub(super) fn open(path: &Path, session: &mut Session) -> Result<Disk> {
@@ -46,8 +56,14 @@ impl Disk {
         let (told, host) = (places.clone(), owner.clone());
         let (file, left) = OutboxFile::open(path, move |event| hear(event, &told, &host))?;
         let mut known = places.lock();
+        let mut drafts = Drafts::default();
         for kept in left {
             (known.next, known.committed) = (kept.place + 1, kept.place);
+            if let outbox::Destination::Document(name) = kept.destination {
+                let op_id = kept.extras.and_then(|extras| extras.id).unwrap_or_default();
+                drafts.kept.insert(kept.place, (name, op_id.into(), kept.payload.bytes));
+                continue;
+            }
             match again(&kept, session) {
                 Ok(number) => known.kept.push_back((number, kept.place)),
                 Err(error) => {
@@ -57,7 +73,7 @@ impl Disk {
             }
         }
         drop(known);
-        Ok(Disk { file: Lock::new(Some(file)), places, owner })
+        Ok(Disk { file: Lock::new(Some(file)), places, drafts: Lock::new(drafts), owner })
     }
 
     /// Who is told what is on disk.
@@ -107,6 +123,59 @@ impl Disk {
             extras: Some(Box::new(extras)),
             published_ms: now,
         });
+    }
+
+    /// The operations of a document that an earlier process, or opening, left: only for the first who has it open.
+    pub(super) fn claim(&self, document: &str) -> Option<Vec<Bytes>> {
+        let mut drafts = self.drafts.lock();
+        let is_first = drafts.open.insert(document.to_owned());
+        let own = drafts.kept.values().filter(|(name, ..)| name == document);
+        let own = own.map(|(.., operation)| operation.clone()).collect();
+        is_first.then_some(own)
+    }
+
+    /// Nobody has it open any more.
+    pub(super) fn unclaim(&self, document: &str) {
+        self.drafts.lock().open.remove(document);
+    }
+
+    /// Keeps an operation on a document.
+    pub(super) fn keep_draft(
+        &self,
+        document: &str,
+        op_id: &Arc<str>,
+        operation: Bytes,
+    ) -> Result<()> {
+        self.check()?;
+        let mut drafts = self.drafts.lock();
+        let mut places = self.places.lock();
+        let place = places.next.max(1);
+        places.next = place + 1;
+        let Some(file) = &*self.file.lock() else { return Ok(()) };
+        drafts.kept.insert(place, (document.to_owned(), op_id.clone(), operation.clone()));
+        let extras = Extras { id: Some((**op_id).to_owned()), ..Extras::default() };
+        file.push(Kept {
+            place,
+            destination: outbox::Destination::Document(document.to_owned()),
+            retain: false,
+            payload: Payload { content_type: ContentType::Json, bytes: operation },
+            expires_ms: None,
+            extras: Some(Box::new(extras)),
+            published_ms: wall_ms(),
+        });
+        Ok(())
+    }
+
+    /// The operation need not be kept any more.
+    pub(super) fn forget_draft(&self, op_id: &str) {
+        let mut drafts = self.drafts.lock();
+        // The oldest go first.
+        let found = drafts.kept.iter().find(|(_, (_, known, _))| **known == *op_id);
+        let Some(place) = found.map(|(place, _)| *place) else { return };
+        drafts.kept.remove(&place);
+        if let Some(file) = &*self.file.lock() {
+            file.done(place);
+        }
     }
 
     /// Every publish up to `number` need not be kept any more.
@@ -198,6 +267,9 @@ fn again(kept: &Kept, session: &mut Session) -> Result<u64> {
         outbox::Destination::Topic(topic) => Destination::Topic(topic),
         outbox::Destination::Client(id) => Destination::Client(id),
         outbox::Destination::Server(address) => Destination::Server(address),
+        outbox::Destination::Document(_) => {
+            return Err(Error::new(ErrorKind::Internal, "an operation is no message"));
+        }
     };
     let Payload { content_type, bytes } = &kept.payload;
     session.publish(Time::ZERO, to, *content_type, bytes, &options)

@@ -28,10 +28,6 @@ use kps_proto::ErrorKind;
 use parking_lot::Mutex;
 
 pub(crate) use self::desk::Teller;
-use self::{
-    desk::Desk,
-    shelf::{Memory, Name, Shelf, Stored},
-};
 pub use self::{
     client::{
         Document, DocumentEvents, DocumentStream, Edited, Editing, IntoEdits, Listening,
@@ -42,6 +38,10 @@ pub use self::{
         Place, Range, Reject, Snapshot, Splice, Version,
     },
     options::{Clock, DocumentOptions},
+};
+use self::{
+    desk::Desk,
+    shelf::{Memory, Name, Shelf, Stored},
 };
 use crate::{capability::Failure, net::BoxFuture, runtime};
 

@@ -31,7 +31,7 @@ use super::{
 
 /// The outbox' file.
 pub(super) const OUTBOX: Kind =
-    Kind { name: "outbox", application_id: 0x6b70_7302, migrations: &[FIRST, POLICIES] };
+    Kind { name: "outbox", application_id: 0x6b70_7302, migrations: &[FIRST, POLICIES, DOCUMENTS] };
 
 const FIRST: &str = "
 CREATE TABLE state (
@@ -61,6 +61,9 @@ ALTER TABLE entries ADD COLUMN addressees TEXT;
 ALTER TABLE entries ADD COLUMN policy INTEGER;
 ";
 
+/// Operations on documents are kept as well, which older versions do not know.
+const DOCUMENTS: &str = "";
+
 /// Entries in one transaction, about.
 const MAX_ENTRIES: usize = 16_384;
 
@@ -80,6 +83,8 @@ pub enum Destination {
     Client(String),
     /// The server at this address.
     Server(String),
+    /// A client's document: it is no message, but an operation that the server may not have.
+    Document(String),
 }
 
 /// A message that is kept.

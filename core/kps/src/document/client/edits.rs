@@ -15,9 +15,7 @@ use tokio::sync::oneshot;
 use super::{Document, call, state};
 use crate::{
     capability::{Failure, Value},
-    document::engine::{
-        Code, DocumentEvent, Edit, Level, Manners, Reject, Snapshot, Version,
-    },
+    document::engine::{Code, DocumentEvent, Edit, Level, Manners, Reject, Snapshot, Version},
 };
 
 /// What an operation takes on the wire besides its edits.
@@ -154,7 +152,7 @@ impl Document {
         let mut state = shared.state.lock();
         state.check_room()?;
         let op_id = shared.new_op_id();
-        state.edit(op_id.clone(), edits, manners, done)?;
+        shared.edit(&mut state, op_id.clone(), edits, manners, done)?;
         drop(state);
         shared.wake.notify_one();
         Ok(op_id)

@@ -3,6 +3,7 @@
 
 mod call;
 mod courtesy;
+mod drafts;
 mod driver;
 mod edits;
 mod opening;
@@ -13,24 +14,28 @@ mod stream;
 mod tests;
 mod told;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use kps_proto::{options::SubscribeOptions, topic::DOCUMENTS};
 
+use self::{
+    drafts::Drafts,
+    driver::Driver,
+    opening::Opening,
+    state::{Shared, State},
+};
 pub use self::{
     edits::{Edited, Editing, IntoEdits, Refused},
     presence::Present,
     stream::{DocumentStream, Start, StreamOptions},
     told::{DocumentEvents, Listening, Told},
 };
-use self::{driver::Driver, opening::Opening, state::Shared};
 use super::engine::{Kind, Snapshot, Version};
-use crate::{
-    capability::Failure,
-    client::Client,
-    events::ClientState,
-    runtime,
-};
+use crate::{capability::Failure, client::Client, events::ClientState, runtime};
 
 /// How long a document that is dropped without `close` goes on sending in the background.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -93,11 +98,16 @@ impl Client {
     /// # Errors
     /// `timeout` and `unavailable` without a server; `conflict` if it is of another kind; `unauthorized`; what
     /// keeps the server from reading it, `store_failed`, `store_corrupt`: it is never empty then.
-    pub async fn open_document(&self, id: &str, options: OpenDocument) -> Result<Document, Failure> {
+    pub async fn open_document(
+        &self,
+        id: &str,
+        options: OpenDocument,
+    ) -> Result<Document, Failure> {
         super::calls::check_id(id)?;
         let timeout = options.timeout;
         let opening = self.open_within(id, options);
-        let late = || Failure::new(kps_proto::ErrorKind::Timeout, "the server did not answer in time");
+        let late =
+            || Failure::new(kps_proto::ErrorKind::Timeout, "the server did not answer in time");
         runtime::timeout(timeout, opening).await.unwrap_or_else(|| Err(late().retryable()))
     }
 
@@ -106,8 +116,15 @@ impl Client {
         let topic = format!("{DOCUMENTS}{id}");
         let subscription = self.subscribe_with(&topic, SubscribeOptions::default()).await?;
         let opening = Opening::new(self, id, &options);
-        let (opened, present) = opening.ask(None).await?;
-        let shared = Arc::new(Shared::new(self, id, options, opening, opened, present));
+        let author = options.author.clone().or_else(|| self.id()).unwrap_or_default();
+        let kept = Drafts::claim(self, id, &author);
+        let (mut opened, present) = opening.ask(kept.known()).await?;
+        let since = opened.since.take();
+        let shared = Shared::new(id, author, options, opening, opened, present);
+        let shared = Arc::new(shared);
+        shared.restore(kept, since);
+        let unsent: Weak<Shared> = Arc::downgrade(&shared);
+        shared.opening.router.wait_at_close(unsent);
         runtime::spawn(Driver::new(shared.clone(), subscription).run());
         Ok(Document(Arc::new(Handle { shared, client: self.clone() })))
     }
@@ -208,15 +225,16 @@ impl Document {
         let shared = self.shared();
         shared.set_presence(None);
         let closing = async {
-            self.flush().await?;
+            // Its last presence goes before.
+            let is_sent = |it: &State| it.replica.count_pending() == 0 && !it.presence.is_due;
+            shared.until(is_sent).await?;
             let stored = self.call("close", []).await?;
             let version = call::version(&stored, "checkpointed").unwrap_or_default();
             shared.stored(version);
             Ok::<_, Failure>(())
         };
-        match runtime::timeout(timeout, closing).await {
-            Some(Err(failure)) => tracing::debug!(%failure, id = %shared.id, "closing a document"),
-            Some(Ok(())) | None => {}
+        if let Some(Err(failure)) = runtime::timeout(timeout, closing).await {
+            tracing::debug!(%failure, id = %shared.id, "closing a document");
         }
         let unsynced = self.unsynced();
         shared.end(state::closed());

@@ -107,10 +107,6 @@ impl Presence {
     pub(super) fn again(&mut self) {
         self.is_due = true;
     }
-
-    pub(super) fn is_told(&self) -> bool {
-        self.own.is_some()
-    }
 }
 
 impl There {

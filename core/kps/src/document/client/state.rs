@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     OpenDocument,
     courtesy::Courtesy,
+    drafts::Claim,
     edits::{Edited, Refused},
     opening::Opening,
     presence::{Heard, Presence, Present},
@@ -28,7 +29,6 @@ use super::{
 };
 use crate::{
     capability::Failure,
-    client::Client,
     document::engine::{
         DocumentEvent, Edit, Level, Manners, News, Opened, Reject, Replica, Version,
     },
@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) id: Arc<str>,
     pub(super) author: Arc<str>,
     pub(super) options: OpenDocument,
+    /// If what is edited is kept on disk as well.
+    pub(super) claim: Mutex<Option<Claim>>,
     pub(super) opening: Opening,
     pub(super) state: Mutex<State>,
     pub(super) listeners: Listeners,
@@ -84,18 +86,19 @@ pub(super) struct Lost {
 pub(super) struct Out {
     pub(super) told: Vec<Telling>,
     answers: Vec<(Waiter, Result<Edited, Refused>)>,
+    /// Operations that need not be kept on disk any more.
+    done: Vec<Arc<str>>,
 }
 
 impl Shared {
     pub(super) fn new(
-        client: &Client,
         id: &str,
+        author: String,
         options: OpenDocument,
         opening: Opening,
         opened: Opened,
         present: Vec<Present>,
     ) -> Shared {
-        let author = options.author.clone().or_else(|| client.id()).unwrap_or_default();
         let rebases = if options.rebase { options.rebases.max(1) } else { 0 };
         let replica = Replica::new(opened, rebases);
         let mut presence = Presence::default();
@@ -114,6 +117,7 @@ impl Shared {
             id: id.into(),
             author: author.into(),
             options,
+            claim: Mutex::default(),
             opening,
             state: Mutex::new(state),
             listeners: Listeners::default(),
@@ -137,6 +141,7 @@ impl Shared {
     }
 
     fn tell(&self, out: Out) {
+        self.forget(&out.done);
         self.listeners.tell(&self.id, &out.told);
         for (waiter, answer) in out.answers {
             waiter(answer);
@@ -177,6 +182,7 @@ impl Shared {
     /// It is over: who waits is told why.
     pub(super) fn end(&self, why: Failure) {
         self.with(|state, out| state.end(&self.id, why, out));
+        self.claim.lock().take();
         self.wake.notify_one();
     }
 
@@ -222,6 +228,12 @@ impl State {
         self.replica.edit(op_id.clone(), edits, manners)?;
         self.waiters.insert(op_id, waiter);
         Ok(())
+    }
+
+    /// An edit of just now was none.
+    pub(super) fn take_back(&mut self, op_id: &str) {
+        self.waiters.remove(op_id);
+        self.replica.take_back(op_id);
     }
 
     /// An event of the document's topic.
@@ -271,6 +283,9 @@ impl State {
             match news {
                 News::Changed { applied, .. } => self.presence.changed(&applied),
                 News::Acked { op_id, version, level: Level::Applied } => {
+                    if !self.replica.is_unsynced(&op_id) {
+                        out.done.push(op_id.clone());
+                    }
                     if let Some(waiter) = self.waiters.remove(&op_id) {
                         let edited = Edited { op_id, version, level: Level::Applied };
                         out.answers.push((waiter, Ok(edited)));
@@ -285,6 +300,7 @@ impl State {
                     }
                     let failed = Failed { op_id: &op_id, code: &code, message: &message };
                     out.told.push(telling("failed", id, failed));
+                    out.done.push(op_id.clone());
                     // Those after a conflict fail with it.
                     let event = about.as_ref().map(|(_, json)| json.clone());
                     if let Some(waiter) = self.waiters.remove(&op_id) {
@@ -292,9 +308,10 @@ impl State {
                     }
                 }
                 News::OutOfStep => {
-                    self.lost.get_or_insert_with(|| Lost { reason: "overflow", count: None });
+                    self.lost.get_or_insert(Lost { reason: "overflow", count: None });
                 }
-                News::Acked { level: Level::Checkpointed, .. } | News::Conflict { .. } => {}
+                News::Acked { op_id, level: Level::Checkpointed, .. } => out.done.push(op_id),
+                News::Conflict { .. } => {}
             }
         }
     }

@@ -124,9 +124,7 @@ impl Document {
             state.check_open()?;
             let place = match &options.start {
                 Start::End => state.replica.length(),
-                Start::At(position) => {
-                    state.replica.place_of(&[Edit::insert(*position, "")])?
-                }
+                Start::At(position) => state.replica.place_of(&[Edit::insert(*position, "")])?,
                 Start::Before(text) => state.replica.place_of(&[Edit::insert_before(text, "")])?,
                 Start::After(text) => state.replica.place_of(&[Edit::insert_after(text, "")])?,
             };
@@ -302,7 +300,7 @@ impl Document {
         let mut state = shared.state.lock();
         state.check_room()?;
         let place = state.replica.marked(mark);
-        state.edit(op_id, vec![Edit::insert(place, text)], manners, done)?;
+        shared.edit(&mut state, op_id, vec![Edit::insert(place, text)], manners, done)?;
         state.replica.move_mark(mark, place + length);
         drop(state);
         shared.wake.notify_one();

@@ -1,5 +1,8 @@
+mod link;
+
 use std::time::Duration;
 
+use self::link::Proxy;
 use super::{super::engine::Edit, *};
 use crate::{Client, ConnectOptions, Server, ServerOptions};
 
@@ -76,9 +79,8 @@ fn who_does_not_rebase_hears_what_it_missed_and_edits_again() {
         let bob = open(&bob, "d").await;
         // Both for the first version; Bob's is there first as soon as his ack is.
         let faster = bob.edit(Edit::append("bob")).unwrap();
-        let slower = [Edit::append("ann"), Edit::insert(3, "!")].map(|edit| {
-            ann.edit(edit).unwrap_or_else(|refused| panic!("{refused}"))
-        });
+        let slower = [Edit::append("ann"), Edit::insert(3, "!")]
+            .map(|edit| ann.edit(edit).unwrap_or_else(|refused| panic!("{refused}")));
         faster.await.unwrap();
         let [first, second] = slower;
         let outcomes = (first.await, second.await);
@@ -105,7 +107,8 @@ fn what_does_not_fit_is_refused_here_and_nothing_is_done() {
         assert_eq!(code(Edit::append("x".repeat(20 << 20))), "operation_too_large");
         assert_eq!(code(Edit::Merge { merge: serde_json::json!({}) }), "wrong_kind");
         // The server's limits are the server's to tell.
-        let refused = document.edit(Edit::append("x".repeat(300 << 10))).unwrap().await.unwrap_err();
+        let refused =
+            document.edit(Edit::append("x".repeat(300 << 10))).unwrap().await.unwrap_err();
         assert_eq!(refused.code, "operation_too_large");
         assert_eq!(document.text().as_deref(), Some(""));
         let batch = vec![vec![Edit::append("x")], vec![Edit::insert(7, "x")]];
@@ -224,13 +227,87 @@ fn cursors_move_with_what_is_edited() {
     presence.changed(&change(1, 0, 0, "known"));
     presence.changed(&change(2, 0, 0, "xx"));
     presence.changed(&change(3, 5, 1, ""));
-    assert_eq!(presence.state_of("bob"), serde_json::json!({
-        "cursor": 6, "selection": [4, 6], "version": "W/\"3\""
-    }));
+    assert_eq!(
+        presence.state_of("bob"),
+        serde_json::json!({
+            "cursor": 6, "selection": [4, 6], "version": "W/\"3\""
+        })
+    );
     // One that is late is moved over what it did not know of.
     let late = serde_json::json!({
         "client": "eve", "author": "eve", "state": {"cursor": 5, "version": "W/\"1\""},
     });
     presence.hear(serde_json::from_value(late).unwrap(), Version(3));
     assert_eq!(presence.state_of("eve")["cursor"], 6);
+}
+
+#[test]
+fn a_lost_connection_loses_no_edit() {
+    run(async {
+        let server = server().await;
+        let proxy = Proxy::start(server.address()).await;
+        let url = format!("ws://{}", proxy.address);
+        let ann = Client::connect(ConnectOptions::new(url)).await.unwrap();
+        let (ann, bob) = (open(&ann, "d").await, open(&client(&server, "bob").await, "d").await);
+        ann.edit(Edit::append("one")).unwrap().await.unwrap();
+        let mut events = ann.events();
+        proxy.cut();
+        bob.edit(Edit::append(" bob")).unwrap().await.unwrap();
+        let edited = ann.edit(Edit::insert(3, " two")).unwrap();
+        assert_eq!(ann.unsynced().len(), 1);
+        edited.await.unwrap();
+        reads(&ann, &bob.text().unwrap()).await;
+        assert!(ann.text().unwrap().contains(" two"), "{:?}", ann.text());
+        assert!(ann.is_connected() && ann.unsynced().is_empty());
+        let mut heard = Vec::new();
+        while let Some(told) = events.next().await {
+            heard.push(told.event.to_string());
+            if heard.last().is_some_and(|event| event == "ack") && heard.len() > 3 {
+                break;
+            }
+        }
+        assert!(heard.iter().any(|event| event == "resumed" || event == "gap"), "{heard:?}");
+    });
+}
+
+#[cfg(feature = "store")]
+#[test]
+fn what_a_restarted_client_did_not_get_rid_of_is_sent_then() {
+    run(async {
+        let name = format!("kps-drafts-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        let server = server().await;
+        let proxy = Proxy::start(server.address()).await;
+        let bob = open(&client(&server, "bob").await, "d").await;
+        let ann = || ConnectOptions {
+            id: Some("ann".into()),
+            outbox: Some(folder.join("outbox")),
+            ..ConnectOptions::new(format!("ws://{}", proxy.address))
+        };
+        let first = Client::connect(ann()).await.unwrap();
+        let document = open(&first, "d").await;
+        document.edit(Edit::append("one")).unwrap().await.unwrap();
+        proxy.hold();
+        document.edit(Edit::append(" two")).unwrap();
+        document.edit(Edit::insert(0, "zero ")).unwrap();
+        assert_eq!(document.close_within(Duration::from_millis(1)).await.len(), 2);
+        first.close_within(Duration::from_millis(1)).await;
+        drop((document, first));
+        bob.edit(Edit::insert(3, "!")).unwrap().await.unwrap();
+        proxy.go_on();
+
+        let again = Client::connect(ann()).await.unwrap();
+        let document = open(&again, "d").await;
+        assert_eq!(document.text().as_deref(), Some("zero one! two"));
+        document.flush().await.unwrap();
+        reads(&bob, "zero one! two").await;
+        assert!(document.unsynced().is_empty());
+        again.close().await;
+        // Nothing is left to send.
+        let third = Client::connect(ann()).await.unwrap();
+        let document = open(&third, "d").await;
+        assert!(document.unsynced().is_empty());
+        std::fs::remove_dir_all(folder).unwrap();
+    });
 }

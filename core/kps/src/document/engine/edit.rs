@@ -1,7 +1,7 @@
 //! Edits as they are asked for.
 
 use json_patch::Patch;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{
     json,
@@ -172,6 +172,13 @@ impl Edit {
             }
             _ => false,
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Edit {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Edit, D::Error> {
+        let plain = serde_json::Value::deserialize(input)?;
+        Edit::from_value(json::value(plain)).map_err(|reject| de::Error::custom(reject.message))
     }
 }
 

@@ -33,7 +33,7 @@ pub use self::{
 };
 pub(crate) use self::{
     json::value,
-    replica::{Manners, News, Opened, Outgoing, Replica, moved_place},
+    replica::{Draft, Manners, News, Opened, Outgoing, Replica, moved_place},
     saved::{Base, Segment},
 };
 

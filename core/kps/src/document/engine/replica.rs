@@ -7,6 +7,7 @@ use std::{
 };
 
 use ropey::Rope;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Change,
@@ -69,6 +70,17 @@ pub(crate) struct Manners {
     pub(crate) rebases: Option<u32>,
 }
 
+/// An operation as it is kept for another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Draft {
+    op_id: Arc<str>,
+    /// What it was made for: that version, and the operations that were kept before it.
+    pub(crate) base: Version,
+    pub(crate) lineage: Arc<str>,
+    edits: Vec<Edit>,
+    splices: Vec<Splice>,
+}
+
 /// An operation that the server is not known to have.
 #[derive(Clone, Debug)]
 struct Pending {
@@ -121,11 +133,6 @@ impl Replica {
             marks: BTreeMap::new(),
             last_mark: 0,
         }
-    }
-
-    /// What it is made of.
-    pub(crate) fn kind(&self) -> Kind {
-        self.content.kind()
     }
 
     /// The content, own edits that are pending included.
@@ -252,6 +259,72 @@ impl Replica {
             stranded: None,
         });
         Ok(())
+    }
+
+    /// The operation of just now was none.
+    pub(crate) fn take_back(&mut self, op_id: &str) {
+        self.pending.retain(|it| *it.op_id != *op_id);
+        self.look();
+    }
+
+    /// The operation that was edited last.
+    pub(crate) fn draft(&self) -> Option<Draft> {
+        let last = self.pending.back()?;
+        Some(Draft {
+            op_id: last.op_id.clone(),
+            base: self.version,
+            lineage: self.lineage.clone(),
+            edits: last.edits.clone(),
+            splices: last.splices.clone(),
+        })
+    }
+
+    /// What another process left is pending again, oldest first. `since`: what the server did since the first of
+    /// them was made.
+    pub(crate) fn restore(
+        &mut self,
+        drafts: Vec<Draft>,
+        since: Option<(Version, Vec<Applied>)>,
+    ) -> Vec<News> {
+        let mut news = Vec::new();
+        let from = since.as_ref().map(|(from, _)| *from);
+        let (mut at, missing) = since.unwrap_or_default();
+        let mut missing = missing.into_iter().peekable();
+        let mut pass = |this: &mut Self, applied: Applied| {
+            let own = this.absorb(&applied, Some(at));
+            at = applied.version;
+            this.note(&applied, own);
+            news.extend(own.then(|| acked(&applied)));
+        };
+        for draft in drafts {
+            while let Some(applied) = missing.next_if(|it| it.version <= draft.base) {
+                pass(self, applied);
+            }
+            let is_known = draft.lineage == self.lineage && from.is_some_and(|it| it <= draft.base);
+            let mut pending = Pending {
+                op_id: draft.op_id,
+                edits: draft.edits,
+                splices: if is_known { draft.splices } else { Vec::new() },
+                manners: Manners::default(),
+                is_sent: false,
+                conflicts: 0,
+                stranded: None,
+            };
+            if !is_known && pending.is_positional() {
+                pending.stranded = Some((draft.base, draft.lineage));
+            }
+            self.pending.push_back(pending);
+        }
+        missing.for_each(|applied| pass(self, applied));
+        self.checkpoint(self.checkpointed, &mut news);
+        self.look();
+        news
+    }
+
+    /// Whether a crash of the server now would lose this own operation.
+    pub(crate) fn is_unsynced(&self, op_id: &str) -> bool {
+        self.recent.iter().any(|(it, own)| *own && *it.op_id == *op_id)
+            || self.pending.iter().any(|it| *it.op_id == *op_id)
     }
 
     /// Whether all of it could be edited, one after the other.

@@ -20,6 +20,7 @@ const SMALL: i64 = 128;
 
 /// The kind of a topic that is to retain the message.
 const RETAINED: u64 = 3;
+const DOCUMENT: u64 = 4;
 
 /// The row of `state`: what is true of the outbox as a whole.
 #[derive(Clone, Copy, Debug, Default)]
@@ -143,6 +144,7 @@ pub(super) fn insert(connection: &Connection, kept: &Kept) -> Result<i64> {
         Destination::Topic(topic) => (0, topic),
         Destination::Client(id) => (1, id),
         Destination::Server(address) => (2, address),
+        Destination::Document(name) => (DOCUMENT, name),
     };
     let extras = kept.extras.as_deref();
     let headers = extras.and_then(|extras| headers::write(&extras.headers));
@@ -208,6 +210,7 @@ fn parse(row: &Row<'_>) -> Result<Kept> {
         0 | RETAINED => Destination::Topic(name),
         1 => Destination::Client(name),
         2 => Destination::Server(name),
+        DOCUMENT => Destination::Document(name),
         kind => return corrupt(format!("there is no destination of kind {kind}")),
     };
     let mut extras = extras(columns.id, columns.headers, columns.ttl_ms)?;
