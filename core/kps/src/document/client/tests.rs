@@ -256,17 +256,16 @@ fn a_lost_connection_loses_no_edit() {
         let edited = ann.edit(Edit::insert(3, " two")).unwrap();
         assert_eq!(ann.unsynced().len(), 1);
         edited.await.unwrap();
-        reads(&ann, &bob.text().unwrap()).await;
-        assert!(ann.text().unwrap().contains(" two"), "{:?}", ann.text());
+        let text = ann.text().unwrap();
+        assert!(["one bob two", "one two bob"].contains(&&*text), "{text}");
+        reads(&bob, &text).await;
         assert!(ann.is_connected() && ann.unsynced().is_empty());
-        let mut heard = Vec::new();
+        // That there was a pause is told.
         while let Some(told) = events.next().await {
-            heard.push(told.event.to_string());
-            if heard.last().is_some_and(|event| event == "ack") && heard.len() > 3 {
+            if ["resumed", "gap"].contains(&&*told.event) {
                 break;
             }
         }
-        assert!(heard.iter().any(|event| event == "resumed" || event == "gap"), "{heard:?}");
     });
 }
 
