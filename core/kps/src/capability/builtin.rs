@@ -1,6 +1,9 @@
 //! kps' own capabilities, each made when it is first called.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 #[cfg(feature = "store")]
 use kps_proto::ErrorKind;
@@ -42,6 +45,7 @@ pub(crate) struct Builtins {
     opened: Mutex<Option<Opening>>,
     compute: OnceLock<Result<Arc<Compute>, Failure>>,
     documents: Arc<documents::Kept>,
+    document_options: DocumentOptions,
     sync: sync::Kept,
 }
 
@@ -65,6 +69,11 @@ impl Builtins {
     #[cfg(feature = "store")]
     pub(crate) fn with_storage(storage_options: StorageOptions) -> Self {
         Builtins { storage_options, own_storage: true, ..Builtins::default() }
+    }
+
+    /// With documents that are kept so.
+    pub(crate) fn with_documents(self, document_options: DocumentOptions) -> Self {
+        Builtins { document_options, ..self }
     }
 
     /// Whether the name is one of kps' own.
@@ -139,12 +148,13 @@ impl Builtins {
 
     /// Where the storage is a file, there; otherwise in memory.
     fn open_documents(&self) -> Result<Documents, Failure> {
+        let options = self.document_options.clone();
         #[cfg(feature = "store")]
         if self.storage_options.path.is_some() {
             let values = self.storage()?.values();
-            return Ok(Documents::in_values(values, true, DocumentOptions::default()));
+            return Ok(Documents::in_values(values, true, options));
         }
-        Ok(Documents::in_memory(DocumentOptions::default()))
+        Ok(Documents::in_memory(options))
     }
 
     /// Stores what is not stored of documents, and takes no more of it.
@@ -153,8 +163,22 @@ impl Builtins {
     }
 
     /// From now on calls of `document` are answered here.
-    pub(crate) fn serve_documents(&self) {
-        self.documents.serve();
+    pub(crate) fn serve_documents(
+        &self,
+        grace: Duration,
+        is_connected: impl Fn(&str, &str) -> bool + Send + Sync + 'static,
+    ) {
+        self.documents.serve(grace, Box::new(is_connected));
+    }
+
+    /// The documents, told about through the client of `core`.
+    pub(super) fn documents(&self, core: &Arc<Core>) -> Result<Documents, Failure> {
+        self.documents.of(core, || self.open_documents())
+    }
+
+    /// A client's connection or session ended.
+    pub(crate) fn client_left(&self, namespace: &str, client_id: &str, left: documents::Left) {
+        self.documents.client_left(namespace, client_id, left);
     }
 
     /// Who is in which channel, for the server.

@@ -19,6 +19,7 @@ use crate::{
     client::{Client, WeakBridge},
     document::{DocumentEvent, Documents, Teller},
     net::BoxFuture,
+    runtime,
 };
 
 /// A call without a deadline waits so long.
@@ -28,11 +29,29 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Kept {
     /// Set in a server's process.
-    is_server: OnceLock<()>,
+    server: OnceLock<Arc<Watch>>,
     documents: OnceLock<Documents>,
     /// Held while they are opened: there is one.
     opening: Mutex<()>,
     tellers: Arc<Tellers>,
+}
+
+/// Whether a namespace's client has a connection.
+type IsConnected = dyn Fn(&str, &str) -> bool + Send + Sync;
+
+/// What the server knows of its clients.
+struct Watch {
+    is_connected: Box<IsConnected>,
+    grace: Duration,
+}
+
+/// How a client left.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    /// It said goodbye, or was missed for long enough.
+    pub(crate) at_once: bool,
+    /// Its session is over: a successor of its id has to tell again who is there.
+    pub(crate) is_over: bool,
 }
 
 /// The server's own client of each namespace, through which is told what happens.
@@ -45,16 +64,46 @@ impl Kept {
         core: &Arc<Core>,
         open: impl FnOnce() -> Result<Documents, Failure>,
     ) -> Result<Arc<dyn Capability>, Failure> {
-        let documents = match self.is_server.get() {
+        let documents = match self.server.get() {
             None => None,
-            Some(()) => Some(self.documents(open)?),
+            Some(_) => Some(self.of(core, open)?),
         };
-        Ok(Arc::new(Document { core: Arc::downgrade(core), kept: self.clone(), documents }))
+        Ok(Arc::new(Document { core: Arc::downgrade(core), documents }))
     }
 
     /// Makes it a server's.
-    pub(super) fn serve(&self) {
-        self.is_server.get_or_init(|| ());
+    pub(super) fn serve(&self, grace: Duration, is_connected: Box<IsConnected>) {
+        self.server.get_or_init(|| Arc::new(Watch { is_connected, grace }));
+    }
+
+    /// The documents; what happens in the namespace of `core` is told through its client.
+    pub(super) fn of(
+        &self,
+        core: &Core,
+        open: impl FnOnce() -> Result<Documents, Failure>,
+    ) -> Result<Documents, Failure> {
+        let documents = self.documents(open)?;
+        let mut tellers = self.tellers.0.lock();
+        tellers.entry(core.namespace()).or_insert_with(|| core.weak_client());
+        Ok(documents)
+    }
+
+    pub(super) fn client_left(&self, namespace: &str, client_id: &str, left: Left) {
+        let (Some(server), Some(documents)) = (self.server.get(), self.documents.get()) else {
+            return;
+        };
+        let Some(absence) = documents.absence(namespace, client_id) else { return };
+        if left.at_once {
+            return absence.ended();
+        }
+        let server = server.clone();
+        runtime::spawn(async move {
+            tokio::time::sleep(server.grace).await;
+            let is_back = || (server.is_connected)(absence.namespace(), absence.client_id());
+            if left.is_over || !is_back() {
+                absence.ended();
+            }
+        });
     }
 
     fn documents(
@@ -112,7 +161,6 @@ fn shorten(event: &DocumentEvent, tell: impl FnOnce(&DocumentEvent)) {
 
 struct Document {
     core: Weak<Core>,
-    kept: Arc<Kept>,
     /// `None`: they are at the server.
     documents: Option<Documents>,
 }
@@ -131,8 +179,6 @@ impl Capability for Document {
         match (&self.documents, caller) {
             (Some(documents), caller) => {
                 let namespace = core.namespace();
-                let tellers = &self.kept.tellers;
-                tellers.0.lock().entry(namespace.clone()).or_insert_with(|| core.weak_client());
                 let own = || core.client().ok().and_then(|client| client.id()).unwrap_or_default();
                 let caller = caller.map_or_else(own, |caller| caller.to_string());
                 documents.call(namespace, &caller, &call.operation, call.payload)

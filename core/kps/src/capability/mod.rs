@@ -34,7 +34,7 @@ use std::{
     time::Instant,
 };
 
-pub(crate) use self::{builtin::Builtins, offer::Offer, router::Unsent};
+pub(crate) use self::{builtin::Builtins, documents::Left, offer::Offer, router::Unsent};
 pub use self::{
     envelope::{CallTarget, DispatchOptions, Request, Response},
     failure::{Failure, Outcome, Raised},

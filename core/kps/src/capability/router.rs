@@ -31,6 +31,7 @@ use super::{
 use crate::{
     client::{Client, Kept, WeakBridge},
     compute::Compute,
+    document::Documents,
     events::ClientState,
     net::BoxFuture,
 };
@@ -262,6 +263,13 @@ impl Router {
     /// `unavailable`: the system starts no threads.
     pub fn compute(&self) -> Result<Arc<Compute>, Failure> {
         self.0.builtins.compute()
+    }
+
+    /// The documents of the server whose own client this is, for callers in this process.
+    pub(crate) async fn documents(&self) -> Result<Documents, Failure> {
+        #[cfg(feature = "store")]
+        self.0.builtins.open_storage().await?;
+        self.0.builtins.documents(&self.0)
     }
 
     /// Has this client answer for the server: its built-in capabilities for calls to the server, and the

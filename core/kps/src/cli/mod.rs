@@ -6,6 +6,7 @@ mod bench;
 mod config;
 mod dispatch;
 mod doctor;
+mod documents;
 mod history;
 mod inbox;
 mod interrupt;

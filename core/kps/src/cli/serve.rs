@@ -99,6 +99,8 @@ pub(super) struct Serve {
     /// Bytes of a value that stays here when there is a cloud
     #[arg(long, value_parser = bytes, requires = "storage_cloud", value_name = "BYTES")]
     storage_max_local_size: Option<usize>,
+    #[command(flatten)]
+    documents: super::documents::Documents,
     /// Keep an audit log in the folder: changes of state, or 'messages' for these too; with limits,
     /// like 'messages age=7d count=1000000'
     #[arg(long, num_args = 0..=1, default_missing_value = "changes", value_parser = AuditOptions::parse,
@@ -168,7 +170,7 @@ impl Serve {
     }
 
     fn options(self) -> Result<ServerOptions> {
-        let storage = self.storage()?;
+        let (storage, documents) = (self.storage()?, self.documents.options());
         let mut tokens: Vec<String> = self.token;
         if let Some(file) = &self.token_file {
             let text = read(file)?;
@@ -187,6 +189,7 @@ impl Serve {
             history: self.history,
             data: self.data,
             storage,
+            documents,
             audit: self.audit,
             duplicate_window: self.duplicate_window,
             forbid_block: self.forbid_block,

@@ -6,9 +6,6 @@ use super::{
 };
 use crate::capability::{Map, Value};
 
-/// Bytes of content in one answer: escaped it still fits one payload.
-pub(super) const PART: usize = 128 << 10;
-
 /// What is known of a document.
 pub(super) fn described(desk: &Desk) -> Map {
     let document = &desk.document;
@@ -27,24 +24,41 @@ pub(super) fn described(desk: &Desk) -> Map {
     map
 }
 
-/// Adds the content: whole if it is small, else the part of its text that begins at this byte.
-pub(super) fn push_content(map: &mut Map, snapshot: Snapshot, offset: Option<usize>) {
+/// How a content is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cut {
+    /// However large it is.
+    Whole,
+    /// Whole if it has no more than so many bytes and nothing is said, else the part of its text that begins
+    /// at this byte.
+    Part(usize, Option<usize>),
+}
+
+/// Adds the content.
+pub(super) fn push_content(map: &mut Map, snapshot: Snapshot, cut: Cut) {
+    let Cut::Part(most, offset) = cut else {
+        return match snapshot {
+            Snapshot::Text(text) => map.push("text", text),
+            Snapshot::Value(plain) => map.push("value", value(plain)),
+        };
+    };
     let is_small = match &snapshot {
-        Snapshot::Text(text) => text.len() <= PART,
-        Snapshot::Value(plain) => serde_json::to_vec(plain).is_ok_and(|text| text.len() <= PART),
+        Snapshot::Text(text) => text.len() <= most,
+        Snapshot::Value(plain) => serde_json::to_vec(plain).is_ok_and(|text| text.len() <= most),
     };
     match (snapshot, offset) {
         (Snapshot::Text(text), None) if is_small => map.push("text", text),
         (Snapshot::Value(plain), None) if is_small => map.push("value", value(plain)),
-        (Snapshot::Text(text), offset) => push_part(map, &text, offset),
-        (Snapshot::Value(plain), offset) => push_part(map, &plain.to_string(), offset),
+        (Snapshot::Text(text), offset) => push_part(map, &text, most, offset),
+        (Snapshot::Value(plain), offset) => push_part(map, &plain.to_string(), most, offset),
     }
 }
 
-fn push_part(map: &mut Map, text: &str, offset: Option<usize>) {
+fn push_part(map: &mut Map, text: &str, most: usize, offset: Option<usize>) {
     let boundary = |at: usize| (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
     let start = boundary(offset.unwrap_or(0)).unwrap_or(0);
-    let end = boundary(start + PART).unwrap_or(text.len());
+    // However small a part is, it has a character.
+    let end = boundary(start.saturating_add(most.max(4))).unwrap_or(text.len());
     map.push("part", &text[start..end]);
     map.push("offset", start);
     map.push("next", (end < text.len()).then_some(end));
@@ -76,17 +90,11 @@ pub(super) fn version(applied: &Applied) -> Value {
 }
 
 /// The answer of a read.
-pub(super) fn read(
-    id: &str,
-    kind: Kind,
-    version: Version,
-    snapshot: Snapshot,
-    offset: Option<usize>,
-) -> Value {
+pub(super) fn read(id: &str, kind: Kind, version: Version, snapshot: Snapshot, cut: Cut) -> Value {
     let mut map = Map::default();
     map.push("id", id);
     map.push("kind", kind.as_str());
     map.push("version", version.to_string());
-    push_content(&mut map, snapshot, offset);
+    push_content(&mut map, snapshot, cut);
     map.into()
 }

@@ -1,13 +1,14 @@
 //! The operations of the capability `document`, as the server answers them.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use kps_proto::ErrorKind;
 
 use super::{
-    Answering, Documents, Inner, Slot, answer,
+    Answering, Documents, Inner, Slot,
+    answer::{self, Cut},
     desk::Desk,
-    engine::{Code, DocumentEvent, Edit, Kind, Operation, Reject, Snapshot, Version},
+    engine::{Code, DocumentEvent, Edit, Kind, Limits, Operation, Reject, Snapshot, Version},
     shelf::Name,
 };
 use crate::{
@@ -24,107 +25,42 @@ const MAX_VERSIONS: u64 = 1000;
 /// Versions that one who opens may say it knows.
 const MAX_KNOWN: usize = 8;
 
-const NAMES: [&str; 9] =
-    ["open", "edit", "edit_batch", "undo", "read", "at", "versions", "compact", "close"];
+const NAMES: [&str; 10] = [
+    "open",
+    "edit",
+    "edit_batch",
+    "undo",
+    "read",
+    "at",
+    "versions",
+    "compact",
+    "close",
+    "presence",
+];
+/// For callers in this process alone.
+const OPERATIONS: &str = "operations";
 
 /// An operation that was read, or why it is none.
-type Read = Result<Vec<Edit>, Reject>;
+pub(super) type Read = Result<Vec<Edit>, Reject>;
+
+/// Who calls.
+#[derive(Clone)]
+pub(super) struct Caller {
+    pub(super) id: Arc<str>,
+    /// It is in this process, and has no session.
+    pub(super) is_here: bool,
+}
 
 /// One of a batch.
-struct Asked {
-    op_id: Arc<str>,
+pub(super) struct Asked {
+    pub(super) op_id: Arc<str>,
     /// `None`: the version that the one before it made.
-    base: Option<Version>,
-    edits: Read,
+    pub(super) base: Option<Version>,
+    pub(super) edits: Read,
 }
 
 impl Documents {
-    /// The operations, described for people and programs.
-    pub(crate) fn describe() -> Vec<capability::Operation> {
-        let id = ("id", "string", "the document's name, at most 256 bytes");
-        let author = ("author?", "string", "who edits; the client's id unless told");
-        let op_id = ("op_id", "string", "unique; sending it again is harmless");
-        let edit = ("edit", "", "an edit, or a list of edits that are done together");
-        let lineage = ("lineage?", "string", "what open answered");
-        let operation = |name: &str, summary: &str, fields: &[(&str, &str, &str)]| {
-            capability::Operation::new(name, summary).fields(fields)
-        };
-        vec![
-            operation(
-                "open",
-                "Opens a document, or makes it if there is none",
-                &[
-                    id,
-                    ("kind", "string", "text or json"),
-                    lineage,
-                    (
-                        "known?",
-                        "array",
-                        "versions that are known: operations since are told instead",
-                    ),
-                ],
-            ),
-            operation(
-                "edit",
-                "Changes a document; what becomes of it is told on its topic as well",
-                &[id, op_id, ("base_version", "", "what it is made for"), author, lineage, edit],
-            ),
-            operation(
-                "edit_batch",
-                "Several operations, one after the other",
-                &[
-                    id,
-                    author,
-                    lineage,
-                    (
-                        "operations",
-                        "array",
-                        "{op_id, base_version?, edit}; without base_version it follows the one before",
-                    ),
-                ],
-            ),
-            operation(
-                "undo",
-                "Takes back the author's last operations",
-                &[id, op_id, author, ("count?", "integer", "1 to 100; 1 unless told")],
-            ),
-            operation(
-                "read",
-                "A document's content; large ones in parts",
-                &[
-                    id,
-                    ("version?", "", "the one there is unless told"),
-                    ("offset?", "integer", "bytes before the part"),
-                ],
-            ),
-            operation(
-                "at",
-                "The content that a version had",
-                &[
-                    id,
-                    ("version", "", "the version"),
-                    ("offset?", "integer", "bytes before the part"),
-                ],
-            ),
-            operation(
-                "versions",
-                "The operations that are kept, the newest first",
-                &[
-                    id,
-                    ("before?", "", "only versions before this one"),
-                    ("limit?", "integer", "1 to 1,000; 100 unless told"),
-                ],
-            ),
-            operation(
-                "compact",
-                "Forgets the oldest operations, not what they did",
-                &[id, ("keep?", "integer", "how many are kept; 0 unless told")],
-            ),
-            operation("close", "Has it stored now", &[id]),
-        ]
-    }
-
-    /// Answers a call; `client_id` is who calls.
+    /// Answers a client's call.
     pub(crate) fn call(
         &self,
         namespace: Arc<str>,
@@ -132,33 +68,71 @@ impl Documents {
         operation: &str,
         payload: Value,
     ) -> Answering {
-        if !NAMES.contains(&operation) {
+        self.answer(namespace, Caller::client(client_id), operation, payload)
+    }
+
+    /// Answers a caller in this process that has no session, and to whom no message's size is a limit: it is
+    /// told whole contents, is present for a while only, and may ask for `operations`.
+    pub(crate) fn call_here(
+        &self,
+        namespace: Arc<str>,
+        client_id: &str,
+        operation: &str,
+        payload: Value,
+    ) -> Answering {
+        let caller = Caller { is_here: true, ..Caller::client(client_id) };
+        self.answer(namespace, caller, operation, payload)
+    }
+
+    fn answer(
+        &self,
+        namespace: Arc<str>,
+        caller: Caller,
+        operation: &str,
+        payload: Value,
+    ) -> Answering {
+        let is_ours = |name: &str| NAMES.contains(&name) || (name == OPERATIONS && caller.is_here);
+        if !is_ours(operation) {
             let failure = unknown_operation(operation, &NAMES);
             return Box::pin(std::future::ready(Err(failure)));
         }
-        let (inner, operation, client_id) =
-            (self.0.clone(), operation.to_owned(), client_id.to_owned());
+        let (inner, operation) = (self.0.clone(), operation.to_owned());
         Box::pin(async move {
             let mut fields = Fields::of(payload)?;
             let id = fields.text("id")?;
             check_id(&id)?;
             let name: Name = (namespace, id.into());
             match &*operation {
-                "open" => inner.call_open(&name, fields).await,
-                "edit" => inner.call_edit(&name, fields, &client_id).await,
-                "edit_batch" => inner.call_batch(&name, fields, &client_id).await,
-                "undo" => inner.call_undo(&name, fields, &client_id).await,
-                "read" | "at" => inner.call_read(&name, fields, &*operation == "at").await,
+                "open" => inner.call_open(&name, fields, &caller).await,
+                "edit" => inner.call_edit(&name, fields, &caller.id).await,
+                "edit_batch" => inner.call_batch(&name, fields, &caller.id).await,
+                OPERATIONS => inner.call_operations(&name, fields, &caller.id).await,
+                "undo" => inner.call_undo(&name, fields, &caller.id).await,
+                "read" => inner.call_read(&name, fields, false, &caller).await,
+                "at" => inner.call_read(&name, fields, true, &caller).await,
                 "versions" => inner.call_versions(&name, fields).await,
                 "compact" => inner.call_compact(&name, fields).await,
+                "presence" => inner.call_presence(&name, fields, &caller).await,
                 _ => {
                     fields.done()?;
                     let slot = inner.open(&name, None).await?;
+                    inner.leave(&name, &caller.id);
                     inner.store(&slot, true).await?;
                     slot.with(|desk| Ok(answer::described(desk).into()))
                 }
             }
         })
+    }
+}
+
+impl Caller {
+    fn client(id: &str) -> Caller {
+        Caller { id: id.into(), is_here: false }
+    }
+
+    /// How its answers are cut.
+    fn cut(&self, most: usize, offset: Option<usize>) -> Cut {
+        if self.is_here { Cut::Whole } else { Cut::Part(most, offset) }
     }
 }
 
@@ -173,7 +147,12 @@ impl Slot {
 }
 
 impl Inner {
-    async fn call_open(self: &Arc<Self>, name: &Name, mut fields: Fields) -> Outcome {
+    async fn call_open(
+        self: &Arc<Self>,
+        name: &Name,
+        mut fields: Fields,
+        caller: &Caller,
+    ) -> Outcome {
         let kind = fields.text("kind")?;
         let kind = Kind::parse(&kind).ok_or_else(|| {
             Failure::field("kind", format!("kind is {kind:?}; there are text and json"))
@@ -193,6 +172,10 @@ impl Inner {
         let most = self.options.limits.missing;
         slot.with(|desk| {
             let mut map = answer::described(desk);
+            if slot.is_new.swap(false, Ordering::Relaxed) {
+                map.push("created", true);
+            }
+            map.push("presence", self.present(name));
             let since = lineage.and_then(|it| desk.document.since_known(&it, &known));
             let weight =
                 |missing: &[_]| -> usize { missing.iter().map(super::engine::weigh).sum() };
@@ -203,7 +186,11 @@ impl Inner {
                 map.push("missing_ops", answer::operations(&missing));
             }
             if !is_enough {
-                answer::push_content(&mut map, desk.document.snapshot(), None);
+                answer::push_content(
+                    &mut map,
+                    desk.document.snapshot(),
+                    caller.cut(self.options.part, None),
+                );
             }
             Ok(map.into())
         })
@@ -216,7 +203,7 @@ impl Inner {
         client_id: &str,
     ) -> Outcome {
         let (author, lineage) = (author(&mut fields, client_id)?, lineage(&mut fields)?);
-        let asked = asked(&mut fields, self.options.limits.edits)?;
+        let asked = asked(&mut fields, &self.options.limits)?;
         if asked.base.is_none() {
             return Err(capability::missing("base_version"));
         }
@@ -241,7 +228,7 @@ impl Inner {
         let mut batch = Vec::with_capacity(list.len());
         for (place, operation) in list.into_iter().enumerate() {
             let asked = Fields::of(operation).and_then(|mut fields| {
-                let asked = asked(&mut fields, self.options.limits.edits)?;
+                let asked = asked(&mut fields, &self.options.limits)?;
                 fields.done()?;
                 Ok(asked)
             });
@@ -257,7 +244,7 @@ impl Inner {
         self.edit(name, author, lineage, batch).await
     }
 
-    async fn edit(
+    pub(super) async fn edit(
         self: &Arc<Self>,
         name: &Name,
         author: Arc<str>,
@@ -341,7 +328,13 @@ impl Inner {
         Ok(Value::map([("accepted", results.len().into()), ("results", results.into())]))
     }
 
-    async fn call_read(self: &Arc<Self>, name: &Name, mut fields: Fields, at: bool) -> Outcome {
+    async fn call_read(
+        self: &Arc<Self>,
+        name: &Name,
+        mut fields: Fields,
+        at: bool,
+        caller: &Caller,
+    ) -> Outcome {
         let version = match fields.given("version") {
             None if at => return Err(capability::missing("version")),
             None => None,
@@ -350,8 +343,13 @@ impl Inner {
         let offset = fields.count("offset")?;
         let offset = offset.map(|offset| usize::try_from(offset).unwrap_or(usize::MAX / 2));
         fields.done()?;
+        if version.is_none() && offset.is_some_and(|offset| offset > 0) {
+            let sentence =
+                "offset goes with the version that the first part had: all are to be of one";
+            return Err(Failure::field("version", sentence));
+        }
         let slot = self.open(name, None).await?;
-        let id = name.1.clone();
+        let (id, cut) = (name.1.clone(), caller.cut(self.options.part, offset));
         // An old version is made again, a large one copied: not on the thread that serves everybody.
         let reading = runtime::handle().spawn_blocking(move || {
             slot.with(|desk| {
@@ -365,7 +363,7 @@ impl Inner {
                     );
                     Failure::new(ErrorKind::NotFound, sentence)
                 })?;
-                Ok(answer::read(&id, document.kind(), version, snapshot, offset))
+                Ok(answer::read(&id, document.kind(), version, snapshot, cut))
             })
         });
         reading.await.unwrap_or_else(|error| {
@@ -411,31 +409,53 @@ impl Inner {
     }
 }
 
-fn asked(fields: &mut Fields, most: usize) -> Result<Asked, Failure> {
+fn asked(fields: &mut Fields, limits: &Limits) -> Result<Asked, Failure> {
     let op_id = fields.text("op_id")?.into();
     let base = fields.given("base_version");
     let base = base.map(|value| version_of("base_version", value)).transpose()?;
-    let edits = match fields.value("edit")? {
-        Value::List(list) if list.len() > most => {
-            let sentence = format!("an operation has {} edits; the limit is {most}", list.len());
+    let edits = edits(fields.value("edit")?, limits);
+    Ok(Asked { op_id, base, edits })
+}
+
+/// What is asked for as `edit`.
+pub(super) fn edits(value: Value, limits: &Limits) -> Read {
+    // Escaped it is longer still: nobody has to read all of it.
+    let bytes = letters(&value);
+    if bytes > limits.operation {
+        let sentence = format!("an operation has {bytes} bytes; the limit is {}", limits.operation);
+        return Err(Reject::new(Code::OperationTooLarge, sentence));
+    }
+    match value {
+        Value::List(list) if list.len() > limits.edits => {
+            let (count, most) = (list.len(), limits.edits);
+            let sentence = format!("an operation has {count} edits; the limit is {most}");
             Err(Reject::new(Code::TooManyEdits, sentence))
         }
         Value::List(list) => list.into_iter().map(Edit::from_value).collect(),
         one => Edit::from_value(one).map(|edit| vec![edit]),
-    };
-    Ok(Asked { op_id, base, edits })
+    }
 }
 
-fn author(fields: &mut Fields, client_id: &str) -> Result<Arc<str>, Failure> {
+/// Bytes of all texts in it.
+fn letters(value: &Value) -> usize {
+    match value {
+        Value::Text(text) => text.len(),
+        Value::List(list) => list.iter().map(letters).sum(),
+        Value::Map(map) => map.iter().map(|(name, value)| name.len() + letters(value)).sum(),
+        _ => 0,
+    }
+}
+
+pub(super) fn author(fields: &mut Fields, client_id: &str) -> Result<Arc<str>, Failure> {
     Ok(fields.optional_text("author")?.map_or_else(|| client_id.into(), Into::into))
 }
 
-fn lineage(fields: &mut Fields) -> Result<Option<Arc<str>>, Failure> {
+pub(super) fn lineage(fields: &mut Fields) -> Result<Option<Arc<str>>, Failure> {
     Ok(fields.optional_text("lineage")?.map(Into::into))
 }
 
 /// A version: its ETag, or its number.
-fn version_of(field: &str, value: Value) -> Result<Version, Failure> {
+pub(super) fn version_of(field: &str, value: Value) -> Result<Version, Failure> {
     let version = match &value {
         Value::Text(text) => text.parse().ok(),
         Value::Int(number) => u64::try_from(*number).ok().map(Version),

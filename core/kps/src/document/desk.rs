@@ -149,7 +149,22 @@ impl Desk {
 
     /// What has to be stored before the first operation: that there are versions which may be told and lost.
     pub(super) fn announcement(&self) -> Writing {
-        Writing { mark: self.mark.clone(), run: Some(self.run), ..Writing::default() }
+        let writing =
+            Writing { mark: self.mark.clone(), run: Some(self.run), ..Writing::default() };
+        // A new one is stored with it: after a crash it is the same one still, and not another of its name.
+        let base = self.is_new().then(|| serde_json::to_vec(&self.document.saved_base()).ok());
+        Writing { base: base.flatten().map(Into::into), ..writing }
+    }
+
+    /// It is stored.
+    pub(super) fn announced(&mut self, mark: Option<String>) {
+        self.mark = mark;
+        self.is_announced = true;
+    }
+
+    /// Whether nothing of it is stored.
+    pub(super) fn is_new(&self) -> bool {
+        self.mark.is_none()
     }
 
     /// How safe everything up to a version is.

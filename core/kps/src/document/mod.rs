@@ -7,9 +7,12 @@
 mod answer;
 mod calls;
 mod client;
+mod describe;
 mod desk;
 mod engine;
+mod operations;
 mod options;
+mod presence;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -28,6 +31,11 @@ use kps_proto::ErrorKind;
 use parking_lot::Mutex;
 
 pub(crate) use self::desk::Teller;
+use self::{
+    desk::Desk,
+    presence::Presence,
+    shelf::{Memory, Name, Shelf, Stored},
+};
 pub use self::{
     client::{
         Document, DocumentEvents, DocumentStream, Edited, Editing, IntoEdits, Listening,
@@ -59,6 +67,7 @@ struct Inner {
     shelf: Arc<dyn Shelf>,
     teller: OnceLock<Teller>,
     open: Mutex<HashMap<Name, Arc<Slot>>>,
+    presence: Mutex<Presence>,
     is_looking: AtomicBool,
     is_closed: AtomicBool,
 }
@@ -70,6 +79,8 @@ struct Slot {
     turn: tokio::sync::Mutex<()>,
     /// `None`: it is not loaded (yet).
     desk: Mutex<Option<Desk>>,
+    /// Nobody has been told that it was made.
+    is_new: AtomicBool,
 }
 
 impl fmt::Debug for Documents {
@@ -100,6 +111,7 @@ impl Documents {
             shelf,
             teller: OnceLock::new(),
             open: Mutex::default(),
+            presence: Mutex::default(),
             is_looking: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
         }))
@@ -147,6 +159,7 @@ impl Documents {
                 unused.push(name);
             }
         }
+        self.0.expire_presence();
         // Why not is told; it is tried again.
         self.0.store_all(due).await;
         unused.iter().for_each(|name| self.0.let_go(name));
@@ -163,12 +176,10 @@ impl Documents {
                 tokio::time::sleep(LOOK).await;
                 let Some(this) = this.upgrade().map(Documents) else { return };
                 this.tick().await;
-                if this.0.open.lock().is_empty() {
+                if this.0.is_unused() {
                     this.0.is_looking.store(false, Ordering::Release);
                     // One may have been opened between the two.
-                    if this.0.open.lock().is_empty()
-                        || this.0.is_looking.swap(true, Ordering::AcqRel)
-                    {
+                    if this.0.is_unused() || this.0.is_looking.swap(true, Ordering::AcqRel) {
                         return;
                     }
                 }
@@ -202,6 +213,11 @@ impl Inner {
         }
         drop(desk);
         Ok(slot)
+    }
+
+    /// Whether there is nothing to look at.
+    fn is_unused(&self) -> bool {
+        self.open.lock().is_empty() && self.presence.lock().is_empty()
     }
 
     fn check_open(&self) -> Result<(), Failure> {
@@ -251,6 +267,7 @@ impl Inner {
         let desk = loading.await.unwrap_or_else(|error| {
             Err(Failure::new(ErrorKind::Internal, format!("the document was not read: {error}")))
         })?;
+        slot.is_new.store(desk.is_new(), Ordering::Relaxed);
         *slot.desk.lock() = Some(desk);
         Ok(())
     }
@@ -264,8 +281,18 @@ impl Inner {
         })
     }
 
-    /// Has it stored that versions may be told now which a crash would lose.
-    async fn announce(&self, slot: &Slot) -> Result<(), Failure> {
+    /// Has it stored that versions may be told now which a crash would lose. Whoever asked may go.
+    async fn announce(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<(), Failure> {
+        if slot.desk.lock().as_ref().is_some_and(|desk| desk.is_announced) {
+            return Ok(());
+        }
+        let (this, slot) = (self.clone(), slot.clone());
+        let storing = runtime::spawn(async move { this.announce_here(&slot).await });
+        let lost = || Failure::new(ErrorKind::Closed, "the process is about to end");
+        storing.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    async fn announce_here(&self, slot: &Slot) -> Result<(), Failure> {
         let is_announced = || slot.desk.lock().as_ref().is_some_and(|desk| desk.is_announced);
         if is_announced() {
             return Ok(());
@@ -274,17 +301,26 @@ impl Inner {
         if is_announced() {
             return Ok(());
         }
-        let write = slot.desk.lock().as_ref().map(|desk| {
-            let name = desk.name().clone();
-            self.shelf.write(&name, desk.announcement())
-        });
-        if let Some(write) = write {
-            write.await?;
+        let planned =
+            slot.desk.lock().as_ref().map(|desk| (desk.name().clone(), desk.announcement()));
+        let Some((name, writing)) = planned else { return Ok(()) };
+        let written = self.shelf.write(&name, writing).await;
+        let mut desk = slot.desk.lock();
+        match written {
+            Ok(mark) => {
+                if let Some(desk) = &mut *desk {
+                    desk.announced(mark);
+                }
+                Ok(())
+            }
+            Err(failure) if failure.kind == ErrorKind::Conflict => {
+                // What is there was not when it was loaded, and nothing was done with what is here.
+                desk.take_if(|desk| !desk.is_busy());
+                let sentence = "somebody else stored the document meanwhile; try again";
+                Err(Failure::new(ErrorKind::StoreFailed, sentence).retryable())
+            }
+            Err(failure) => Err(failure),
         }
-        if let Some(desk) = &mut *slot.desk.lock() {
-            desk.is_announced = true;
-        }
-        Ok(())
     }
 
     /// Several at once: the store takes them together.

@@ -26,6 +26,8 @@ pub struct DocumentOptions {
     pub most_open: usize,
     /// Bytes of all documents in memory, about (512 MiB).
     pub memory: usize,
+    /// Bytes of content in one answer to a client; larger contents are read in parts (128 KiB).
+    pub part: usize,
     /// What times are measured with.
     pub now: Clock,
 }
@@ -43,6 +45,7 @@ impl Default for DocumentOptions {
             idle: Duration::from_secs(30 * 60),
             most_open: 10_000,
             memory: 512 << 20,
+            part: 128 << 10,
             now,
         }
     }

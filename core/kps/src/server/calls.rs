@@ -12,8 +12,9 @@ use tokio::sync::OnceCell;
 
 use super::{attach_own, hub::Hub};
 use crate::{
-    capability::{Builtins, Offer, Router},
+    capability::{Builtins, Failure, Left, Offer, Router},
     client::{Bridge, Client, ConnectOptions},
+    document::Documents,
     net::mem::MemTransport,
 };
 
@@ -73,11 +74,24 @@ impl Calls {
     /// A client's connection ended; `at_once`: it is not expected back.
     pub(super) fn connection_ended(&self, namespace: &str, client_id: &str, at_once: bool) {
         self.builtins.presence().connection_ended(namespace, client_id, at_once);
+        self.builtins.client_left(namespace, client_id, Left { at_once, is_over: false });
     }
 
     /// A client's session ended.
     pub(super) fn session_ended(&self, namespace: &str, client_id: &str) {
         self.builtins.presence().session_ended(namespace, client_id);
+        self.builtins.client_left(namespace, client_id, Left { at_once: false, is_over: true });
+    }
+
+    /// The documents of this namespace, for callers in this process.
+    #[allow(dead_code, reason = "the gateway asks for them")]
+    pub(super) async fn documents(
+        &self,
+        hub: &Arc<Hub>,
+        namespace: &str,
+    ) -> std::result::Result<Documents, Failure> {
+        let own = self.own(hub, namespace).map_err(Failure::from)?;
+        Router::sharing(&Client::from(own.bridge), || self.builtins.clone()).documents().await
     }
 
     /// Stores what is not stored of documents; their authors hear of it.
@@ -100,11 +114,12 @@ impl Calls {
         }
         let id = hub.options.id.clone().filter(|_| namespace.is_empty());
         let (clients, grace) = (Arc::downgrade(hub), hub.options.presence_grace);
-        self.builtins.presence().attach(grace, move |namespace, client_id| {
+        let is_connected = move |namespace: &str, client_id: &str| {
             let hub: Option<Arc<Hub>> = clients.upgrade();
             hub.is_some_and(|hub| hub.with_bus(|bus, _| bus.is_connected(namespace, client_id)))
-        });
-        self.builtins.serve_documents();
+        };
+        self.builtins.presence().attach(grace, is_connected.clone());
+        self.builtins.serve_documents(grace, is_connected);
         let hub: Weak<Hub> = Arc::downgrade(hub);
         let bridge = Bridge::start(ConnectOptions {
             id,

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     auth::{OnConnect, Tokens},
     capability::Builtins,
+    document::DocumentOptions,
     events::ServerEvent,
     runtime,
 };
@@ -105,7 +106,7 @@ impl Hub {
             time_base_ms: wall_ms,
             history,
         });
-        let builtins = builtins(&options)?;
+        let builtins = builtins(&options)?.with_documents(documents(&options));
         let hub = Arc::new(Hub {
             keeper,
             tokens: Tokens::new(options.tokens.clone()),
@@ -418,6 +419,16 @@ impl Hub {
     pub(super) fn wake_clock(&self) {
         self.rearm.notify_one();
     }
+}
+
+/// How documents are kept: what is told of them must fit this server's payloads, escaped as it is in JSON.
+fn documents(options: &ServerOptions) -> DocumentOptions {
+    let mut documents = options.documents.clone();
+    documents.part = documents.part.min((options.limits.payload / 8).max(1));
+    let mut limits = (*documents.limits).clone();
+    limits.missing = limits.missing.min(options.limits.payload / 8);
+    documents.limits = Arc::new(limits);
+    documents
 }
 
 /// What answers calls to the server. A storage that was described is opened now: what is wrong with it is told at once.

@@ -12,6 +12,7 @@ use kps_proto::{
 use crate::store::values::StorageOptions;
 use crate::{
     auth::{OnConnect, Token},
+    document::DocumentOptions,
     events::ServerEvent,
     net::identity::TlsIdentity,
 };
@@ -131,6 +132,8 @@ pub struct ServerOptions {
     /// A client that loses its connection stays present in its channels for so long, in case it comes
     /// back. 5 s.
     pub presence_grace: Duration,
+    /// How documents are kept: bounds, and when they are stored.
+    pub documents: DocumentOptions,
     /// Sees every connection before it may do anything, and may refuse it.
     pub on_connect: Option<OnConnect>,
 }
@@ -158,6 +161,7 @@ impl Default for ServerOptions {
             max_connections: 100_000,
             handshake_timeout: Duration::from_secs(10),
             presence_grace: Duration::from_secs(5),
+            documents: DocumentOptions::default(),
             on_connect: None,
         }
     }

@@ -97,6 +97,17 @@ pub enum DocumentEvent {
         /// What happened.
         message: String,
     },
+    /// Somebody is there, or is not any more.
+    Presence {
+        /// The document.
+        id: Arc<str>,
+        /// Who: the client's id, or what it calls itself.
+        client: Arc<str>,
+        /// As whom it edits.
+        author: Arc<str>,
+        /// What it tells of itself; `None`: it is not there any more.
+        state: Option<serde_json::Value>,
+    },
 }
 
 impl DocumentEvent {
@@ -109,6 +120,7 @@ impl DocumentEvent {
             DocumentEvent::Rejected { .. } => "rejected",
             DocumentEvent::Checkpoint { .. } => "checkpoint",
             DocumentEvent::StoreFailed { .. } => "store_failed",
+            DocumentEvent::Presence { .. } => "presence",
         }
     }
 
@@ -119,7 +131,9 @@ impl DocumentEvent {
             DocumentEvent::Ack { op_id, .. }
             | DocumentEvent::Conflict { op_id, .. }
             | DocumentEvent::Rejected { op_id, .. } => Some(op_id),
-            DocumentEvent::Checkpoint { .. } | DocumentEvent::StoreFailed { .. } => None,
+            DocumentEvent::Checkpoint { .. }
+            | DocumentEvent::StoreFailed { .. }
+            | DocumentEvent::Presence { .. } => None,
         }
     }
 

@@ -32,7 +32,7 @@ pub use self::{
     version::Version,
 };
 pub(crate) use self::{
-    json::value,
+    json::{plain, value},
     replica::{Draft, Manners, News, Opened, Outgoing, Replica, moved_place},
     saved::{Base, Segment},
 };

@@ -404,7 +404,9 @@ impl Replica {
             DocumentEvent::Checkpoint { version, level: Level::Checkpointed, .. } => {
                 self.checkpoint(version, &mut news);
             }
-            DocumentEvent::Checkpoint { .. } | DocumentEvent::StoreFailed { .. } => {}
+            DocumentEvent::Checkpoint { .. }
+            | DocumentEvent::StoreFailed { .. }
+            | DocumentEvent::Presence { .. } => {}
         }
         news
     }
