@@ -22,7 +22,7 @@ impl Inner {
         let author = calls::author(&mut fields, client_id)?;
         let lineage = calls::lineage(&mut fields)?;
         let limits = &self.options.limits;
-        let batch = match fields.given("operations") {
+        let mut batch = match fields.given("operations") {
             None => vec![asked(fields, limits)?],
             Some(Value::List(list)) if list.is_empty() || list.len() > limits.batch => {
                 let (count, most) = (list.len(), limits.batch);
@@ -32,15 +32,14 @@ impl Inner {
             Some(Value::List(list)) => {
                 fields.done()?;
                 let each = |operation| Fields::of(operation).and_then(|it| asked(it, limits));
-                let first = list.first().and_then(|it| it.get("base_version")).is_some();
-                let mut batch = list.into_iter().map(each).collect::<Result<Vec<_>, _>>()?;
-                if let Some(asked) = batch.first_mut().filter(|_| !first) {
-                    asked.edits = without_base();
-                }
-                batch
+                list.into_iter().map(each).collect::<Result<_, _>>()?
             }
             Some(other) => return Err(wrong("operations", &other, "a list of operations")),
         };
+        if let Some(first) = batch.first_mut().filter(|it| it.base.is_none() && it.edits.is_ok()) {
+            let sentence = "the field \"base_version\" is missing";
+            first.edits = Err(Reject::new(Code::Invalid, sentence));
+        }
         let op_ids: Vec<Value> = batch.iter().map(|asked| (&*asked.op_id).into()).collect();
         self.edit(name, author, lineage, batch).await?;
         let mut answer = Map::default();
@@ -48,10 +47,6 @@ impl Inner {
         answer.push("op_ids", op_ids);
         Ok(answer.into())
     }
-}
-
-fn without_base() -> Read {
-    Err(Reject::new(Code::Invalid, "the field \"base_version\" is missing"))
 }
 
 /// An operation; what is wrong with it is part of it, so that it is told of the operation.

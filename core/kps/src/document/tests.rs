@@ -3,6 +3,7 @@
 mod checkpoints;
 mod faults;
 mod operations;
+mod presence;
 
 use std::sync::atomic::AtomicU64;
 

@@ -63,17 +63,47 @@ async fn an_empty_state_never_overwrites_a_checkpoint() {
     room.documents.close().await;
     let room = room.again();
     room.fail(|it| it.hides = true);
-    room.open().await;
-    room.append("b").await;
-    room.wait(10);
-    for _ in 0..5 {
-        room.documents.tick().await;
-        room.wait(60);
-        room.fail(|it| it.hides = false);
-    }
-    assert_eq!(room.heard(), ["change 1", "ack b 1 applied", "store_failed conflict"]);
-    let room = room.again();
+    assert_eq!(room.open().await["text"], "");
+    let refused = room.call("edit", appending("b", "W/\"0\"")).await.unwrap_err();
+    assert_eq!((refused.code(), refused.retry), ("store_failed", true));
+    assert!(room.heard().is_empty());
+    room.fail(|it| it.hides = false);
     assert_eq!(room.open().await["text"], "precious");
+    room.append("!").await;
+    assert_eq!(room.text().await, "precious!");
+}
+
+#[tokio::test]
+async fn what_somebody_else_stored_meanwhile_is_not_overwritten() {
+    let (one, clock) = (Room::new(), 10);
+    one.open().await;
+    one.append("a").await;
+    let other = Room::on(one.shelf.clone(), one.clock.clone(), DocumentOptions::default());
+    // As if it had another lineage: it is another document of this name.
+    let mut stored = one.shelf.load(&name()).unwrap();
+    let base = String::from_utf8(stored.base.take().unwrap().to_vec()).unwrap();
+    let lineage = one.open().await["lineage"].as_str().unwrap().to_owned();
+    let base = Some(base.replace(&lineage, "other").into_bytes().into());
+    let writing = Writing { base, mark: stored.mark, ..Writing::default() };
+    one.shelf.memory.write(&name(), writing).await.unwrap();
+    for _ in 0..5 {
+        one.wait(clock);
+        one.documents.tick().await;
+    }
+    assert_eq!(one.heard()[2..], ["store_failed conflict"]);
+    assert_eq!(other.open().await["lineage"], "other");
+}
+
+#[tokio::test]
+async fn a_new_document_is_the_same_one_after_a_crash_before_its_first_checkpoint() {
+    let room = Room::new();
+    let lineage = room.open().await["lineage"].clone();
+    room.append("lost").await;
+    let room = room.again();
+    let again = room.open().await;
+    assert_eq!((&again["lineage"], &again["text"]), (&lineage, &"".into()));
+    let ack = room.append("b").await;
+    assert_ne!(ack["version"], "W/\"1\"", "it was told");
 }
 
 #[tokio::test]
