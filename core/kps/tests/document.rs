@@ -11,6 +11,7 @@ use kps::{
     options::SubscribeOptions,
 };
 use serde_json::{Value as Json, json};
+use tokio::net::{TcpListener, TcpStream};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -311,4 +312,71 @@ async fn one_who_does_not_read_what_happens_holds_up_nobody() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn who_is_there_is_told_until_its_session_ends() {
+    let options = ServerOptions::listen("127.0.0.1:0");
+    let presence_grace = Duration::from_millis(50);
+    let server = Server::start(ServerOptions { presence_grace, ..options }).unwrap();
+    let (ann, bob) = (client(&server, "ann").await, client(&server, "bob").await);
+    open(&ann).await;
+    let mut events = follow(&ann).await;
+    ok(&bob, "presence", json!({"id": "d", "author": "Bob", "state": {"cursor": 1}})).await;
+    let mut told = async || serde_json::from_slice::<Json>(&next(&mut events).await).unwrap();
+    let there = told().await;
+    assert_eq!((&there["client"], &there["author"]), (&"bob".into(), &"Bob".into()));
+    assert_eq!(open(&ann).await["presence"][0]["state"], json!({"cursor": 1}));
+    bob.close().await;
+    assert_eq!(told().await["state"], Json::Null);
+    // One that is lost is missed for a while first.
+    let wire = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", wire.local_addr().unwrap());
+    let address = server.address();
+    let carrying = tokio::spawn(async move {
+        let (mut client, _) = wire.accept().await.unwrap();
+        let mut server = TcpStream::connect(address).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+    });
+    let options = ConnectOptions { id: Some("eve".into()), ..ConnectOptions::new(url) };
+    let eve = Client::connect(options).await.unwrap();
+    ok(&eve, "presence", json!({"id": "d", "state": {}})).await;
+    assert_eq!(told().await["client"], "eve");
+    carrying.abort();
+    assert_eq!(
+        told().await,
+        json!({"event": "presence", "id": "d", "client": "eve", "author": "eve", "state": null})
+    );
+}
+
+#[tokio::test]
+async fn a_document_larger_than_a_payload_is_read_in_parts() {
+    let mut options = ServerOptions::listen("127.0.0.1:0");
+    options.limits.payload = 64 << 10;
+    let server = Server::start(options).unwrap();
+    let ann = client(&server, "ann").await;
+    open(&ann).await;
+    let mut version: Json = 0.into();
+    for n in 0..30 {
+        let text = format!("\u{1}{n}").repeat(2_000);
+        let acked =
+            edit(&ann, editing(&n.to_string(), version, json!({"type": "append", "text": text})))
+                .await;
+        version = acked["version"].clone();
+        assert_eq!(acked["event"], "ack");
+    }
+    let mut part = open(&ann).await;
+    let mut text = part["part"].as_str().unwrap().to_owned();
+    while !part["next"].is_null() {
+        part =
+            ok(&ann, "read", json!({"id": "d", "version": version, "offset": part["next"]})).await;
+        text.push_str(part["part"].as_str().unwrap());
+    }
+    let expected: String = (0..30).map(|n| format!("\u{1}{n}").repeat(2_000)).collect();
+    assert!(text == expected, "{} of {} bytes", text.len(), expected.len());
+    // Who is far behind is told of a conflict all the same.
+    let mut events = follow(&ann).await;
+    let conflict = edit(&ann, appending("late", 0)).await;
+    assert_eq!(conflict["event"], "conflict");
+    assert!(next(&mut events).await.starts_with(b"{\"event\":\"conflict\""));
 }

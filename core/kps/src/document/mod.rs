@@ -31,11 +31,6 @@ use kps_proto::ErrorKind;
 use parking_lot::Mutex;
 
 pub(crate) use self::desk::Teller;
-use self::{
-    desk::Desk,
-    presence::Presence,
-    shelf::{Memory, Name, Shelf, Stored},
-};
 pub use self::{
     client::{
         Document, DocumentEvents, DocumentStream, Edited, Editing, IntoEdits, Listening,
@@ -49,6 +44,7 @@ pub use self::{
 };
 use self::{
     desk::Desk,
+    presence::Presence,
     shelf::{Memory, Name, Shelf, Stored},
 };
 use crate::{capability::Failure, net::BoxFuture, runtime};
