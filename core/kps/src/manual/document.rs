@@ -1,1 +1,182 @@
-//! Live documents.
+//! Live documents: text or JSON that people and programs write together, the capability `document`.
+//!
+//! A document has a name, a kind and a version. Who wants to change it sends an **operation**: edits that are made
+//! for a version and done wholly or not at all. What becomes of it is told on the document's topic
+//! `kps.document.<id>`, to who sent it and to everybody else, the same bytes. An operation that was made for an
+//! older version is a **conflict**: nothing of it is done, and the event brings what is missing. There is no way
+//! around that for anybody; [`Client::open_document`](crate::Client::open_document) moves what was edited
+//! over what others did and sends it again by itself. This chapter is about what is below it, which any program
+//! can speak.
+//!
+//! ```
+//! use kps::{Client, ConnectOptions, Received, Server, ServerOptions, capability::Value};
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::start(ServerOptions::listen("127.0.0.1:0"))?;
+//! let client = Client::connect(ConnectOptions::new(server.url())).await?;
+//! let call = async |operation: &str, payload: &str| {
+//!     let payload = Value::from_json(payload.as_bytes()).expect("it is JSON");
+//!     client.dispatch(&format!("document.{operation}"), payload).await.outcome
+//! };
+//!
+//! // Whoever follows the topic first misses nothing between it and what is opened.
+//! let mut events = client.subscribe("kps.document.notes").await?;
+//! let opened = call("open", r#"{"id": "notes", "kind": "text"}"#).await?;
+//! assert_eq!(opened.get("version"), Some(&"W/\"0\"".into()));
+//!
+//! let operation = r#"{"id": "notes", "op_id": "ann-1", "author": "ann", "base_version": "W/\"0\"",
+//!     "edit": [{"type": "append", "text": "Hello"}, {"type": "insert", "position": 5, "text": "!"}]}"#;
+//! call("edit", operation).await?;
+//! let Some(Received::Message(change)) = events.next().await else { panic!("there is one") };
+//! let change: serde_json::Value = change.json()?;
+//! assert_eq!(change["event"], "change");
+//! assert_eq!(change["splices"], serde_json::json!([[0, 0, "Hello"], [5, 0, "!"]]));
+//! let Some(Received::Message(ack)) = events.next().await else { panic!("there is one") };
+//! let ack: serde_json::Value = ack.json()?;
+//! assert_eq!((&ack["event"], &ack["version"]), (&"ack".into(), &"W/\"1\"".into()));
+//! assert_eq!(ack["level"], "applied");
+//!
+//! // Sent again it is not done again; another one for the old version is a conflict.
+//! call("edit", operation).await?;
+//! let stale = operation.replace("ann-1", "bob-1");
+//! let answer = call("edit", &stale).await?;
+//! let Some(Value::List(results)) = answer.get("results") else { panic!("{answer:?}") };
+//! assert_eq!(results[0].get("event"), Some(&"conflict".into()));
+//! assert_eq!(results[0].get("server_version"), Some(&"W/\"1\"".into()));
+//! let read = call("read", r#"{"id": "notes"}"#).await?;
+//! assert_eq!(read.get("text"), Some(&"Hello!".into()));
+//! # Ok(()) }
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
+//! ```
+//!
+//! # Operations of the capability
+//!
+//! They are asked of the server, from Rust, Python, Node, `kps dispatch` or over HTTP. `id` is 1 to 256 bytes
+//! without control characters; namespaces have documents of their own. A field with `?` may be missing.
+//!
+//! | operation | fields | answer |
+//! | --- | --- | --- |
+//! | `open` | `id`, `kind`, `lineage?`, `known?` | description, `presence`, and `text` or `value`; `created: true` once |
+//! | `edit` | `id`, `op_id`, `base_version`, `author?`, `lineage?`, `edit` | `{accepted, results: [event]}` |
+//! | `edit_batch` | `id`, `author?`, `lineage?`, `operations` | `{accepted, results: [event, …]}` |
+//! | `undo` | `id`, `op_id`, `author?`, `count?` | `{accepted, results: [event]}` |
+//! | `read` | `id`, `version?`, `offset?` | `{id, kind, version, text` or `value}` |
+//! | `at` | `id`, `version`, `offset?` | the same, of that version |
+//! | `versions` | `id`, `before?`, `limit?` | `{version, oldest, versions: [{version, op_id, author, time, undoes?}]}`, the newest first |
+//! | `compact` | `id`, `keep?` | description |
+//! | `presence` | `id`, `client?`, `author?`, `state` | `{present}` |
+//! | `close` | `id` | description; everything is stored, and the caller is not there any more |
+//!
+//! - A **description** is `{id, kind, lineage, version, oldest, checkpointed, durable, size, store_failed?}`.
+//! - `open` makes a document if there is none; every other operation answers `not_found` then. A document that is
+//!   there and of another kind is a `conflict`. What cannot be read is an error (`store_failed`, `store_corrupt`)
+//!   and never an empty document.
+//! - Who was there before says its `lineage` and the versions it knows as `known` (8 at most, the best first): if one
+//!   of them can still be reached, the answer has `since` and `missing_ops`, and no content if it was the first.
+//!   A document that was made anew under an old name has another lineage: its versions say nothing about the old one.
+//! - Operations of a batch (256 at most) follow one another: without `base_version` one is made for the version
+//!   that the one before it made. If that was not applied, those after it are rejected with `skipped`.
+//! - `undo` takes back the author's last `count` operations (1 to 100; 1) that are kept and not taken back yet, as a
+//!   new operation. In text what others wrote meanwhile stays; in JSON it is rejected with `undo_conflict` if they
+//!   changed the same place.
+//! - `compact` forgets all but the last `keep` operations (0), and not what they did: older versions cannot be read
+//!   any more, and a conflict behind them brings the content instead.
+//! - Contents above 128 KiB come in parts: `{part, offset, next, version}`, of JSON parts of its text. Go on with
+//!   `read {id, version, offset: next}` until `next` is null; the version is said, so that all parts are of one.
+//!
+//! # Edits
+//!
+//! Positions count Unicode code points from 0. `edit` is one of these or a list, done one after the other, each on
+//! what the one before it left.
+//!
+//! | `type` | fields | |
+//! | --- | --- | --- |
+//! | `insert` | `text`, and `position`, `before` or `after` | `before` and `after` are a text that is there once |
+//! | `delete` | `position` and `length`, or `anchor` | `anchor` is a text that is there once |
+//! | `replace` | `text`, and `position` and `length`, or `anchor` | |
+//! | `append` | `text` | at the end |
+//! | `patch` | `patch` | JSON: a JSON Patch, RFC 6902 |
+//! | `merge` | `merge` | JSON: a Merge Patch, RFC 7396 |
+//!
+//! The first four are for documents of the kind `text`, the others for `json`, which begin as `{}`.
+//!
+//! # Events
+//!
+//! JSON on `kps.document.<id>`, in the order in which things happened; each has `event` and `id`. Only the server
+//! publishes there, and only patterns that spell out `kps.document.` match. Nobody who reads slowly holds up who
+//! writes: a subscription that is full has a gap, and opens the document again with what it knows.
+//!
+//! | `event` | more | |
+//! | --- | --- | --- |
+//! | `change` | `previous`, `version`, `op_id`, `author`, `time`, `undoes?`, and `splices` or `changes` | an operation was applied |
+//! | `ack` | `op_id`, `author`, `version`, `level` | it is in the document: `applied`, and once it is stored `checkpointed` |
+//! | `conflict` | `op_id`, `author`, `base_version`, `server_version`, `missing_ops?`, `text?` or `value?` | it was made for another version |
+//! | `rejected` | `op_id`, `author`, `code`, `message`, `version` | it will never be in the document |
+//! | `checkpoint` | `version`, `level` | everything up to this version is stored |
+//! | `store_failed` | `version`, `code`, `message` | what came after this version is in memory alone; it is tried again |
+//! | `presence` | `client`, `author`, `state` | somebody is there; `state: null`: not any more |
+//!
+//! - `splices` are `[at, delete, "insert"]`, `changes` are `{"patch": […]}` or `{"merge": …}`; both are done one after the
+//!   other on the content of `previous`. Whoever has another version than `previous` has missed something.
+//! - A conflict brings the operations since its base (`missing_ops`, each as a change) if they are known and have
+//!   128 KiB at most, else the content if that has; else it is read.
+//! - An operation that was applied and is sent again is an `ack` with its version and its present level, also after a
+//!   restart: the ids of the last 10,000 operations that are kept, and of 10,000 before them, are known.
+//! - The answers of `edit`, `edit_batch` and `undo` have the same events; who follows the topic need not look at them.
+//!
+//! Codes of `rejected`: `invalid_operation`, `wrong_kind`, `position_out_of_range`, `anchor_not_found`,
+//! `anchor_not_unique`, `invalid_patch`, `test_failed`, `too_deep`, `operation_too_large`, `too_many_edits`,
+//! `document_too_large`, `op_id_reused`, `skipped`, `nothing_to_undo`, `undo_conflict`, `too_many_pending`.
+//!
+//! # Versions and crashes
+//!
+//! A version is a weak ETag, `W/"17"`, and grows with every operation. Documents live in memory and are stored
+//! ([`DocumentOptions`]) 10 s after a change or after 50 operations, whichever comes first, with `close`, and when
+//! the server ends in order. Without a data folder they live as long as the server: then nothing is
+//! `checkpointed`, and `durable` is false. After 30 minutes without a call a document leaves memory, and comes back with
+//! the next one.
+//!
+//! A server that is killed loses what was `applied` and not `checkpointed`: at most 50 operations or 10 s of a
+//! document. Versions that were told and lost are not given again: the next one is above all of them, so that a
+//! version never names two contents. Who wants its operations to be there sends those again for which it has no
+//! `checkpointed`; [`Client::open_document`](crate::Client::open_document) does.
+//!
+//! While the store fails, documents stay in memory and are edited; it is tried again after 1 s, 2 s, … 30 s.
+//! Up to 100,000 operations of a document wait so; then `too_many_pending`. Before the first operation after it was
+//! opened, a document notes in the store that it is in use; if that fails, `edit` fails with `store_failed`.
+//!
+//! # Presence
+//!
+//! `presence` tells everybody at a document what somebody says of itself: a name, a colour, a cursor. `state` is an
+//! object of at most 4 KiB, `client` the caller's id unless told. It ends with `state: null`, with `close`, with the
+//! session of the client that said it (after [`ServerOptions::presence_grace`], if its connection is merely lost), and over
+//! HTTP 30 s after it was said last. 1,000 may be at a document.
+//!
+//! # Over HTTP
+//!
+//! `PUT /v1/documents/{id}` opens, `GET` reads, `POST …/operations` takes one operation or a batch and answers `202
+//! Accepted`: that it was read, and no more. Results are the same events, on `GET …/events` (server-sent events) and
+//! on the topic. Operations of any size are taken; one that is too large is `rejected`, as is everything else that is
+//! wrong with one.
+//!
+//! # Limits
+//!
+//! | | | option |
+//! | --- | --- | --- |
+//! | a document | 4 MiB of text, or of JSON | [`Limits::document`], `--document-max-size` |
+//! | an operation | 256 KiB, 1,000 edits | [`Limits::operation`], `--document-max-operation` |
+//! | JSON | 100 lists and objects deep | |
+//! | `op_id`, `author` | 128 bytes, 256 bytes | |
+//! | operations that are kept | 10,000 and 4 MiB of each document; then the older half is folded into one content | [`Limits::history`], `--document-history` |
+//! | documents in memory | 10,000, and 512 MiB; those that are stored make room | [`DocumentOptions::memory`], `--document-memory` |
+//! | stored | 10 s after a change, or after 50 operations | `--document-checkpoint-every`, `--document-checkpoint-operations` |
+//! | leaves memory | after 30 min without a call | `--document-idle` |
+//!
+//! Who may do what is said as for other calls and topics: an operation is the topic `kps.server.document.<operation>` to
+//! publish to, events are `kps.document.<id>` to subscribe to.
+//!
+//! [`DocumentOptions`]: crate::document::DocumentOptions
+//! [`DocumentOptions::memory`]: crate::document::DocumentOptions::memory
+//! [`Limits::document`]: crate::document::Limits::document
+//! [`Limits::operation`]: crate::document::Limits::operation
+//! [`Limits::history`]: crate::document::Limits::history
+//! [`ServerOptions::presence_grace`]: crate::ServerOptions::presence_grace
