@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     client::{Client, WeakBridge},
-    document::{DocumentEvent, Documents, Teller},
+    document::{Applied, Change, DocumentEvent, Documents, Teller},
     net::BoxFuture,
     runtime,
 };
@@ -150,13 +150,22 @@ impl Tellers {
     }
 }
 
-/// A conflict that is too large for one message is told without what is missing.
+/// A conflict that is too large for one message is told without what is missing; a change of a Yjs document
+/// without its update, which is empty then.
 fn shorten(event: &DocumentEvent, tell: impl FnOnce(&DocumentEvent)) {
     let mut event = event.clone();
-    if let DocumentEvent::Conflict { missing_ops, snapshot, .. } = &mut event {
-        (*missing_ops, *snapshot) = (None, None);
-        tell(&event);
+    match &mut event {
+        DocumentEvent::Conflict { missing_ops, snapshot, .. } => {
+            (*missing_ops, *snapshot) = (None, None);
+        }
+        DocumentEvent::Change {
+            applied: Applied { change: Change::Update(update), .. }, ..
+        } => {
+            update.clear();
+        }
+        _ => return,
     }
+    tell(&event);
 }
 
 struct Document {

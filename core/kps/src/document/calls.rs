@@ -25,17 +25,11 @@ const MAX_VERSIONS: u64 = 1000;
 /// Versions that one who opens may say it knows.
 const MAX_KNOWN: usize = 8;
 
-const NAMES: [&str; 10] = [
-    "open",
-    "edit",
-    "edit_batch",
-    "undo",
-    "read",
-    "at",
-    "versions",
-    "compact",
-    "close",
-    "presence",
+#[rustfmt::skip]
+const NAMES: &[&str] = &[
+    "open", "edit", "edit_batch", "undo", "read", "at", "versions", "compact", "close", "presence",
+    #[cfg(feature = "yjs")] "update",
+    #[cfg(feature = "yjs")] "sync",
 ];
 /// For callers in this process alone.
 const OPERATIONS: &str = "operations";
@@ -94,7 +88,7 @@ impl Documents {
     ) -> Answering {
         let is_ours = |name: &str| NAMES.contains(&name) || (name == OPERATIONS && caller.is_here);
         if !is_ours(operation) {
-            let failure = unknown_operation(operation, &NAMES);
+            let failure = unknown_operation(operation, NAMES);
             return Box::pin(std::future::ready(Err(failure)));
         }
         let (inner, operation) = (self.0.clone(), operation.to_owned());
@@ -114,6 +108,10 @@ impl Documents {
                 "versions" => inner.call_versions(&name, fields).await,
                 "compact" => inner.call_compact(&name, fields).await,
                 "presence" => inner.call_presence(&name, fields, &caller).await,
+                #[cfg(feature = "yjs")]
+                "update" => inner.call_update(&name, fields, &caller.id).await,
+                #[cfg(feature = "yjs")]
+                "sync" => inner.call_sync(&name, fields).await,
                 _ => {
                     fields.done()?;
                     let slot = inner.open(&name, None).await?;
@@ -138,7 +136,10 @@ impl Caller {
 }
 
 impl Slot {
-    fn with<T>(&self, look: impl FnOnce(&mut Desk) -> Result<T, Failure>) -> Result<T, Failure> {
+    pub(super) fn with<T>(
+        &self,
+        look: impl FnOnce(&mut Desk) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let mut desk = self.desk.lock();
         let desk = desk.as_mut().ok_or_else(|| {
             Failure::new(ErrorKind::Unavailable, "the document was closed meanwhile").retryable()
@@ -156,7 +157,7 @@ impl Inner {
     ) -> Outcome {
         let kind = fields.text("kind")?;
         let kind = Kind::parse(&kind).ok_or_else(|| {
-            Failure::field("kind", format!("kind is {kind:?}; there are text and json"))
+            Failure::field("kind", format!("kind is {kind:?}; there are text, json and yjs"))
         })?;
         let lineage = fields.optional_text("lineage")?;
         let known = match fields.given("known") {
@@ -168,6 +169,8 @@ impl Inner {
                 .collect::<Result<_, _>>()?,
             Some(other) => return Err(capability::wrong("known", &other, "a list of versions")),
         };
+        #[cfg(feature = "yjs")]
+        let state_vector = super::merging::bytes(&mut fields, "state_vector")?;
         fields.done()?;
         let slot = self.open(name, Some(kind)).await?;
         let most = self.options.limits.missing;
@@ -177,6 +180,16 @@ impl Inner {
                 map.push("created", true);
             }
             map.push("presence", self.present(name));
+            #[cfg(feature = "yjs")]
+            if let super::held::Held::Yjs(document) = &mut desk.document {
+                if caller.is_here {
+                    let content = Snapshot::Value(document.value());
+                    answer::push_content(&mut map, content, Cut::Whole);
+                }
+                let most = self.most_of_state();
+                super::merging::push_missing(&mut map, document, state_vector.as_deref(), most)?;
+                return Ok(map.into());
+            }
             let since = lineage.and_then(|it| desk.document.since_known(&it, &known));
             let weight =
                 |missing: &[_]| -> usize { missing.iter().map(super::engine::weigh).sum() };
@@ -186,12 +199,8 @@ impl Inner {
                 map.push("since", from.to_string());
                 map.push("missing_ops", answer::operations(&missing));
             }
-            if !is_enough {
-                answer::push_content(
-                    &mut map,
-                    desk.document.snapshot(),
-                    caller.cut(self.options.part, None),
-                );
+            if !is_enough && let Some(content) = desk.document.at(desk.document.version()) {
+                answer::push_content(&mut map, content, caller.cut(self.options.part, None));
             }
             Ok(map.into())
         })
@@ -304,7 +313,7 @@ impl Inner {
     }
 
     /// Changes a document, after it is stored that this begins.
-    async fn change(
+    pub(super) async fn change(
         self: &Arc<Self>,
         name: &Name,
         change: impl FnOnce(&mut Desk) -> Vec<DocumentEvent>,
@@ -343,6 +352,7 @@ impl Inner {
         };
         let offset = fields.count("offset")?;
         let offset = offset.map(|offset| usize::try_from(offset).unwrap_or(usize::MAX / 2));
+        let root = if at { None } else { fields.optional_text("root")? };
         fields.done()?;
         if version.is_none() && offset.is_some_and(|offset| offset > 0) {
             let sentence =
@@ -354,6 +364,12 @@ impl Inner {
         // An old version is made again, a large one copied: not on the thread that serves everybody.
         let reading = runtime::handle().spawn_blocking(move || {
             slot.with(|desk| {
+                #[cfg(feature = "yjs")]
+                if let Some(root) = root {
+                    return super::merging::read_root(desk, &root, cut);
+                }
+                #[cfg(not(feature = "yjs"))]
+                drop(root);
                 let document = &desk.document;
                 let version = version.unwrap_or(document.version());
                 let snapshot: Option<Snapshot> = document.at(version);
@@ -383,7 +399,7 @@ impl Inner {
         let slot = self.open(name, None).await?;
         slot.with(|desk| {
             let document = &desk.document;
-            let kept = document.operations().rev();
+            let kept = document.operations();
             let kept = kept.filter(|it| before.is_none_or(|before| it.version < before));
             let versions: Vec<Value> = kept.take(limit as usize).map(answer::version).collect();
             let mut map = Map::default();

@@ -14,13 +14,17 @@ impl Documents {
         let operation = |name: &str, summary: &str, fields: &[(&str, &str, &str)]| {
             capability::Operation::new(name, summary).fields(fields)
         };
+        #[cfg(feature = "yjs")]
+        let state_vector = ("state_vector?", "bytes", "of what is known; or its base64");
         vec![
             operation(
                 "open",
                 "Opens a document, or makes it if there is none",
                 &[
                     id,
-                    ("kind", "string", "text or json"),
+                    ("kind", "string", "text, json or yjs"),
+                    #[cfg(feature = "yjs")]
+                    state_vector,
                     lineage,
                     (
                         "known?",
@@ -59,6 +63,7 @@ impl Documents {
                 &[
                     id,
                     ("version?", "", "the one there is unless told"),
+                    ("root?", "string", "of a Yjs document: the text of this root alone"),
                     ("offset?", "integer", "bytes before the part"),
                 ],
             ),
@@ -84,6 +89,23 @@ impl Documents {
                 "compact",
                 "Forgets the oldest operations, not what they did",
                 &[id, ("keep?", "integer", "how many are kept; 0 unless told")],
+            ),
+            #[cfg(feature = "yjs")]
+            operation(
+                "update",
+                "Merges an update into a Yjs document",
+                &[id, op_id, author, ("update", "bytes", "in version 1; or its base64")],
+            ),
+            #[cfg(feature = "yjs")]
+            operation(
+                "sync",
+                "What is missing of a Yjs document; much of it in parts",
+                &[
+                    id,
+                    state_vector,
+                    ("of?", "", "the version whose state is read in parts"),
+                    ("offset?", "integer", "bytes before the part"),
+                ],
             ),
             operation("close", "Has it stored now; the caller is not there any more", &[id]),
             operation(

@@ -9,10 +9,8 @@ use std::{
 use kps_proto::ErrorKind;
 
 use super::{
-    engine::{
-        Applied, Base, Code, Document, DocumentEvent, Kind, Level, Operation, Outcome, Reject,
-        Segment, Version,
-    },
+    engine::{Applied, Code, DocumentEvent, Kind, Level, Operation, Outcome, Reject, Version},
+    held::Held,
     options::DocumentOptions,
     shelf::{Name, Run, Shelf, Stored, Writing},
 };
@@ -30,7 +28,7 @@ pub(crate) type Teller = Arc<dyn Fn(&Name, &DocumentEvent) + Send + Sync>;
 /// An open document.
 pub(super) struct Desk {
     name: Name,
-    pub(super) document: Document,
+    pub(super) document: Held,
     durable: bool,
     teller: Teller,
     /// What the stored base is known by; `None`: nothing is stored.
@@ -91,23 +89,12 @@ impl Desk {
     ) -> Result<Desk, Failure> {
         let now = (options.now)();
         let limits = options.limits.clone();
-        let damaged = |error: String| {
+        let held = Held::restored(&stored, limits.clone()).map_err(|error| {
             let sentence = format!("what is stored of document {:?} is damaged: {error}", name.1);
             Failure::new(ErrorKind::StoreCorrupt, sentence)
-        };
-        let mut document = match &stored.base {
-            Some(base) => {
-                let base: Base =
-                    serde_json::from_slice(base).map_err(|error| damaged(error.to_string()))?;
-                let read = |bytes| serde_json::from_slice::<Segment>(bytes);
-                let segments = stored.segments.values().map(|bytes| read(bytes));
-                let segments = segments.collect::<Result<_, _>>();
-                let segments = segments.map_err(|error| damaged(error.to_string()))?;
-                Document::restored(base, segments, limits).map_err(damaged)?
-            }
-            None if !stored.segments.is_empty() => {
-                return Err(damaged("operations are there, and not what they belong to".into()));
-            }
+        })?;
+        let mut document = match held {
+            Some(held) => held,
             None => {
                 let kind = kind.ok_or_else(|| {
                     let sentence =
@@ -115,7 +102,7 @@ impl Desk {
                     Failure::new(ErrorKind::NotFound, sentence)
                 })?;
                 let lineage = format!("{:016x}", getrandom::u64().unwrap_or(now));
-                Document::new(kind, lineage.into(), limits)
+                Held::new(kind, lineage.into(), limits)?
             }
         };
         let last = document.version();
@@ -152,7 +139,7 @@ impl Desk {
         let writing =
             Writing { mark: self.mark.clone(), run: Some(self.run), ..Writing::default() };
         // A new one is stored with it: after a crash it is the same one still, and not another of its name.
-        let base = self.is_new().then(|| serde_json::to_vec(&self.document.saved_base()).ok());
+        let base = self.is_new().then(|| self.document.saved_base());
         Writing { base: base.flatten().map(Into::into), ..writing }
     }
 
@@ -199,10 +186,7 @@ impl Desk {
         let now = (options.now)();
         let outcome = match self.unstored < options.limits.pending {
             true => self.document.apply(operation, now),
-            false => Outcome::Rejected(Reject::new(
-                Code::TooManyPending,
-                format!("{} operations wait to be stored; try again later", self.unstored),
-            )),
+            false => self.too_many_pending(),
         };
         let base = operation.base_version;
         self.settle(outcome, &operation.op_id, &operation.author, base, now)
@@ -222,10 +206,37 @@ impl Desk {
         self.settle(outcome, op_id, author, base, now)
     }
 
+    /// Merges an update and tells everybody; returns what was told who asked.
+    #[cfg(feature = "yjs")]
+    pub(super) fn update(
+        &mut self,
+        op_id: &Arc<str>,
+        author: &Arc<str>,
+        update: &[u8],
+        options: &DocumentOptions,
+    ) -> DocumentEvent {
+        let now = (options.now)();
+        let outcome = match (&mut self.document, self.unstored < options.limits.pending) {
+            (Held::Yjs(document), true) => document.apply(op_id, author, update, now),
+            (Held::Versioned(_), _) => {
+                let sentence = "only a Yjs document takes updates; this one is changed by edit";
+                Outcome::Rejected(Reject::new(Code::WrongKind, sentence))
+            }
+            (_, false) => self.too_many_pending(),
+        };
+        let base = self.document.version();
+        self.settle(outcome, op_id, author, base, now)
+    }
+
+    fn too_many_pending(&self) -> Outcome {
+        let sentence = format!("{} operations wait to be stored; try again later", self.unstored);
+        Outcome::Rejected(Reject::new(Code::TooManyPending, sentence))
+    }
+
     /// Keeps so many operations alone, if all are stored.
     pub(super) fn compact(&mut self, keep: usize, options: &DocumentOptions) {
         let before = self.document.oldest();
-        self.document.compact(keep, usize::MAX);
+        self.document.compact(keep);
         if self.document.oldest() > before {
             self.unstored += 1;
             self.dirty_since.get_or_insert((options.now)());
@@ -327,26 +338,19 @@ impl Desk {
             || self.mark.is_none()
             || self.document.oldest() > self.base
             || self.segments.len() >= MANY_SEGMENTS;
-        let bytes = |value: Result<Vec<u8>, _>| -> Option<bytes::Bytes> {
-            let value: Result<Vec<u8>, serde_json::Error> = value;
-            value.ok().map(Into::into)
-        };
         let mut writing = Writing { mark, run, ..Writing::default() };
         let mut base = None;
         let from = if is_whole {
-            let whole = self.document.saved_base();
-            base = Some(whole.version());
-            writing.base = Some(bytes(serde_json::to_vec(&whole))?);
+            base = Some(self.document.oldest());
+            writing.base = Some(self.document.saved_base()?.into());
             writing.gone = self.segments.iter().copied().collect();
             self.document.oldest()
         } else {
             self.stored
         };
         let segment = self.document.saved_since(from);
-        let first = segment.first();
-        if let Some(first) = first {
-            writing.segment = Some((first, bytes(serde_json::to_vec(&segment))?));
-        }
+        let first = segment.as_ref().map(|(first, _)| *first);
+        writing.segment = segment.map(|(first, bytes)| (first, bytes.into()));
         Some(Plan { writing, version, base, segment: first, count: self.unstored })
     }
 
@@ -383,10 +387,7 @@ impl Desk {
     /// Somebody stored it meanwhile, or nobody knows whether what was written last is there. If what is there
     /// is this document, all of it is written in its place; an empty one is no document's.
     pub(super) fn look_again(&mut self, stored: Stored) {
-        let base = stored.base.and_then(|base| serde_json::from_slice::<Base>(&base).ok());
-        let is_this = base.as_ref().is_some_and(|base| {
-            base.is_of(self.document.lineage()) && base.version() <= self.document.version()
-        });
+        let is_this = stored.base.as_ref().is_some_and(|base| self.document.is_stored_as(base));
         if is_this {
             self.mark = stored.mark;
             self.segments = stored.segments.into_keys().collect();

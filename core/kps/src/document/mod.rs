@@ -10,12 +10,17 @@ mod client;
 mod describe;
 mod desk;
 mod engine;
+mod held;
+#[cfg(feature = "yjs")]
+mod merging;
 mod operations;
 mod options;
 mod presence;
 mod shelf;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "yjs")]
+mod yjs;
 
 use std::{
     collections::HashMap,

@@ -2,6 +2,8 @@
 
 mod checkpoints;
 mod faults;
+#[cfg(feature = "yjs")]
+mod merging;
 mod operations;
 mod presence;
 

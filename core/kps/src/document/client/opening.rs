@@ -99,7 +99,7 @@ impl Opening {
         }
         match self.kind {
             Kind::Text => Ok(Some(Snapshot::Text(all))),
-            Kind::Json => {
+            Kind::Json | Kind::Yjs => {
                 let value = serde_json::from_str(&all).map_err(|_| unreadable())?;
                 Ok(Some(Snapshot::Value(value)))
             }

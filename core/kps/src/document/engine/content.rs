@@ -19,6 +19,8 @@ pub enum Kind {
     Text,
     /// JSON.
     Json,
+    /// A Yjs document: what is changed offline merges.
+    Yjs,
 }
 
 impl Kind {
@@ -27,12 +29,13 @@ impl Kind {
         match self {
             Kind::Text => "text",
             Kind::Json => "json",
+            Kind::Yjs => "yjs",
         }
     }
 
     /// The kind of this name.
     pub fn parse(name: &str) -> Option<Kind> {
-        [Kind::Text, Kind::Json].into_iter().find(|kind| kind.as_str() == name)
+        [Kind::Text, Kind::Json, Kind::Yjs].into_iter().find(|kind| kind.as_str() == name)
     }
 }
 
@@ -56,7 +59,8 @@ pub(super) enum Content {
 impl Content {
     pub(super) fn empty(kind: Kind) -> Content {
         match kind {
-            Kind::Text => Content::Text(Rope::new()),
+            // A Yjs document has an engine of its own.
+            Kind::Text | Kind::Yjs => Content::Text(Rope::new()),
             Kind::Json => Content::Json(Json::new(serde_json::json!({}))),
         }
     }

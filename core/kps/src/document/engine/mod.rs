@@ -20,7 +20,8 @@ use std::{
     sync::Arc,
 };
 
-use self::{content::Content, operation::Digest};
+use self::content::Content;
+pub(in crate::document) use self::operation::Digest;
 pub use self::{
     content::{Kind, Snapshot},
     edit::{Edit, Place, Range},
@@ -56,6 +57,8 @@ pub struct Limits {
     pub op_ids: usize,
     /// Operations that wait to be stored; with more, further ones are refused (100,000).
     pub pending: usize,
+    /// Bytes of a Yjs document's state, what was deleted included, and of one update of it (16 MiB).
+    pub state: usize,
     /// Bytes of missing operations, or of a snapshot, in a conflict (128 KiB). JSON may need six times as much.
     pub missing: usize,
 }
@@ -71,6 +74,7 @@ impl Default for Limits {
             history_bytes: 4 << 20,
             op_ids: 10_000,
             pending: 100_000,
+            state: 16 << 20,
             missing: 128 << 10,
         }
     }
@@ -129,9 +133,23 @@ struct Kept {
 
 /// An operation that was applied once.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
-    version: Version,
-    digest: Digest,
+pub(in crate::document) struct Seen {
+    pub(in crate::document) version: Version,
+    pub(in crate::document) digest: Digest,
+}
+
+impl Seen {
+    /// What becomes of an operation with this id and a content of this digest.
+    pub(in crate::document) fn repeated(self, digest: Digest) -> Outcome {
+        if self.digest == digest {
+            return Outcome::Repeated(self.version);
+        }
+        let sentence = format!(
+            "an operation with this op_id and another content made version {}; take a new op_id",
+            self.version
+        );
+        Outcome::Rejected(Reject::new(Code::OpIdReused, sentence))
+    }
 }
 
 impl Document {
@@ -304,15 +322,7 @@ impl Document {
     }
 
     fn repeated(&self, op_id: &Arc<str>, digest: Digest) -> Option<Outcome> {
-        let seen = self.seen.get(op_id)?;
-        if seen.digest == digest {
-            return Some(Outcome::Repeated(seen.version));
-        }
-        let sentence = format!(
-            "an operation with this op_id and another content made version {}; take a new op_id",
-            seen.version
-        );
-        Some(Outcome::Rejected(Reject::new(Code::OpIdReused, sentence)))
+        Some(self.seen.get(op_id)?.repeated(digest))
     }
 
     fn conflict(&self, base: Option<Version>) -> Outcome {
@@ -387,7 +397,7 @@ pub(super) fn weigh_edits(edits: &[Edit]) -> usize {
     json::weight(&edits)
 }
 
-fn check_names(op_id: &str, author: &str) -> Result<(), Reject> {
+pub(in crate::document) fn check_names(op_id: &str, author: &str) -> Result<(), Reject> {
     if op_id.is_empty() || op_id.len() > MAX_OP_ID {
         let sentence = format!("op_id has {} bytes; it has 1 to {MAX_OP_ID}", op_id.len());
         return Err(Reject::new(Code::Invalid, sentence));

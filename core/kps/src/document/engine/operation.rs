@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+#[cfg(feature = "yjs")]
+use ring::digest::Context;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +70,23 @@ pub enum Change {
     Splices(Vec<Splice>),
     /// In JSON: one after the other.
     Changes(Vec<JsonChange>),
+    /// In a Yjs document: an update in version 1 of its encoding; in JSON it is base64.
+    #[serde(with = "as_base64")]
+    Update(Bytes),
+}
+
+mod as_base64 {
+    use super::{Bytes, Engine, STANDARD};
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Bytes, D::Error> {
+        let text = String::deserialize(input)?;
+        STANDARD.decode(text).map(Into::into).map_err(de::Error::custom)
+    }
 }
 
 impl Change {
@@ -78,6 +99,7 @@ impl Change {
             Change::Changes(changes) => {
                 changes.iter().map(|change| 64 + json::weight(change)).sum()
             }
+            Change::Update(update) => update.len(),
         }
     }
 }
@@ -90,12 +112,26 @@ impl Applied {
 
 /// A hash of an operation's content, the same in every build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Digest(pub(super) u64);
+pub(in crate::document) struct Digest(pub(super) u64);
 
 impl Digest {
     pub(super) fn of(content: &impl Serialize) -> Digest {
         let text = serde_json::to_vec(content).unwrap_or_default();
         let hash = digest(&SHA256, &text);
+        Digest::first(hash)
+    }
+
+    /// Of an update, and whose it is.
+    #[cfg(feature = "yjs")]
+    pub(in crate::document) fn of_bytes(author: &str, bytes: &[u8]) -> Digest {
+        let mut context = Context::new(&SHA256);
+        context.update(&(author.len() as u64).to_le_bytes());
+        context.update(author.as_bytes());
+        context.update(bytes);
+        Digest::first(context.finish())
+    }
+
+    fn first(hash: ring::digest::Digest) -> Digest {
         let first = hash.as_ref().first_chunk().expect("it has 32 bytes");
         Digest(u64::from_le_bytes(*first))
     }

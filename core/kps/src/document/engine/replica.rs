@@ -203,7 +203,7 @@ impl Replica {
     pub(crate) fn place_of(&self, edits: &[Edit]) -> Result<usize, Reject> {
         match self.view.resolve(edits)? {
             Change::Splices(splices) => Ok(splices.first().map_or(0, |splice| splice.at)),
-            Change::Changes(_) => Ok(0),
+            Change::Changes(_) | Change::Update(_) => Ok(0),
         }
     }
 
@@ -243,7 +243,7 @@ impl Replica {
         self.view.apply(&change, usize::MAX)?;
         let splices = match change {
             Change::Splices(splices) => splices,
-            Change::Changes(_) => Vec::new(),
+            Change::Changes(_) | Change::Update(_) => Vec::new(),
         };
         if edits.iter().any(Edit::is_positional) && !edits.iter().all(Edit::is_positional) {
             // Numbers count what the others do: they can only be moved together.
@@ -636,6 +636,7 @@ impl Replica {
             let (splices, edits) = match applied.change {
                 Change::Splices(splices) => (splices, None),
                 Change::Changes(changes) => (Vec::new(), Some(json_edits(changes))),
+                Change::Update(_) => continue,
             };
             if !own {
                 without = [retraction(&splices), without].concat();
@@ -670,6 +671,7 @@ impl Replica {
             let edits = match applied.change {
                 Change::Splices(splices) => positional(&splices),
                 Change::Changes(changes) => json_edits(changes),
+                Change::Update(_) => continue,
             };
             self.pending.push_front(Pending {
                 op_id: applied.op_id,
