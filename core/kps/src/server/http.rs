@@ -1,4 +1,4 @@
-//! The HTTP side of the listener: checks a request and upgrades `/ws/bus` to a WebSocket.
+//! The HTTP side of the listener: checks a request, and upgrades a path with a [`Door`] to a WebSocket.
 
 use std::{convert::Infallible, future::ready, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -41,10 +41,37 @@ pub(super) struct Site {
 pub(super) type Metrics = Box<dyn Fn(&str) -> kps_proto::Result<String> + Send + Sync>;
 
 /// What a WebSocket will speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
     Native,
     KpsJson,
+}
+
+/// What is behind a path that takes WebSockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Door {
+    /// The bus.
+    Bus,
+}
+
+impl Door {
+    /// The door at this path.
+    fn at(path: &str) -> Option<Door> {
+        (path == PATH).then_some(Door::Bus)
+    }
+
+    /// What is spoken behind it with one who offers these subprotocols, and the one to answer with.
+    fn dialect(self, headers: &HeaderMap) -> Result<(Dialect, Option<&'static str>), &'static str> {
+        let offers = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
+        match self {
+            Door::Bus if lists(headers, header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) => {
+                Ok((Dialect::Native, Some(SUBPROTOCOL)))
+            }
+            Door::Bus if !offers => Ok((Dialect::KpsJson, None)),
+            Door::Bus => Err("none of the WebSocket subprotocols offered is known here: \
+                 offer kps.v1, or none for KPS JSON"),
+        }
+    }
 }
 
 /// What a request for an upgrade said about itself.
@@ -135,11 +162,13 @@ fn respond<B>(site: &Site, request: &Request<B>, local: Option<SocketAddr>) -> (
         tracing::info!(%error, "refused a request");
         return (plain(StatusCode::FORBIDDEN, error.to_string()), Heard::Refused(error));
     }
-    match request.uri().path() {
-        PATH => match upgrade(request) {
+    if let Some(door) = Door::at(request.uri().path()) {
+        return match upgrade(request, door) {
             Ok((reply, introduction)) => (reply, Heard::Introduction(introduction)),
             Err(reply) => (*reply, Heard::Nothing),
-        },
+        };
+    }
+    match request.uri().path() {
         _ if !matches!(*request.method(), Method::GET | Method::HEAD) => {
             (plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here"), Heard::Nothing)
         }
@@ -173,7 +202,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     text(headers, header::AUTHORIZATION)?.strip_prefix("Bearer ")
 }
 
-fn upgrade<B>(request: &Request<B>) -> Result<(Reply, Introduction), Box<Reply>> {
+fn upgrade<B>(request: &Request<B>, door: Door) -> Result<(Reply, Introduction), Box<Reply>> {
     let headers = request.headers();
     let refuse = |sentence| Err(Box::new(plain(StatusCode::BAD_REQUEST, sentence)));
     if request.method() != Method::GET || request.version() != Version::HTTP_11 {
@@ -196,16 +225,9 @@ fn upgrade<B>(request: &Request<B>) -> Result<(Reply, Introduction), Box<Reply>>
         Some(key) if key.len() == 24 && key.ends_with("==") => key,
         _ => return refuse("Sec-WebSocket-Key is missing or is not 16 bytes in base64"),
     };
-    let offers = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
-    let dialect = match lists(headers, header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
-        true => Dialect::Native,
-        false if !offers => Dialect::KpsJson,
-        false => {
-            return refuse(
-                "none of the WebSocket subprotocols offered is known here: \
-                 offer kps.v1, or none for KPS JSON",
-            );
-        }
+    let (dialect, protocol) = match door.dialect(headers) {
+        Ok(spoken) => spoken,
+        Err(sentence) => return refuse(sentence),
     };
     let (path, query_token) = split_token(request.uri().path(), request.uri().query());
     let introduction = Introduction {
@@ -223,8 +245,8 @@ fn upgrade<B>(request: &Request<B>) -> Result<(Reply, Introduction), Box<Reply>>
     out.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     out.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     out.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    if dialect == Dialect::Native {
-        out.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    if let Some(protocol) = protocol {
+        out.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
     Ok((reply, introduction))
 }

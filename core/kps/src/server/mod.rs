@@ -411,7 +411,7 @@ where
 }
 
 async fn serve(hub: &Arc<Hub>, upgraded: Upgraded<Socket>, remote: Option<SocketAddr>) {
-    let dialect = upgraded.introduction.dialect;
+    let dialect = upgraded.introduction.dialect.clone();
     // Boxed, and over before the connection runs: what the handshake needed is not kept.
     let greeted = match Guest::new(hub.clone(), upgraded, remote) {
         None => return,
