@@ -40,6 +40,7 @@ pub mod client;
 pub mod compute;
 pub mod document;
 pub mod events;
+mod gateway;
 pub mod mailbox;
 pub mod manual;
 pub mod net;

@@ -15,7 +15,7 @@ use kps_proto::{
     Error, ErrorKind, Result,
     clock::Time,
     message::{Answer, ContentType, ReceiptLevel},
-    options::SubscribeOptions,
+    options::{Cursor, SubscribeOptions},
     session::{Ledger, Moment},
 };
 
@@ -167,17 +167,23 @@ impl Bridge {
         options: SubscribeOptions,
     ) -> Result<SubId> {
         let target = self.attach(mailbox);
-        self.subscribe_to(target, pattern, options)
+        self.subscribe_to(target, pattern, options, None)
     }
 
+    /// `had`: there was a subscription like this before, in a session that is over, and it came as far as
+    /// this cursor, if it had one.
     pub(super) fn subscribe_to(
         &self,
         target: Target,
         pattern: &str,
         options: SubscribeOptions,
+        had: Option<Option<Cursor>>,
     ) -> Result<SubId> {
         let inner = self.inner();
-        let sub = inner.session(|session| session.subscribe(target, pattern, options))?;
+        let sub = inner.session(|session| match had {
+            None => session.subscribe(target, pattern, options),
+            Some(cursor) => session.subscribe_again(target, pattern, options, cursor),
+        })?;
         inner.outlets.subscribed(sub, target);
         inner.flush(runtime::now());
         Ok(sub)

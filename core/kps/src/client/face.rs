@@ -5,7 +5,7 @@ use std::{future::IntoFuture, sync::Arc, time::Duration};
 use kps_proto::{
     Result,
     message::{AckRow, Extras, Payload, ReceiptLevel},
-    options::SubscribeOptions,
+    options::{Cursor, SubscribeOptions},
     session::{Ledger, Moment},
 };
 use tokio::sync::oneshot;
@@ -83,10 +83,31 @@ impl Client {
         pattern: &str,
         options: SubscribeOptions,
     ) -> Result<Subscription> {
+        self.open_subscription(pattern, options, None).await
+    }
+
+    /// [`subscribe_with`](Self::subscribe_with) for one who had the same subscription before, with a client
+    /// that is gone, and came as far as `cursor`, if it had one: its stream says first whether something
+    /// is missing since.
+    pub(crate) async fn subscribe_again(
+        &self,
+        pattern: &str,
+        options: SubscribeOptions,
+        cursor: Option<Cursor>,
+    ) -> Result<Subscription> {
+        self.open_subscription(pattern, options, Some(cursor)).await
+    }
+
+    async fn open_subscription(
+        &self,
+        pattern: &str,
+        options: SubscribeOptions,
+        had: Option<Option<Cursor>>,
+    ) -> Result<Subscription> {
         let feed = Arc::<Feed>::default();
         let subscription = {
             let mut desks = self.desk().0.lock();
-            let sub = self.bridge.subscribe_to(NATIVE, pattern, options)?;
+            let sub = self.bridge.subscribe_to(NATIVE, pattern, options, had)?;
             desks.feeds.insert(sub, feed.clone());
             // Made now, so that giving up waiting ends it.
             Subscription::new(self.bridge.clone(), sub, feed.clone())

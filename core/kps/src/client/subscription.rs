@@ -275,6 +275,14 @@ impl Delivered {
         self.reply.as_ref().map_or(Ok(()), |reply| reply.answer(Answer::Acked(payload)))
     }
 
+    /// Says that there is nobody here who could answer.
+    pub(crate) fn decline(&self) {
+        if let Some(reply) = &self.reply {
+            // Nobody may wait any more.
+            let _ = reply.answer(Answer::NoHandler);
+        }
+    }
+
     /// Answers with an error: its type's name, and what it says.
     ///
     /// # Errors

@@ -56,6 +56,12 @@ impl Gate {
         }
     }
 
+    /// Whether this origin was allowed by name, or all were.
+    pub(super) fn lists(&self, origin: &str) -> bool {
+        let origin = origin.to_ascii_lowercase();
+        self.origins.iter().any(|allowed| allowed == "*" || *allowed == origin)
+    }
+
     fn admits_host(&self, host: &str, local: Option<SocketAddr>) -> bool {
         is_loopback(host)
             || local.is_some_and(|local| {
@@ -65,7 +71,7 @@ impl Gate {
     }
 
     fn admits_origin(&self, origin: &str, (host, host_port): Authority<'_>) -> bool {
-        if self.origins.iter().any(|allowed| allowed == "*" || allowed == origin) {
+        if self.lists(origin) {
             return true;
         }
         // The page came from where it now talks to. Another port of the same machine is somebody

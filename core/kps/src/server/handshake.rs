@@ -136,6 +136,10 @@ impl Guest {
         namespace: &str,
         client_id: &str,
     ) -> Result<Principal> {
+        if let Some(principal) = &self.introduction.principal {
+            // Somebody looked at it before.
+            return Ok(Principal { namespace: namespace.into(), ..principal.clone() });
+        }
         if self.remote.is_none() {
             // The program that runs the server.
             return Ok(Principal {
@@ -145,36 +149,15 @@ impl Guest {
                 ..Principal::default()
             });
         }
-        let mut principal = self.hub.tokens.principal(token)?;
-        if !namespace.is_empty() && namespace != principal.namespace {
-            if principal.name.is_some() {
-                return Err(Error::new(
-                    ErrorKind::Unauthorized,
-                    format!("the token does not reach the namespace {namespace:?}"),
-                ));
-            }
-            if namespace.len() > self.hub.options.limits.id {
-                return Err(Error::new(ErrorKind::InvalidArgument, "the namespace is too long"));
-            }
-            if namespace.starts_with(kps_proto::topic::RESERVED) {
-                let sentence = "namespaces under `kps.` belong to the server";
-                return Err(Error::new(ErrorKind::InvalidArgument, sentence));
-            }
-            namespace.clone_into(&mut principal.namespace);
-        }
-        let hook = self.hub.on_connect.lock().clone();
-        let Some(hook) = hook else { return Ok(principal) };
-        let request = ConnectRequest {
+        let Introduction { headers, path, .. } = &self.introduction;
+        let asked = ConnectRequest {
             client_id: client_id.to_owned(),
-            principal,
+            principal: Principal::default(),
             remote: self.remote,
-            headers: self.introduction.headers.clone(),
-            path: self.introduction.path.clone(),
+            headers: headers.clone(),
+            path: path.clone(),
         };
-        let patience = Instant::now() + self.hub.options.handshake_timeout;
-        timeout_at(patience, hook(request)).await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Timeout, "on_connect took too long to decide"))
-        })
+        admit(&self.hub, token, namespace, asked).await
     }
 
     /// Gives the connection its place: from now on it is written to, and read by
@@ -285,6 +268,38 @@ impl Guest {
         }
         decoder
     }
+}
+
+/// Who asks to come in: by the token, the namespace that is wanted (empty: its own), and the hook.
+pub(super) async fn admit(
+    hub: &Hub,
+    token: &str,
+    namespace: &str,
+    asked: ConnectRequest,
+) -> Result<Principal> {
+    let mut principal = hub.tokens.principal(token)?;
+    if !namespace.is_empty() && namespace != principal.namespace {
+        if principal.name.is_some() {
+            return Err(Error::new(
+                ErrorKind::Unauthorized,
+                format!("the token does not reach the namespace {namespace:?}"),
+            ));
+        }
+        if namespace.len() > hub.options.limits.id {
+            return Err(Error::new(ErrorKind::InvalidArgument, "the namespace is too long"));
+        }
+        if namespace.starts_with(kps_proto::topic::RESERVED) {
+            let sentence = "namespaces under `kps.` belong to the server";
+            return Err(Error::new(ErrorKind::InvalidArgument, sentence));
+        }
+        namespace.clone_into(&mut principal.namespace);
+    }
+    let hook = hub.on_connect.lock().clone();
+    let Some(hook) = hook else { return Ok(principal) };
+    let patience = Instant::now() + hub.options.handshake_timeout;
+    timeout_at(patience, hook(ConnectRequest { principal, ..asked })).await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Timeout, "on_connect took too long to decide"))
+    })
 }
 
 /// Bytes nobody can guess.

@@ -1,11 +1,18 @@
 //! The HTTP side of the listener: checks a request, and upgrades a path with a [`Door`] to a WebSocket.
 
-use std::{convert::Infallible, future::ready, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
+    body::Incoming,
     header::{self, HeaderName, HeaderValue},
     service::service_fn,
     upgrade::OnUpgrade,
@@ -15,9 +22,13 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tungstenite::handshake::derive_accept_key;
 
-use kps_proto::{Error, ErrorKind, wire::v1::SUBPROTOCOL};
+use kps_proto::{Error, ErrorKind, bus::Principal, wire::v1::SUBPROTOCOL};
 
-use super::gate::Gate;
+use super::{cors, gate::Gate, patient::Patient};
+use crate::gateway::{
+    self,
+    http::{Body, Gateway, Visitor},
+};
 
 /// Where the bus is.
 pub(super) const PATH: &str = "/ws/bus";
@@ -28,13 +39,33 @@ const MAX_HEAD: usize = 16 << 10;
 /// Header lines of a request.
 const MAX_HEADERS: usize = 64;
 
-type Reply = Response<Full<Bytes>>;
+/// How long answers may still take once the server closes.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+pub(super) type Reply = Response<Body>;
 
 /// What a listener's requests meet.
 #[derive(Default)]
 pub(super) struct Site {
     pub(super) gate: Gate,
+    pub(super) gateway: Option<Arc<Gateway>>,
     pub(super) metrics: Option<Metrics>,
+}
+
+/// How patient a listener is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// With the head of a request, and between two of them.
+    pub(super) head: Duration,
+    /// With one who takes nothing of its answer.
+    pub(super) stall: Duration,
+}
+
+/// Between whom a connection is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ends {
+    pub(super) local: Option<SocketAddr>,
+    pub(super) remote: Option<SocketAddr>,
 }
 
 /// The page `/metrics`, for who shows this token.
@@ -86,6 +117,8 @@ pub(super) struct Introduction {
     pub(super) headers: Vec<(String, String)>,
     /// It is the server's own client.
     pub(super) is_own: bool,
+    /// Who it is, where somebody looked at that before.
+    pub(super) principal: Option<Principal>,
 }
 
 /// A connection that became a WebSocket.
@@ -96,96 +129,150 @@ pub(super) struct Upgraded<I> {
     pub(super) introduction: Introduction,
 }
 
-/// Serves one connection until it is upgraded. An error if it was not, within `patience`; with why, if
-/// that was because it may not.
-///
-/// One request per connection: that keeps slow and idle ones bounded by a single timeout.
+/// Serves one connection until it is upgraded. An error if it was not; with why, if that was because it
+/// may not. `stop`: the server closes.
 pub(super) async fn serve<I>(
     io: I,
     site: Arc<Site>,
-    local: Option<SocketAddr>,
-    patience: Duration,
+    ends: Ends,
+    patience: Patience,
+    stop: impl Future<Output = ()>,
 ) -> Result<Upgraded<I>, Option<Error>>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let accepted = Mutex::new(Err(None));
-    let service = service_fn(|mut request: Request<hyper::body::Incoming>| {
-        let (reply, heard) = respond(&site, &request, local);
-        *accepted.lock() = match heard {
-            Heard::Introduction(introduction) => {
-                Ok((hyper::upgrade::on(&mut request), introduction))
-            }
-            Heard::Refused(error) => Err(Some(error)),
-            Heard::Nothing => Err(None),
-        };
-        ready(Ok::<_, Infallible>(reply))
+    let io = Patient::new(io, patience.stall);
+    let asked = io.asked();
+    let service = service_fn(|mut request: Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
+        let looked = look(&site, &request, ends.local);
+        let upgrade =
+            matches!(looked, Looked::Upgrade(..)).then(|| hyper::upgrade::on(&mut request));
+        let (site, accepted) = (&site, &accepted);
+        async move {
+            Ok::<_, Infallible>(match looked {
+                Looked::Upgrade(reply, introduction) => {
+                    *accepted.lock() = upgrade.map(|upgrade| (upgrade, introduction)).ok_or(None);
+                    *reply
+                }
+                Looked::Refused(reply, error) => {
+                    *accepted.lock() = Err(error);
+                    closing(*reply)
+                }
+                Looked::Answered(reply) => *reply,
+                Looked::Gateway(gateway) => answer(site, &gateway, request, ends.remote).await,
+            })
+        }
     });
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(patience)
-        .keep_alive(false)
+        .header_read_timeout(patience.head)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
-    match tokio::time::timeout(patience, serving).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a request failed"),
-        Err(_) => tracing::debug!("a request took too long"),
+    let mut serving = pin!(serving);
+    let served = tokio::select! {
+        served = &mut serving => Some(served),
+        () = stop => {
+            serving.as_mut().graceful_shutdown();
+            tokio::time::timeout(FAREWELL, &mut serving).await.ok()
+        }
+    };
+    match served {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::debug!(%error, "a request failed"),
+        None => tracing::debug!("a request was given up: the server closes"),
     }
-    let (upgrade, introduction): (OnUpgrade, _) = accepted.into_inner()?;
+    let (upgrade, introduction): (OnUpgrade, _) =
+        std::mem::replace(&mut *accepted.lock(), Err(None))?;
     let upgraded = upgrade.await.map_err(|_| None)?;
-    let parts = upgraded.downcast::<TokioIo<I>>().map_err(|_| None)?;
-    Ok(Upgraded { io: parts.io.into_inner(), read: parts.read_buf, introduction })
+    let parts = upgraded.downcast::<TokioIo<Patient<I>>>().map_err(|_| None)?;
+    Ok(Upgraded { io: parts.io.into_inner().into_inner(), read: parts.read_buf, introduction })
 }
 
-/// What came of a request, beside its answer.
-enum Heard {
+/// What comes of a request.
+enum Looked {
     /// The connection becomes a WebSocket.
-    Introduction(Introduction),
-    /// Its sender may not come in.
-    Refused(Error),
-    Nothing,
+    Upgrade(Box<Reply>, Introduction),
+    /// The connection ends with this answer; with why, if its sender may not come in.
+    Refused(Box<Reply>, Option<Error>),
+    Answered(Box<Reply>),
+    /// The gateway has the answer.
+    Gateway(Arc<Gateway>),
 }
 
-/// The answer to a request, and what it said about itself if the connection is to be upgraded.
-fn respond<B>(site: &Site, request: &Request<B>, local: Option<SocketAddr>) -> (Reply, Heard) {
+/// Looks at a request's head, and answers what is answered at once.
+fn look<B>(site: &Site, request: &Request<B>, local: Option<SocketAddr>) -> Looked {
     let headers = request.headers();
+    let refused = |status, error: Error| {
+        let reply = gateway::http::refusal(status, &error);
+        Looked::Refused(Box::new(reply), Some(error))
+    };
     let (Ok(host), Ok(origin)) = (sole(headers, header::HOST), sole(headers, header::ORIGIN))
     else {
         let sentence = "Host and Origin may come once each, in visible ASCII";
-        let error = Error::new(ErrorKind::ForbiddenOrigin, sentence);
-        return (plain(StatusCode::BAD_REQUEST, sentence), Heard::Refused(error));
+        return refused(StatusCode::BAD_REQUEST, Error::new(ErrorKind::ForbiddenOrigin, sentence));
     };
     if let Err(error) = site.gate.check(host.or(request.uri().host()), origin, local) {
         tracing::info!(%error, "refused a request");
-        return (plain(StatusCode::FORBIDDEN, error.to_string()), Heard::Refused(error));
+        return refused(StatusCode::FORBIDDEN, error);
     }
     if let Some(door) = Door::at(request.uri().path()) {
         return match upgrade(request, door) {
-            Ok((reply, introduction)) => (reply, Heard::Introduction(introduction)),
-            Err(reply) => (*reply, Heard::Nothing),
+            Ok((reply, introduction)) => Looked::Upgrade(Box::new(reply), introduction),
+            Err(reply) => Looked::Refused(reply, None),
         };
     }
-    match request.uri().path() {
-        _ if !matches!(*request.method(), Method::GET | Method::HEAD) => {
-            (plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here"), Heard::Nothing)
-        }
-        "/" => {
+    if let Some(reply) = cors::preflight(&site.gate, request) {
+        return Looked::Answered(Box::new(reply));
+    }
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let reply = match (request.uri().path(), &site.gateway) {
+        ("/", _) if is_read => {
             let sentence = concat!(
                 "kps ",
                 env!("CARGO_PKG_VERSION"),
-                " listens here: connect a WebSocket to /ws/bus.",
+                " listens here: connect a WebSocket to /ws/bus, or see /openapi.json.",
             );
-            (plain(StatusCode::OK, sentence), Heard::Nothing)
+            plain(StatusCode::OK, sentence)
         }
-        "/healthz" => (plain(StatusCode::OK, "ok"), Heard::Nothing),
-        "/metrics" => (metrics(site, headers), Heard::Nothing),
-        _ => {
-            (plain(StatusCode::NOT_FOUND, "nothing is here; the bus is at /ws/bus"), Heard::Nothing)
+        ("/healthz", _) if is_read => plain(StatusCode::OK, "ok"),
+        ("/metrics", _) if is_read => metrics(site, headers),
+        ("/" | "/healthz" | "/metrics", _) => {
+            let mut reply = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
+            reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            reply
         }
+        (_, Some(gateway)) => return Looked::Gateway(gateway.clone()),
+        (_, None) => plain(StatusCode::NOT_FOUND, "nothing is here; the bus is at /ws/bus"),
+    };
+    Looked::Answered(Box::new(reply))
+}
+
+async fn answer(
+    site: &Site,
+    gateway: &Arc<Gateway>,
+    request: Request<Incoming>,
+    remote: Option<SocketAddr>,
+) -> Reply {
+    let headers = request.headers();
+    let (path, query_token) = split_token(request.uri().path(), request.uri().query());
+    let token = bearer(headers).map(str::to_owned).or(query_token).unwrap_or_default();
+    let visitor = Visitor { token, path, headers: public(headers), remote };
+    let origin = cors::listed(&site.gate, headers);
+    let mut reply = gateway.answer(request, visitor).await;
+    if let Some(origin) = origin {
+        cors::admit(origin, &mut reply);
     }
+    reply
+}
+
+/// The connection ends with this answer.
+fn closing(mut reply: Reply) -> Reply {
+    reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    reply
 }
 
 fn metrics(site: &Site, headers: &HeaderMap) -> Reply {
@@ -236,10 +323,11 @@ fn upgrade<B>(request: &Request<B>, door: Door) -> Result<(Reply, Introduction),
         path,
         headers: public(headers),
         is_own: false,
+        principal: None,
     };
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()))
         .expect("base64 is a valid header value");
-    let mut reply = Response::new(Full::default());
+    let mut reply = Response::new(Body::Whole(None));
     *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let out = reply.headers_mut();
     out.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -251,8 +339,8 @@ fn upgrade<B>(request: &Request<B>, door: Door) -> Result<(Reply, Introduction),
     Ok((reply, introduction))
 }
 
-fn plain(status: StatusCode, sentence: impl Into<String>) -> Reply {
-    let mut reply = Response::new(Full::from(sentence.into() + "\n"));
+pub(super) fn plain(status: StatusCode, sentence: impl Into<String>) -> Reply {
+    let mut reply = Response::new(Body::from(Bytes::from(sentence.into() + "\n")));
     *reply.status_mut() = status;
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     reply.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -346,7 +434,11 @@ pub(super) fn fuzz(request: &[u8]) {
             let (mut client, server) = tokio::io::duplex(1 << 20);
             client.write_all(request).await.expect("there is room for it");
             client.shutdown().await.expect("a pipe closes");
-            if let Ok(upgraded) = serve(server, site, None, Duration::from_secs(1)).await {
+            let second = Duration::from_secs(1);
+            let patience = Patience { head: second, stall: second };
+            let stop = std::future::pending();
+            let served = serve(server, site, Ends::default(), patience, stop).await;
+            if let Ok(upgraded) = served {
                 let introduction = upgraded.introduction;
                 let head = String::from_utf8_lossy(request).to_lowercase();
                 // Empty lines before a request are skipped (RFC 9112 §2.2).

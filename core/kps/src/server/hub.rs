@@ -62,6 +62,8 @@ pub(super) struct Hub {
     sockets: AtomicUsize,
     /// The ids of this process' own clients.
     locals: Mutex<Vec<(String, Arc<str>)>>,
+    /// It was told that the server is about to stop.
+    stopping: AtomicBool,
     closing: AtomicBool,
     /// Says that `closing` was set.
     pub(super) stop: Notify,
@@ -122,6 +124,7 @@ impl Hub {
             rearm: Notify::new(),
             sockets: AtomicUsize::new(0),
             locals: Mutex::default(),
+            stopping: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             stop: Notify::new(),
             empty: Notify::new(),
@@ -366,6 +369,23 @@ impl Hub {
 
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the server is about to stop; true the first time.
+    pub(super) fn note_stopping(&self) -> bool {
+        !self.stopping.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the server closes.
+    pub(super) async fn stopped(&self) {
+        let stop = self.stop.notified();
+        if !self.is_closing() {
+            stop.await;
+        }
     }
 
     /// Takes no more connections and tells those there are.

@@ -6,11 +6,13 @@
 
 mod calls;
 mod connection;
+mod cors;
 mod dialogue;
 mod egress;
 mod events;
 mod gate;
 mod handshake;
+mod host;
 mod http;
 mod hub;
 #[cfg_attr(not(feature = "store"), path = "without_store.rs")]
@@ -20,6 +22,7 @@ mod local;
 mod metrics;
 mod native;
 mod options;
+mod patient;
 mod relay;
 mod socket;
 
@@ -34,7 +37,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use kps_proto::{Error, ErrorKind, Result, bus::Ledger, session::Moment};
+use kps_proto::{
+    Error, ErrorKind, Result,
+    bus::{Ledger, Principal},
+    session::Moment,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -44,7 +51,7 @@ use self::{
     connection::End,
     gate::Gate,
     handshake::Guest,
-    http::{Dialect, Introduction, Site, Upgraded},
+    http::{Dialect, Ends, Introduction, Patience, Site, Upgraded},
     hub::Hub,
     keeper::Keeper,
     socket::Socket,
@@ -58,6 +65,7 @@ use crate::{
     auth::OnConnect,
     client::{Bridge, Client, ConnectOptions},
     events::{MailboxRef, ServerEvent},
+    gateway::http::Gateway,
     net::{
         BoxFuture, listener,
         mem::{self, MemTransport},
@@ -84,7 +92,6 @@ struct Running {
     address: Option<SocketAddr>,
     secure: bool,
     _name: Option<mem::Registered>,
-    stopping: AtomicBool,
     closed: AtomicBool,
 }
 
@@ -126,7 +133,6 @@ impl Server {
             address,
             secure,
             _name: name,
-            stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         });
         let exit: Weak<Running> = Arc::downgrade(&running);
@@ -215,7 +221,7 @@ impl Server {
 
     /// Tells that the server is about to stop; [`close`](Self::close) does it if nobody has before.
     pub fn announce_stop(&self) {
-        if !self.0.stopping.swap(true, Ordering::Relaxed) {
+        if self.0.hub.note_stopping() {
             self.0.hub.tell(ServerEvent::NodeStopping);
         }
     }
@@ -331,6 +337,7 @@ async fn listen(hub: Arc<Hub>, listener: TcpListener) {
     let (counted, options) = (Arc::downgrade(&hub), &hub.options);
     let site = Arc::new(Site {
         gate: Gate::new(&options.allowed_origins, &options.allowed_hosts),
+        gateway: Some(Arc::new(Gateway::new(Arc::new(host::Server::new(&hub))))),
         metrics: Some(Box::new(move |token| metrics::page(&counted, token))),
     });
     while !hub.is_closing() {
@@ -342,11 +349,7 @@ async fn listen(hub: Arc<Hub>, listener: TcpListener) {
             Some(admission) => {
                 let (hub, site) = (hub.clone(), site.clone());
                 tokio::spawn(async move {
-                    let upgraded = welcome(&hub, site, stream, remote);
-                    let upgraded = tokio::select! {
-                        upgraded = upgraded => upgraded,
-                        () = hub.stop.notified() => None,
-                    };
+                    let upgraded = welcome(&hub, site, stream, remote).await;
                     // A task of its own: what the handshake needed is freed.
                     if let Some(upgraded) = upgraded {
                         tokio::spawn(async move {
@@ -370,11 +373,17 @@ async fn welcome(
 ) -> Option<Upgraded<Socket>> {
     let local = stream.local_addr().ok();
     let patience = hub.options.handshake_timeout;
+    let ends = Ends { local, remote: Some(remote) };
     let Some(tls) = &hub.options.tls else {
-        return upgrade(hub, stream, site, local, remote).await;
+        return upgrade(hub, stream, site, ends).await;
     };
-    match tokio::time::timeout(patience, tls.acceptor().accept(stream)).await {
-        Ok(Ok(stream)) => upgrade(hub, stream, site, local, remote).await,
+    let accepting = tokio::time::timeout(patience, tls.acceptor().accept(stream));
+    let accepted = tokio::select! {
+        accepted = accepting => accepted,
+        () = hub.stopped() => return None,
+    };
+    match accepted {
+        Ok(Ok(stream)) => upgrade(hub, stream, site, ends).await,
         Ok(Err(error)) => {
             tracing::info!(%error, %remote, "a TLS handshake failed");
             let error =
@@ -386,24 +395,21 @@ async fn welcome(
     }
 }
 
-async fn upgrade<I>(
-    hub: &Hub,
-    stream: I,
-    site: Arc<Site>,
-    local: Option<SocketAddr>,
-    remote: SocketAddr,
-) -> Option<Upgraded<Socket>>
+async fn upgrade<I>(hub: &Hub, stream: I, site: Arc<Site>, ends: Ends) -> Option<Upgraded<Socket>>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     Socket: From<I>,
 {
-    match http::serve(stream, site, local, hub.options.handshake_timeout).await {
+    let options = &hub.options;
+    let patience =
+        Patience { head: options.handshake_timeout, stall: options.timings.stall_timeout };
+    match http::serve(stream, site, ends, patience, hub.stopped()).await {
         Ok(Upgraded { io, read, introduction }) => {
             Some(Upgraded { io: io.into(), read, introduction })
         }
         Err(refused) => {
             if let Some(error) = refused {
-                hub.tell_error(&error, None, Some(remote));
+                hub.tell_error(&error, None, ends.remote);
             }
             None
         }
@@ -449,15 +455,20 @@ fn turn_away(hub: &Hub, stream: &TcpStream, remote: SocketAddr) {
 
 /// A client of this process brings its pipe.
 fn attach(hub: &Weak<Hub>, end: mem::End) -> bool {
-    take_pipe(hub, end, false)
+    take_pipe(hub, end, false, None)
+}
+
+/// A client that acts for somebody who was looked at before does.
+fn attach_as(hub: &Weak<Hub>, end: mem::End, principal: Principal) -> bool {
+    take_pipe(hub, end, false, Some(principal))
 }
 
 /// The server's own client does.
 fn attach_own(hub: &Weak<Hub>, end: mem::End) -> bool {
-    take_pipe(hub, end, true)
+    take_pipe(hub, end, true, None)
 }
 
-fn take_pipe(hub: &Weak<Hub>, end: mem::End, is_own: bool) -> bool {
+fn take_pipe(hub: &Weak<Hub>, end: mem::End, is_own: bool, principal: Option<Principal>) -> bool {
     let Some(hub) = hub.upgrade().filter(|hub| hub.is_here()) else { return false };
     // The server's own clients take nobody's place.
     let admission = if is_own { None } else { hub.admit() };
@@ -471,6 +482,7 @@ fn take_pipe(hub: &Weak<Hub>, end: mem::End, is_own: bool) -> bool {
             path: String::new(),
             headers: Vec::new(),
             is_own,
+            principal,
         };
         let upgraded = Upgraded { io: Socket::Memory(end), read: Bytes::new(), introduction };
         serve(&hub, upgraded, None).await;

@@ -51,9 +51,13 @@ pub(crate) struct Raw {
     published: u64,
 }
 
-/// Sends `request` and returns all that the server answers until it closes.
+/// Sends `request` as the last one of its connection, and returns all that the server answers until it closes.
 pub(crate) fn http(server: &Server, request: &str) -> String {
-    String::from_utf8(http_bytes(server, request.as_bytes())).unwrap()
+    let last = match request.contains("Connection: ") {
+        true => request.to_owned(),
+        false => request.replacen("\r\n", "\r\nConnection: close\r\n", 1),
+    };
+    String::from_utf8(http_bytes(server, last.as_bytes())).unwrap()
 }
 
 pub(crate) fn http_bytes(server: &Server, request: &[u8]) -> Vec<u8> {

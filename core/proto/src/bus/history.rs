@@ -555,7 +555,7 @@ impl Bus {
     }
 
     /// What topics with history answer to a publish once the store has failed.
-    pub(super) fn store_error(&self) -> Option<Error> {
+    pub fn store_error(&self) -> Option<Error> {
         let error = self.history.error()?;
         let sentence = format!("{}; restart the server once that is mended", error.message());
         Some(Error::new(ErrorKind::StoreFailed, sentence))

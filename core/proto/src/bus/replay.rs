@@ -17,6 +17,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     history::{Page, Query, ReadFrom},
     message::{Gap, GapReason, Offline},
+    options,
     wire::frame::Start,
 };
 
@@ -93,7 +94,11 @@ impl Bus {
         }
     }
 
-    /// The place behind everything accepted so far.
+    /// The place behind everything accepted so far; `None` without history.
+    pub fn place(&self) -> Option<options::Cursor> {
+        self.has_history().then(|| options::Cursor::new(&self.cursor_now())).flatten()
+    }
+
     pub(super) fn cursor_now(&self) -> [u8; 16] {
         Cursor { epoch: self.config.epoch, position: self.history.last() }.to_bytes()
     }

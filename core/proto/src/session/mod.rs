@@ -69,7 +69,7 @@ use crate::{
     clock::Time,
     error::{Error, ErrorKind, Result},
     message::{Answer, ContentType, Extras, Offline, RETAINED_IS_FOR_ALL, ReceiptLevel, RowStatus},
-    options::SubscribeOptions,
+    options::{Cursor, SubscribeOptions},
     wire::{encode, frame::Frame},
 };
 
@@ -249,6 +249,28 @@ impl Session {
     ) -> Result<SubId> {
         self.check_open()?;
         let sub = self.subscriptions.open(target, pattern, options)?;
+        if self.link.is_ready() {
+            self.ask_for(sub.0);
+        }
+        Ok(sub)
+    }
+
+    /// [`subscribe`](Self::subscribe) for one who had the same subscription before, in a session that is
+    /// over, and came as far as `cursor`, if it had one: its stream says first whether something is
+    /// missing since.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Self::subscribe).
+    pub fn subscribe_again(
+        &mut self,
+        target: Target,
+        pattern: &str,
+        options: SubscribeOptions,
+        cursor: Option<Cursor>,
+    ) -> Result<SubId> {
+        self.check_open()?;
+        let sub = self.subscriptions.open(target, pattern, options)?;
+        self.subscriptions.had(sub, cursor);
         if self.link.is_ready() {
             self.ask_for(sub.0);
         }

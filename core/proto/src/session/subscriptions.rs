@@ -49,6 +49,8 @@ pub(super) struct Subscription {
     pub(super) pattern: Option<Pattern>,
     options: SubscribeOptions,
     stream: Stream,
+    /// Its host had it before, in a session that is over.
+    continues: bool,
     /// Messages of a lost session that the host has not handled yet: their credit died with it.
     stale: u64,
     /// Behind the last message received that had one.
@@ -103,6 +105,7 @@ impl Subscriptions {
             pattern: None,
             options: SubscribeOptions::default(),
             stream: Stream::new(WINDOW_DIRECT, WINDOW_BYTES),
+            continues: false,
             stale: 0,
             cursor: None,
             epoch: None,
@@ -144,12 +147,21 @@ impl Subscriptions {
             pattern: Some(pattern),
             options,
             stream: Stream::new(window, WINDOW_BYTES),
+            continues: false,
             stale: 0,
             cursor: None,
             epoch: None,
         };
         self.table.insert(self.last, subscription);
         Ok(SubId(self.last))
+    }
+
+    /// One that was just opened goes on where one of a session before it was.
+    pub(super) fn had(&mut self, sub: SubId, cursor: Option<Cursor>) {
+        if let Some(entry) = self.table.get_mut(&sub.0) {
+            entry.continues = true;
+            entry.cursor = cursor;
+        }
     }
 
     #[inline]
@@ -371,18 +383,23 @@ impl Subscription {
             capacity: self.options.capacity.unwrap_or(0),
             window: self.stream.window,
             window_bytes: self.stream.window_bytes,
-            again: self.phase == Phase::Again,
-            epoch: self.epoch.filter(|_| self.phase == Phase::Again),
-            retained: self.phase == Phase::Again && self.options.start == StartAt::Last,
+            again: self.is_again(),
+            epoch: self.epoch.filter(|_| self.is_again()),
+            retained: self.is_again() && self.options.start == StartAt::Last,
             start: self.start(),
             redelivery: self.options.redelivery,
         })
     }
 
+    /// Whether its stream began in a session that is over.
+    fn is_again(&self) -> bool {
+        self.phase == Phase::Again || (self.phase == Phase::Requested && self.continues)
+    }
+
     fn start(&self) -> Start<'_> {
-        match (&self.cursor, self.phase, &self.options.start) {
+        match (&self.cursor, self.is_again(), &self.options.start) {
             // The members of a group each had a part of what was: no one's cursor fits the others.
-            (Some(cursor), Phase::Again, _) if self.options.group.is_none() => {
+            (Some(cursor), true, _) if self.options.group.is_none() => {
                 Start::Cursor(cursor.as_bytes())
             }
             (.., StartAt::New) => Start::New,
