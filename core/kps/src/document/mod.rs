@@ -35,7 +35,7 @@ use std::{
 use kps_proto::ErrorKind;
 use parking_lot::Mutex;
 
-pub(crate) use self::desk::Teller;
+pub(crate) use self::{calls::check_id, desk::Teller};
 pub use self::{
     client::{
         Document, DocumentEvents, DocumentStream, Edited, Editing, IntoEdits, Listening,

@@ -75,6 +75,11 @@ impl Host for Server {
         })
     }
 
+    fn server(&self, namespace: &str) -> Result<Client> {
+        let hub = self.hub()?;
+        hub.calls.client(&hub, namespace).map(Client::from)
+    }
+
     fn readiness(&self) -> Result<()> {
         let hub = self.hub()?;
         if hub.is_stopping() {

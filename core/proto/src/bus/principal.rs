@@ -21,7 +21,11 @@ pub struct Principal {
 }
 
 impl Principal {
-    pub(super) fn check_publish(&self, topic: &str) -> Result<()> {
+    /// Whether it may publish to `topic`.
+    ///
+    /// # Errors
+    /// `Unauthorized` if it may not.
+    pub fn check_publish(&self, topic: &str) -> Result<()> {
         if is_servers(topic) && !self.is_server {
             return Err(Error::new(
                 ErrorKind::Unauthorized,

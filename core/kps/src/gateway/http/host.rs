@@ -15,6 +15,9 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// A new client in this process that acts for `principal`. It ends with its connection.
     fn connect(&self, principal: Principal, id: String) -> BoxFuture<'_, Result<Client>>;
 
+    /// The server's own client in this namespace, which has the server's capabilities.
+    fn server(&self, namespace: &str) -> Result<Client>;
+
     /// Why requests are not answered at the moment.
     fn readiness(&self) -> Result<()>;
 

@@ -8,6 +8,7 @@
 mod body;
 mod bus;
 mod clients;
+mod documents;
 mod events;
 mod fault;
 mod host;
@@ -101,7 +102,7 @@ impl Gateway {
             Route::Request(topic) => visit.request(&topic, request).await,
             Route::Dispatch(action) => visit.dispatch(&action, request).await,
             Route::Events => visit.events(request.headers()).await,
-            Route::Document(..) => Err(Fault::new(kps_proto::ErrorKind::NotFound, "soon")),
+            Route::Document(id, part) => visit.document(id, part, request).await,
             Route::Ready | Route::Description => unreachable!("they are answered to everybody"),
         }
     }
