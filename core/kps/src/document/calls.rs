@@ -67,7 +67,6 @@ impl Documents {
 
     /// Answers a caller in this process that has no session, and to whom no message's size is a limit: it is
     /// told whole contents, is present for a while only, and may ask for `operations`.
-    #[allow(dead_code, reason = "the gateway calls so")]
     pub(crate) fn call_here(
         &self,
         namespace: Arc<str>,

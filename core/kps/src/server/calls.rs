@@ -84,7 +84,6 @@ impl Calls {
     }
 
     /// The documents of this namespace, for callers in this process.
-    #[allow(dead_code, reason = "the gateway asks for them")]
     pub(super) async fn documents(
         &self,
         hub: &Arc<Hub>,

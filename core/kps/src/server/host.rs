@@ -7,7 +7,9 @@ use kps_proto::{Error, ErrorKind, Result, bus::Principal, options::Cursor};
 use super::{attach_as, handshake, hub::Hub};
 use crate::{
     auth::ConnectRequest,
+    capability::Failure,
     client::{Client, ConnectOptions},
+    document::Documents,
     gateway::http::{Host, Settings, Visitor},
     net::{BoxFuture, mem::MemTransport},
 };
@@ -75,9 +77,11 @@ impl Host for Server {
         })
     }
 
-    fn server(&self, namespace: &str) -> Result<Client> {
-        let hub = self.hub()?;
-        hub.calls.client(&hub, namespace).map(Client::from)
+    fn documents<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<Documents, Failure>> {
+        Box::pin(async move {
+            let hub = self.hub()?;
+            hub.calls.documents(&hub, namespace).await
+        })
     }
 
     fn readiness(&self) -> Result<()> {

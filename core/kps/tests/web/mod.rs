@@ -5,7 +5,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kps::Server;
@@ -198,7 +198,10 @@ impl Events {
 
     fn try_next(&mut self) -> Option<Event> {
         let (mut event, mut data) = (Event::default(), Vec::new());
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            // Signs of life come all the time.
+            assert!(Instant::now() < deadline, "nothing is told; the last was {}", self.last_id);
             let is_blank = self.line_into(&mut event, &mut data)?;
             if is_blank && !data.is_empty() {
                 event.id.clone_from(&self.last_id);

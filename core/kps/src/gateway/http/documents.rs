@@ -1,7 +1,7 @@
-//! Live documents: each request is a call of the capability `document`, which answers in this process, so
-//! that neither contents nor operations have to fit a message of the bus.
+//! Live documents: each request is a call of the capability `document`, made in this process, so that
+//! neither contents nor operations have to fit a message of the bus.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use bytes::Bytes;
 use hyper::{
@@ -16,22 +16,19 @@ use kps_proto::{
 };
 
 use super::{
-    Answer, Body, Fault, Visit, body,
+    Answer, Body, Fault, Visit,
     bus::json_of,
     events::{Form, Wish},
     route::Part,
     with,
 };
 use crate::{
-    capability::{CallTarget, DispatchOptions, Fields, Map, Outcome, Value},
+    capability::{Fields, Map, Outcome, Value},
     document,
 };
 
 /// Bytes of a body. What is too much for a document is told as an event, not by the connection.
 const LARGEST: usize = 32 << 20;
-
-/// How long a document may take to be loaded or stored.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Events that wait for a slow reader.
 const EVENTS: u32 = 1000;
@@ -40,12 +37,7 @@ const EVENTS: u32 = 1000;
 const SOMEBODY: &str = "http";
 
 impl Visit<'_> {
-    pub(super) async fn document<B>(
-        mut self,
-        id: String,
-        part: Part,
-        request: Request<B>,
-    ) -> Answer
+    pub(super) async fn document<B>(mut self, id: String, part: Part, request: Request<B>) -> Answer
     where
         B: HttpBody<Data = Bytes, Error: fmt::Display>,
     {
@@ -91,16 +83,15 @@ impl Visit<'_> {
                 self.query.done()?;
                 let body = self.json(request, LARGEST).await?;
                 match part {
-                    Part::Operations => document.operations(body).await,
-                    Part::Undo => document.told("undo", object(body)?).await,
+                    Part::Operations => document.operations(object(body)?).await,
+                    Part::Undo => document.undo(object(body)?).await,
                     Part::Presence => {
-                        document.of("presence", document.signed(object(body)?)).await?;
-                        Ok(body::json(StatusCode::ACCEPTED, "{}"))
+                        let present = document.of("presence", object(body)?).await?;
+                        json_of(StatusCode::ACCEPTED, present).await
                     }
                     Part::Compact | Part::Close => {
                         let name = if part == Part::Compact { "compact" } else { "close" };
-                        let described = document.of(name, object(body)?).await?;
-                        document.whole(StatusCode::OK, described).await
+                        described(StatusCode::OK, document.of(name, object(body)?).await?).await
                     }
                     Part::Itself | Part::Versions | Part::Events => {
                         unreachable!("they were answered above")
@@ -118,20 +109,22 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Calls an operation of the capability, which whoever asks must be allowed to.
+    /// Calls an operation of the capability.
     async fn of(&self, operation: &str, fields: Map) -> Outcome {
-        self.visit.principal.check_publish(&format!("{SERVER_CALLS}document.{operation}"))?;
+        self.here(operation, operation, fields).await
+    }
+
+    /// Calls an operation that whoever asks may if it may call `permission` on the bus.
+    async fn here(&self, permission: &str, operation: &str, fields: Map) -> Outcome {
+        let principal = &self.visit.principal;
+        principal.check_publish(&format!("{SERVER_CALLS}document.{permission}"))?;
         let mut payload = Map::default();
         payload.push("id", self.id);
         fields.into_iter().for_each(|(name, value)| payload.push(name, value));
-        let server = self.visit.gateway.host.server(&self.visit.principal.namespace)?;
-        let options = DispatchOptions {
-            timeout: PATIENCE,
-            target: CallTarget::Local,
-            ..DispatchOptions::default()
-        };
-        let action = format!("document.{operation}");
-        server.capabilities().dispatch(&action, payload.into(), options).await.unwrap()
+        let caller = principal.name.as_deref().unwrap_or(SOMEBODY);
+        let namespace = &principal.namespace;
+        let documents = self.visit.gateway.host.documents(namespace).await?;
+        documents.call_here(namespace.as_str().into(), caller, operation, payload.into()).await
     }
 
     /// Opens it, or makes it.
@@ -140,30 +133,26 @@ impl Call<'_> {
         let mut map = Map::default();
         map.push("kind", fields.text("kind")?);
         fields.done()?;
-        let status = match self.of("read", Map::default()).await {
-            Err(failure) if failure.kind == ErrorKind::NotFound => StatusCode::CREATED,
+        let opened = self.of("open", map).await?;
+        let status = match opened.get("created") {
+            Some(Value::Bool(true)) => StatusCode::CREATED,
             _ => StatusCode::OK,
         };
-        let described = self.of("open", map).await?;
-        self.whole(status, described).await
+        described(status, opened).await
     }
 
     async fn get(&self, version: Option<String>, headers: &HeaderMap) -> Answer {
-        let mut map = Map::default();
-        let described = match version {
+        let is_newest = version.is_none();
+        let read = match version {
             Some(version) => {
+                let mut map = Map::default();
                 map.push("version", version);
                 self.of("at", map).await?
             }
-            None => {
-                let read = self.of("read", map).await?;
-                let mut kind = Map::default();
-                kind.push("kind", read.get("kind").cloned().unwrap_or_default());
-                self.of("open", kind).await?
-            }
+            None => self.of("read", Map::default()).await?,
         };
         let known = headers.get_all(header::IF_NONE_MATCH);
-        let etag = version_of(&described);
+        let etag = version_of(&read);
         let is_known = known.iter().filter_map(|list| list.to_str().ok()).any(|list| {
             list.split(',').any(|one| matches!(one.trim(), "*") || Some(one.trim()) == etag)
         });
@@ -172,76 +161,36 @@ impl Call<'_> {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return Ok(tagged(response, etag));
         }
-        self.whole(StatusCode::OK, described).await
-    }
-
-    /// Answers with a description, and with the content as a whole, if there is some.
-    async fn whole(&self, status: StatusCode, described: Value) -> Answer {
-        let etag = version_of(&described).map(str::to_owned);
-        let Value::Map(mut map) = described else { return json_of(status, described).await };
-        if map.get("part").is_some() {
-            map = self.joined(map).await?;
+        if !is_newest {
+            return described(StatusCode::OK, read).await;
         }
-        Ok(tagged(json_of(status, map.into()).await?, etag.as_deref()))
-    }
-
-    /// Puts the parts of a content together.
-    async fn joined(&self, mut map: Map) -> Result<Map, Fault> {
-        let mut text = String::new();
-        let mut take = |map: &mut Map| {
-            if let Some(Value::Text(part)) = map.remove("part") {
-                text.push_str(&part);
-            }
-            map.remove("offset");
-            map.remove("next").filter(|next| *next != Value::Null)
-        };
-        let version = map.get("version").cloned().unwrap_or_default();
-        let mut next = take(&mut map);
-        while let Some(offset) = next {
-            let mut asked = Map::default();
-            asked.push("version", version.clone());
-            asked.push("offset", offset);
-            let Value::Map(mut more) = self.of("at", asked).await? else { break };
-            next = take(&mut more);
-        }
-        match map.get("kind") {
-            Some(Value::Text(kind)) if kind == "text" => map.push("text", text),
-            _ => {
-                let value = Value::from_json(text.as_bytes());
-                let wrong = |error| Fault::new(ErrorKind::Internal, format!("the content: {error}"));
-                map.push("value", value.map_err(wrong)?);
-            }
-        }
-        Ok(map)
-    }
-
-    async fn operations(&self, body: Value) -> Answer {
-        let body = object(body)?;
-        let is_batch = body.get("operations").is_some();
-        self.told(if is_batch { "edit_batch" } else { "edit" }, body).await
+        // Who opens it is told more, and it is there: it will not be made.
+        let mut map = Map::default();
+        map.push("kind", read.get("kind").cloned().unwrap_or_default());
+        described(StatusCode::OK, self.here("read", "open", map).await?).await
     }
 
     /// An operation, or several: what becomes of them is told as events alone.
-    async fn told(&self, operation: &str, fields: Map) -> Answer {
-        let answer = self.of(operation, self.signed(fields)).await?;
-        let mut op_ids = Vec::new();
-        if let Some(Value::List(results)) = answer.get("results") {
-            op_ids.extend(results.iter().filter_map(|result| result.get("op_id").cloned()));
-        }
-        let mut map = Map::default();
-        map.push("accepted", op_ids.len());
-        map.push("op_ids", op_ids);
-        json_of(StatusCode::ACCEPTED, map.into()).await
+    async fn operations(&self, fields: Map) -> Answer {
+        let permission = match fields.get("operations") {
+            Some(_) => "edit_batch",
+            None => "edit",
+        };
+        json_of(StatusCode::ACCEPTED, self.here(permission, "operations", fields).await?).await
     }
 
-    /// With an author.
-    fn signed(&self, mut fields: Map) -> Map {
-        if fields.get("author").is_none() {
-            let name = self.visit.principal.name.as_deref();
-            fields.push("author", name.unwrap_or(SOMEBODY));
-        }
-        fields
+    async fn undo(&self, fields: Map) -> Answer {
+        let op_id = fields.get("op_id").cloned().unwrap_or_default();
+        self.of("undo", fields).await?;
+        let accepted = Value::map([("accepted", 1.into()), ("op_ids", vec![op_id].into())]);
+        json_of(StatusCode::ACCEPTED, accepted).await
     }
+}
+
+/// Answers with what is known of a document, and its content if that is there.
+async fn described(status: StatusCode, known: Value) -> Answer {
+    let etag = version_of(&known).map(str::to_owned);
+    Ok(tagged(json_of(status, known).await?, etag.as_deref()))
 }
 
 /// The fields of a body; without a body none. The document is the one of the path.
@@ -266,8 +215,7 @@ fn version_of(described: &Value) -> Option<&str> {
 
 /// With the version as ETag.
 fn tagged(response: Response<Body>, etag: Option<&str>) -> Response<Body> {
-    let response =
-        with(response, header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let response = with(response, header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     match etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
         Some(etag) => with(response, header::ETAG, etag),
         None => response,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kps_proto::{Result, bus::Principal, options::Cursor};
 
 use super::Visitor;
-use crate::{client::Client, net::BoxFuture};
+use crate::{capability::Failure, client::Client, document::Documents, net::BoxFuture};
 
 /// A server, as its gateway sees it.
 pub(crate) trait Host: Send + Sync + 'static {
@@ -15,8 +15,8 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// A new client in this process that acts for `principal`. It ends with its connection.
     fn connect(&self, principal: Principal, id: String) -> BoxFuture<'_, Result<Client>>;
 
-    /// The server's own client in this namespace, which has the server's capabilities.
-    fn server(&self, namespace: &str) -> Result<Client>;
+    /// The documents of this namespace.
+    fn documents<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<Documents, Failure>>;
 
     /// Why requests are not answered at the moment.
     fn readiness(&self) -> Result<()>;
