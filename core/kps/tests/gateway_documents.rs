@@ -41,6 +41,25 @@ fn until(events: &mut Events, name: &str) -> Value {
 }
 
 #[test]
+fn who_had_it_open_is_told_what_it_missed() {
+    let server = server();
+    let mut web = Web::to(&server);
+    let made = web.send("PUT", DOC, &[], br#"{"kind":"text"}"#).json();
+    let mut events = Events::open(&server, &format!("{DOC}/events"), &[]);
+    post(&mut web, "operations", &operation("1", "W/\"0\"", &append("hello")));
+    until(&mut events, "ack");
+    let again = |known: &str| json!({"kind": "text", "lineage": made["lineage"], "known": [known]});
+    let mut open = |body: Value| web.send("PUT", DOC, &[], body.to_string().as_bytes()).json();
+
+    let opened = open(again("W/\"0\""));
+    assert_eq!((&opened["since"], &opened["text"]), (&json!("W/\"0\""), &Value::Null));
+    assert_eq!(opened["missing_ops"][0]["splices"], json!([[0, 0, "hello"]]));
+    // It knows what never was: the whole text is told.
+    let opened = open(again("W/\"7\""));
+    assert_eq!((&opened["since"], &opened["text"]), (&Value::Null, &json!("hello")));
+}
+
+#[test]
 fn a_document_is_made_read_and_changed() {
     let server = server();
     let mut web = Web::to(&server);

@@ -23,7 +23,7 @@ use super::{
     with,
 };
 use crate::{
-    capability::{Fields, Map, Outcome, Value},
+    capability::{Map, Outcome, Value},
     document,
 };
 
@@ -127,13 +127,9 @@ impl Call<'_> {
         documents.call_here(namespace.as_str().into(), caller, operation, payload.into()).await
     }
 
-    /// Opens it, or makes it.
+    /// Opens it, or makes it. Who had it open says what it knows, and is told what it missed.
     async fn put(&self, body: Value) -> Answer {
-        let mut fields = Fields::of(body)?;
-        let mut map = Map::default();
-        map.push("kind", fields.text("kind")?);
-        fields.done()?;
-        let opened = self.of("open", map).await?;
+        let opened = self.of("open", object(body)?).await?;
         let status = match opened.get("created") {
             Some(Value::Bool(true)) => StatusCode::CREATED,
             _ => StatusCode::OK,
