@@ -20,6 +20,7 @@ use crate::{
     arguments::{self, Given, callable, count, given, invalid, seconds, start_at, text},
     calls, direct,
     dispatch::SERVER_MESSAGE,
+    document,
     errors::{self, OrRaise},
     exit::Inside,
     host::Host,
@@ -474,6 +475,22 @@ impl Client {
         target: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Await> {
         calls::download(py, self, key, target)
+    }
+
+    /// Resolves to a `LiveDocument`.
+    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (id, kind, author = None, rebase = true, rebases = None, timeout = None))]
+    fn _open_document(
+        &self,
+        py: Python<'_>,
+        id: &Bound<'_, PyAny>,
+        kind: &Bound<'_, PyAny>,
+        author: Option<&Bound<'_, PyAny>>,
+        rebase: bool,
+        rebases: Option<&Bound<'_, PyAny>>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Await> {
+        document::open(py, self, id, kind, author, rebase, rebases, timeout)
     }
 
     /// Has this client do the task for others.

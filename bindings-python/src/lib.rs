@@ -4,6 +4,7 @@
 //! client  subscription  ack  receipt  message  server     what a program holds
 //! handler  worker  dispatch                               from an event to a handler
 //! calls                                                   of capabilities, and capabilities in Python
+//! document                                                live documents
 //! host  wake  wait  shared                                one event loop's end of the bridge
 //! json  payload  values  arguments  errors                conversions
 //! ```
@@ -15,6 +16,7 @@ mod client;
 mod context;
 mod direct;
 mod dispatch;
+mod document;
 mod errors;
 mod exit;
 mod handler;
@@ -49,7 +51,9 @@ mod _kps {
         ack::Ack,
         calls::{CallContext, CallError, Response, StorageReader, StorageWriter},
         client::{Client, check_event},
-        command_line, error_codes,
+        command_line,
+        document::{EditReceipt, LiveDocument, LiveStream},
+        error_codes,
         exit::at_exit,
         json::{dumps, loads},
         message::Message,

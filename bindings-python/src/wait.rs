@@ -140,6 +140,11 @@ impl Signal {
         }
     }
 
+    /// Whether nobody waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
     fn add(&self, future: &Bound<'_, PyAny>, event_loop: &Bound<'_, PyAny>) {
         let (future, event_loop) = (future.clone().unbind(), event_loop.clone().unbind());
         self.0.lock().push(Waiter { future, event_loop });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import kps
 
@@ -188,3 +189,34 @@ async def keeping(folder: Path) -> None:
     page = await storage.list("k", limit=5, cursor=None)
     assert_type(page, kps.StoredPage)
     assert_type(page["cursor"], str | None)
+
+
+async def writing(client: kps.Client) -> None:
+    document = await client.open_document("notes", "text", author="ann", rebase=False, rebases=3, timeout=2.0)
+    assert_type(document, kps.Document)
+    assert_type((document.text, document.version, document.unsynced), tuple[str, str, list[str]])
+    receipt = document.edit({"type": "insert", "position": 3, "text": "x"})
+    assert_type(receipt, kps.EditReceipt)
+    edited = await receipt
+    assert_type(edited, kps.Edited)
+    assert_type(edited["version"], str)
+    edits: list[kps.Edit] = [{"type": "delete", "anchor": "x"}, {"type": "append", "text": "y"}]
+    document.edit(edits)
+    assert_type(document.edit_batch([edits, edits[0]]), list[kps.EditReceipt])
+    await document.undo(2)
+    versions = await document.versions(before=edited["version"], limit=5)
+    assert_type(versions["versions"][0]["time"], int)
+    async with document.stream(after="x", flush_every=0.1) as stream:
+        assert_type(stream, kps.DocumentStream)
+        stream.write("token")
+    off = document.on("conflict", lambda event: print(event["missing_ops"]))
+    off()
+    document.set_presence({"cursor": 3})
+    assert_type(document.presence[0]["state"], dict[str, Any])
+    try:
+        await document.append("z")
+    except kps.ConflictError as error:
+        print(error.event)
+    except kps.RejectedError as error:
+        print(error.code, error.event)
+    assert_type(await document.close(timeout=1.0), list[str])

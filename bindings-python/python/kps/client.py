@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .documents import Document
     from .storage import Storage
-    from .types import OutboxOverflow, StorageOptions
+    from .types import DocumentKind, OutboxOverflow, StorageOptions
 
 
 async def connect(
@@ -89,6 +90,28 @@ class Client(_kps.Client):
         from .storage import Storage
 
         return Storage(self)
+
+    async def open_document(
+        self,
+        id: str,
+        kind: DocumentKind = "text",
+        *,
+        author: str | None = None,
+        rebase: bool = True,
+        rebases: int = 100,
+        timeout: float = 5.0,
+    ) -> Document:
+        """Opens a live document, or makes it if there is none.
+
+        `author` is who edits: this client's id, unless told. An edit that others were faster than is moved over theirs
+        and sent again, `rebases` times at most; with `rebase=False` it raises `ConflictError` instead. What is edited
+        without a connection, and what the server might lose, is kept in the client's `outbox`, if that is a file, and
+        sent when the document is opened again by a client with this author.
+        `timeout` is for opening, and for each question to the server.
+        """
+        from .documents import Document
+
+        return Document(await self._open_document(id, kind, author, rebase, rebases, timeout))
 
     async def register_task(
         self,

@@ -1,6 +1,12 @@
 """What kps raises: one class for each code."""
 
+from __future__ import annotations
+
 import builtins
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class KpsError(Exception):
@@ -228,6 +234,8 @@ class ConflictError(KpsError):
     """The state is not the one that was asked for: another ETag, a name that is taken."""
 
     code = "conflict"
+    # Of an operation on a document: what the server told, with what was missed.
+    event: dict[str, Any] | None = None
 
 
 class TooLargeError(KpsError, ValueError):
@@ -247,3 +255,12 @@ BY_CODE = {
     for error in list(globals().values())
     if isinstance(error, type) and issubclass(error, KpsError) and error is not KpsError
 }
+
+
+class RejectedError(KpsError, ValueError):
+    """An operation is not in its document: `code` says why, `event` is what the server told of it, if it did."""
+
+    def __init__(self, message: str, code: str = "invalid_operation", event: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.event = event

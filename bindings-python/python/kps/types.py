@@ -1,7 +1,7 @@
 """Names for types; nothing here exists at run time but these names."""
 
 import os
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict
 
 State: TypeAlias = Literal["connecting", "connected", "reconnecting", "closed"]
@@ -118,6 +118,122 @@ class StoredPage(TypedDict):
 
     items: list[Stored]
     cursor: str | None
+
+
+DocumentKind: TypeAlias = Literal["text", "json"]
+DocumentEventName: TypeAlias = Literal[
+    "change",
+    "ack",
+    "conflict",
+    "rejected",
+    "checkpoint",
+    "store_failed",
+    "presence",
+    "failed",
+    "gap",
+    "resumed",
+    "closed",
+]
+
+
+class _Insert(TypedDict):
+    type: Literal["insert"]
+    text: str
+
+
+class InsertEdit(_Insert, total=False):
+    """Text before a code point, or before or after a text that is there once: one of the three."""
+
+    position: int
+    before: str
+    after: str
+
+
+class _Delete(TypedDict):
+    type: Literal["delete"]
+
+
+class DeleteEdit(_Delete, total=False):
+    """`length` code points from `position` on, or the text `anchor`, which is there once, go."""
+
+    position: int
+    length: int
+    anchor: str
+
+
+class _Replace(TypedDict):
+    type: Literal["replace"]
+    text: str
+
+
+class ReplaceEdit(_Replace, total=False):
+    """Text in the place of what a `delete` would remove."""
+
+    position: int
+    length: int
+    anchor: str
+
+
+class AppendEdit(TypedDict):
+    """Text at the end."""
+
+    type: Literal["append"]
+    text: str
+
+
+class PatchEdit(TypedDict):
+    """JSON Patch, RFC 6902."""
+
+    type: Literal["patch"]
+    patch: Sequence[Mapping[str, Any]]
+
+
+class MergeEdit(TypedDict):
+    """JSON Merge Patch, RFC 7396."""
+
+    type: Literal["merge"]
+    merge: Any
+
+
+Edit: TypeAlias = InsertEdit | DeleteEdit | ReplaceEdit | AppendEdit | PatchEdit | MergeEdit
+
+
+class Edited(TypedDict):
+    """An operation that is in its document. `checkpointed`: the server has stored it."""
+
+    op_id: str
+    version: str
+    level: Literal["applied", "checkpointed"]
+
+
+class _Operation(TypedDict):
+    version: str
+    op_id: str
+    author: str
+    time: int
+
+
+class DocumentOperation(_Operation, total=False):
+    """An operation of a document. `time` is in milliseconds since the Unix epoch."""
+
+    undoes: list[str]
+
+
+class DocumentVersions(TypedDict):
+    """Operations of a document, the newest first; `oldest` is the earliest version that can be read."""
+
+    id: str
+    version: str
+    oldest: str
+    versions: list[DocumentOperation]
+
+
+class Present(TypedDict):
+    """Somebody who is at a document, and what it tells of itself."""
+
+    client: str
+    author: str
+    state: dict[str, Any]
 
 
 Verdict: TypeAlias = bool | TokenGrant | None

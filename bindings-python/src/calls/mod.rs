@@ -28,6 +28,10 @@ pub(crate) use self::{
     stream::{StorageReader, StorageWriter, download, upload},
 };
 use self::{provider::Provider, task::HostedTask};
+pub(crate) use self::{
+    response::raised,
+    value::{Refusal, from_py, to_py},
+};
 use crate::{
     arguments::{callable, count, given, invalid, seconds, text},
     client::{Client, finish},

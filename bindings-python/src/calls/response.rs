@@ -168,7 +168,7 @@ impl CallError {
 }
 
 /// The failure as the exception of its code, with `retry`, `field`, `type` and `traceback`.
-pub(super) fn raised(py: Python<'_>, failure: &Failure) -> PyErr {
+pub(crate) fn raised(py: Python<'_>, failure: &Failure) -> PyErr {
     let error = errors::to_py(py, &failure.clone().into_error());
     let value = error.value(py);
     let details = [

@@ -21,7 +21,7 @@ use crate::{host::Host, json, shared};
 const DEPTH: usize = 120;
 
 /// Why an object is no value.
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// Its caller is told in the response.
     Failure(Failure),
     /// What the object's own code raised.
@@ -35,7 +35,7 @@ impl From<PyErr> for Refusal {
 }
 
 /// The value of `object`; functions in it are called on `host`'s loop.
-pub(super) fn from_py(host: &Arc<Host>, object: &Bound<'_, PyAny>) -> Result<Value, Refusal> {
+pub(crate) fn from_py(host: &Arc<Host>, object: &Bound<'_, PyAny>) -> Result<Value, Refusal> {
     Reader { host, path: Vec::new() }.value(object)
 }
 
@@ -281,7 +281,7 @@ const fn format_of(kind: NumberKind) -> &'static str {
 }
 
 /// The Python object of `value`. Arrays become memory views: `numpy.asarray` takes them as they are.
-pub(super) fn to_py(py: Python<'_>, value: Value) -> PyResult<Bound<'_, PyAny>> {
+pub(crate) fn to_py(py: Python<'_>, value: Value) -> PyResult<Bound<'_, PyAny>> {
     Ok(match value {
         Value::Null => py.None().into_bound(py),
         Value::Bool(flag) => PyBool::new(py, flag).to_owned().into_any(),

@@ -137,8 +137,16 @@ impl Document {
     /// # Errors
     /// As [`edit`](Self::edit).
     pub fn edit_batch(&self, operations: Vec<Vec<Edit>>) -> Result<Vec<Editing>, Refused> {
-        self.shared().state.lock().replica.check(&operations)?;
+        self.check_batch(&operations)?;
         operations.into_iter().map(|edits| self.edit(edits)).collect()
+    }
+
+    /// Whether [`edit_batch`](Self::edit_batch) would do all of it here.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_batch(&self, operations: &[Vec<Edit>]) -> Result<(), Refused> {
+        Ok(self.shared().state.lock().replica.check(operations)?)
     }
 
     pub(super) fn edit_then(

@@ -31,6 +31,13 @@ pub struct Present {
     pub state: Map<String, Value>,
 }
 
+impl Present {
+    /// The state's JSON.
+    pub fn state_json(&self) -> String {
+        serde_json::to_string(&self.state).unwrap_or_default()
+    }
+}
+
 /// Somebody, with positions in the server's content.
 #[derive(Clone, Debug)]
 struct There {
@@ -174,6 +181,16 @@ impl Document {
     /// closed.
     pub fn set_presence(&self, state: Option<Map<String, Value>>) {
         self.shared().set_presence(state);
+    }
+
+    /// As [`set_presence`](Self::set_presence), given as a JSON object.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn set_presence_json(&self, state: &[u8]) -> Result<(), String> {
+        let state = serde_json::from_slice(state).map_err(|error| error.to_string())?;
+        self.set_presence(Some(state));
+        Ok(())
     }
 
     /// Everybody else who is at the document and told so.

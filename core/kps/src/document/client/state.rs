@@ -37,6 +37,9 @@ use crate::{
 /// Operations that wait for the server.
 const MOST: usize = 10_000;
 
+/// The event that tells who is there.
+const PRESENCE: &str = "presence";
+
 /// Called with what became of an operation.
 pub(super) type Waiter = Box<dyn FnOnce(Result<Edited, Refused>) + Send>;
 
@@ -241,6 +244,9 @@ impl State {
         let Ok(event) = serde_json::from_slice::<DocumentEvent>(json) else {
             return self.hear_other(json, out);
         };
+        if event.name() == PRESENCE {
+            return self.hear_other(json, out);
+        }
         out.told.push((event.name().into(), json.clone()));
         match &event {
             DocumentEvent::Conflict { op_id, .. } if !self.waiters.contains_key(op_id) => {
@@ -263,7 +269,7 @@ impl State {
             event: Arc<str>,
         }
         let Ok(Named { event }) = serde_json::from_slice(json) else { return };
-        if &*event == "presence"
+        if &*event == PRESENCE
             && let Ok(heard) = serde_json::from_slice::<Heard>(json)
         {
             self.presence.hear(heard, self.replica.version());

@@ -16,6 +16,16 @@ pub enum Level {
     Checkpointed,
 }
 
+impl Level {
+    /// Its name in every language.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Level::Applied => "applied",
+            Level::Checkpointed => "checkpointed",
+        }
+    }
+}
+
 /// What happened to a document. As JSON an object whose `event` says which.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
