@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from conformance_calls import Calls
+from conformance_documents import Documents
 from conformance_values import decode, expect, matches
 
 import kps
@@ -35,11 +36,12 @@ class Gate:
         self.changed = asyncio.Condition()
 
 
-class World(Calls):
+class World(Calls, Documents):
     """Everything a case names: servers, links, clients, subscriptions, acks, gates, background steps."""
 
     def __init__(self) -> None:
-        super().__init__()
+        Calls.__init__(self)
+        Documents.__init__(self)
         self.servers: dict[str, kps.Server] = {}
         self.addresses: dict[str, str] = {}
         self.links: dict[str, Link] = {}
@@ -69,6 +71,8 @@ class World(Calls):
             await self.act(step)
         except kps.KpsError as error:
             assert error.code == step["error"], f"{error.code}: {error}"
+            if "refused" in step:
+                expect(step["refused"], getattr(error, "event", None))
         else:
             raise AssertionError(f"no error; expected {step['error']}")
 

@@ -54,7 +54,7 @@ macro_rules! rows {
 }
 
 rows! {
-    close compute connect dispatch durable history iterate on outbox publish publish_to_id publish_to_id_with_ack publish_to_server
+    close compute connect dispatch documents durable history iterate on outbox publish publish_to_id publish_to_id_with_ack publish_to_server
     publish_with_ack register request retain rows server status storage subscribe sync tasks unsubscribe wait wait_any
 }
 

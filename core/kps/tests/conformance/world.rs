@@ -2,6 +2,8 @@
 
 #[path = "calls.rs"]
 mod calls;
+#[path = "documents.rs"]
+mod documents;
 #[path = "values.rs"]
 mod values;
 
@@ -21,6 +23,7 @@ use kps::{
     Ack, AuditOptions, Client, ConnectOptions, Error, ErrorKind, Event, HostMailbox, Receipt,
     Received, Result, Server, ServerOptions, To,
     auth::{self, Token},
+    document::Refused,
     events::vocabulary,
     message::{Extras, Offline, Payload, ReceiptLevel},
     options::{OutboxOverflow, Overflow, Redelivery, StartAt, SubscribeOptions},
@@ -45,6 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Why a step failed: an error of kps that the case may have expected, or what the case did not.
 pub(crate) enum Failure {
     Kps(Error),
+    Refused(Refused),
     Case(String),
 }
 
@@ -70,6 +74,7 @@ pub(crate) struct World {
     logs: Rc<Logs>,
     cursors: RefCell<HashMap<String, String>>,
     kept: RefCell<HashMap<String, Value>>,
+    documents: documents::Documents,
     folder: Folder,
 }
 
@@ -125,6 +130,7 @@ impl World {
 
     pub(crate) async fn end(&self) {
         let servers = std::mem::take(&mut *self.servers.borrow_mut());
+        self.documents.borrow_mut().clear();
         for (name, client) in std::mem::take(&mut *self.clients.borrow_mut()) {
             if !servers.contains_key(&name) {
                 client.close_within(Duration::ZERO).await;
@@ -141,6 +147,12 @@ impl World {
         match (step["error"].as_str(), outcome) {
             (None, outcome) => outcome,
             (Some(wanted), Err(Failure::Kps(error))) if error.code() == wanted => Ok(()),
+            (Some(wanted), Err(Failure::Refused(refused))) if refused.code == wanted => {
+                let event = refused.event.as_deref().map(|json| serde_json::from_slice(json));
+                let event = event.transpose().expect("events are JSON").unwrap_or(Value::Null);
+                step.get("refused").map_or(Ok(()), |wanted| expect(wanted, &event))
+            }
+            (Some(wanted), Err(Failure::Refused(it))) => fail(format!("{it}; expected {wanted}")),
             (Some(wanted), Err(Failure::Kps(error))) => fail(format!("{error}; expected {wanted}")),
             (Some(wanted), Ok(())) => fail(format!("no error; expected {wanted}")),
             (Some(_), outcome) => outcome,
@@ -254,6 +266,21 @@ impl World {
             "save_stream" => self.save_stream(step).await,
             "read_stream" => self.read_stream(step).await,
             "abandon" => self.abandon(step).await,
+            "open_document" => self.open_document(step).await,
+            "edit" => self.edit(step).await,
+            "edit_batch" => self.edit_batch(step).await,
+            "undo" => self.undo(step).await,
+            "reads" => self.reads(step).await,
+            "read_at" => self.read_at(step).await,
+            "versions" => self.versions(step).await,
+            "compact" => self.compact(step).await,
+            "stream" => self.stream(step).await,
+            "set_presence" => Ok(self.set_presence(step)),
+            "present" => self.present(step).await,
+            "unsynced" => self.unsynced(step).await,
+            "flush_document" => self.flush_document(step).await,
+            "close_document" => self.close_document(step).await,
+            "same_bytes" => self.same_bytes(step).await,
             "join" => {
                 let task = self.tasks.borrow_mut().remove(string(step, "name"));
                 task.expect("a step with this name").await.expect("steps do not panic")
@@ -937,6 +964,7 @@ fn fail<T>(why: String) -> Outcome<T> {
 fn told(outcome: Outcome) -> std::result::Result<(), String> {
     outcome.map_err(|failure| match failure {
         Failure::Kps(error) => error.to_string(),
+        Failure::Refused(refused) => refused.to_string(),
         Failure::Case(why) => why,
     })
 }
