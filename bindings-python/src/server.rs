@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kps::{
     AuditOptions, ErrorKind, Server, ServerOptions,
     auth::{ConnectRequest as CoreRequest, Decision, OnConnect, Token},
+    document::DocumentOptions,
     net::identity::TlsIdentity,
     proto::{bus::Principal, history::HistoryRule, topic::Pattern},
 };
@@ -105,6 +106,10 @@ fn read(settings: &mut ServerOptions, options: &Bound<'_, PyDict>) -> PyResult<(
         if value.is_none() {
             continue;
         }
+        if let Some(name) = name.strip_prefix("document_") {
+            keep_documents(&mut settings.documents, name, &value)?;
+            continue;
+        }
         let (limits, timings) = (&mut settings.limits, &mut settings.timings);
         match name {
             "id" => settings.id = Some(text(&value, name)?.to_owned()),
@@ -140,6 +145,27 @@ fn read(settings: &mut ServerOptions, options: &Bound<'_, PyDict>) -> PyResult<(
         }
         _ => return Err(invalid(py, "tls_cert and tls_key belong together")),
     };
+    Ok(())
+}
+
+/// How documents are kept.
+fn keep_documents(
+    documents: &mut DocumentOptions,
+    name: &str,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let whole = format!("document_{name}");
+    let limits = Arc::make_mut(&mut documents.limits);
+    match name {
+        "checkpoint_every" => documents.checkpoint_every = seconds(value, &whole)?,
+        "checkpoint_operations" => documents.checkpoint_operations = size(value, &whole)?,
+        "idle" => documents.idle = seconds(value, &whole)?,
+        "max_size" => limits.document = size(value, &whole)?,
+        "max_operation" => limits.operation = size(value, &whole)?,
+        "history" => limits.history = size(value, &whole)?,
+        "memory" => documents.memory = size(value, &whole)?,
+        _ => return Err(invalid(value.py(), format!("a server has no option {whole:?}"))),
+    }
     Ok(())
 }
 

@@ -33,7 +33,7 @@ class Documents:
         name = step.get("document", "document")
         options = {**step.get("options", {})}
         client = self.clients[step["client"]]
-        document = await client.open_document(step.get("id", "d"), options.pop("kind", "text"), **options)
+        document = await client.open_document(step.get("id", "d"), **options)
         document.on("*", self.log_of(name).put_nowait)
         self.documents[name] = document
 

@@ -60,7 +60,7 @@ def test_every_way_to_edit_text(run: Run) -> None:
 def test_json(run: Run) -> None:
     async def main() -> None:
         async with pair() as (server, client):
-            ann = await client.open_document("j", "json")
+            ann = await client.open_document("j", kind="json")
             bob = await server.open_document("j", kind="json")
             await ann.merge({"list": [1, 2], "name": "ann", "big": 12345678901234567})
             await bob.patch([{"op": "add", "path": "/list/-", "value": {"deep": None}}])
@@ -72,7 +72,7 @@ def test_json(run: Run) -> None:
             with pytest.raises(kps.RejectedError):
                 ann.text  # noqa: B018
             with pytest.raises(kps.ConflictError):
-                await client.open_document("j", "text")
+                await client.open_document("j", kind="text")
 
     run(main)
 
@@ -247,7 +247,7 @@ def test_who_is_there_and_where(run: Run) -> None:
             assert (seen["state"]["name"], seen["state"]["cursor"]) == ("Ann", 5)
             bob.insert(0, ">> ")
             (seen,) = bob.presence
-            assert (seen["state"]["cursor"], seen["state"]["selection"]) == (8, [3, 8])
+            assert (seen["state"]["cursor"], seen["state"]["selection"]) == (8, [0, 8])
             assert ann.presence == []
             ann.set_presence(None)
             await until(lambda: bob.presence, [])
@@ -308,7 +308,7 @@ def test_a_closed_document_says_so(run: Run) -> None:
             with pytest.raises(kps.InvalidPayloadError):
                 await client.open_document("")
             with pytest.raises(kps.InvalidArgumentError):
-                await client.open_document("d", "book")
+                await client.open_document("d", kind="book")
 
     run(main)
 

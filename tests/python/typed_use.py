@@ -192,7 +192,7 @@ async def keeping(folder: Path) -> None:
 
 
 async def writing(client: kps.Client) -> None:
-    document = await client.open_document("notes", "text", author="ann", rebase=False, rebases=3, timeout=2.0)
+    document = await client.open_document("notes", kind="text", author="ann", rebase=False, rebases=3, timeout=2.0)
     assert_type(document, kps.Document)
     assert_type((document.text, document.version, document.unsynced), tuple[str, str, list[str]])
     receipt = document.edit({"type": "insert", "position": 3, "text": "x"})

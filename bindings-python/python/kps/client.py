@@ -94,8 +94,8 @@ class Client(_kps.Client):
     async def open_document(
         self,
         id: str,
-        kind: DocumentKind = "text",
         *,
+        kind: DocumentKind = "text",
         author: str | None = None,
         rebase: bool = True,
         rebases: int = 100,

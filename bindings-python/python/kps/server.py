@@ -29,6 +29,12 @@ class Server(Client):
     `data`, or else in memory. `audit` keeps the server's events in that folder as well: `True`, or
     `"messages age=7d count=100000"`; `kps audit` prints them. `storage` says how the server keeps the values of
     `storage.save`: a path or a dict of `StorageOptions`; without a path in `data`, or else in memory.
+
+    Documents are kept where the storage is. One that was changed is stored within `document_checkpoint_every` seconds
+    (10), or after `document_checkpoint_operations` (50), and leaves memory when nobody asked for it for `document_idle`
+    seconds (30 minutes). It has at most `document_max_size` bytes (4 MiB), an operation `document_max_operation` bytes
+    (256 KiB); `document_history` operations of each (10,000) are kept, so that versions can be read, and all documents
+    in memory take `document_memory` bytes (512 MiB).
     """
 
     def __init__(
@@ -49,6 +55,13 @@ class Server(Client):
         data: str | os.PathLike[str] | None = None,
         storage: str | os.PathLike[str] | StorageOptions | None = None,
         audit: bool | str = False,
+        document_checkpoint_every: float | None = None,
+        document_checkpoint_operations: int | None = None,
+        document_idle: float | None = None,
+        document_max_size: int | None = None,
+        document_max_operation: int | None = None,
+        document_history: int | None = None,
+        document_memory: int | None = None,
         duplicate_window: float | None = None,
         forbid_block: bool = False,
         max_payload: int | None = None,
@@ -76,6 +89,13 @@ class Server(Client):
             "data": data,
             "storage": storage,
             "audit": audit,
+            "document_checkpoint_every": document_checkpoint_every,
+            "document_checkpoint_operations": document_checkpoint_operations,
+            "document_idle": document_idle,
+            "document_max_size": document_max_size,
+            "document_max_operation": document_max_operation,
+            "document_history": document_history,
+            "document_memory": document_memory,
             "duplicate_window": duplicate_window,
             "forbid_block": forbid_block,
             "max_payload": max_payload,

@@ -142,6 +142,13 @@ fn error_codes_are_those_of_the_description() {
 }
 
 #[test]
+fn codes_of_documents_are_those_of_the_description() {
+    let codes = &read(folder().join("api.json"))["errors"]["documents"]["codes"];
+    let known: Vec<&str> = kps::document::Code::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(json!(known), *codes);
+}
+
+#[test]
 fn enums_are_those_of_the_description() {
     let enums = &read(folder().join("api.json"))["enums"];
     let overflow: Vec<_> = (0..).map_while(Overflow::from_number).map(Overflow::as_str).collect();

@@ -148,7 +148,7 @@ impl World {
             (None, outcome) => outcome,
             (Some(wanted), Err(Failure::Kps(error))) if error.code() == wanted => Ok(()),
             (Some(wanted), Err(Failure::Refused(refused))) if refused.code == wanted => {
-                let event = refused.event.as_deref().map(|json| serde_json::from_slice(json));
+                let event = refused.event.as_deref().map(serde_json::from_slice);
                 let event = event.transpose().expect("events are JSON").unwrap_or(Value::Null);
                 step.get("refused").map_or(Ok(()), |wanted| expect(wanted, &event))
             }
