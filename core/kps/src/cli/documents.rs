@@ -24,6 +24,10 @@ pub(super) struct Documents {
     /// Largest operation on a document
     #[arg(long, value_parser = bytes, default_value = "256K", value_name = "BYTES")]
     document_max_operation: usize,
+    /// Largest state of a Yjs document, what was deleted included, and largest update of one
+    #[cfg(feature = "yjs")]
+    #[arg(long, value_parser = bytes, default_value = "16M", value_name = "BYTES")]
+    document_max_state: usize,
     /// Operations of each document that are kept, so that its versions can be read
     #[arg(long, default_value_t = 10_000, value_name = "COUNT")]
     document_history: usize,
@@ -38,6 +42,8 @@ impl Documents {
             document: self.document_max_size,
             operation: self.document_max_operation,
             history: self.document_history,
+            #[cfg(feature = "yjs")]
+            state: self.document_max_state,
             ..Limits::default()
         };
         DocumentOptions {

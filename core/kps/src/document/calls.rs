@@ -178,7 +178,11 @@ impl Inner {
             if slot.is_new.swap(false, Ordering::Relaxed) {
                 map.push("created", true);
             }
-            map.push("presence", self.present(name));
+            #[cfg_attr(not(feature = "yjs"), allow(unused_mut))]
+            let mut present = self.present(name);
+            #[cfg(feature = "yjs")]
+            present.extend(super::merging::editors(desk));
+            map.push("presence", present);
             #[cfg(feature = "yjs")]
             if let super::held::Held::Yjs(document) = &mut desk.document {
                 if caller.is_here {

@@ -8,6 +8,11 @@ use std::{
 
 use kps_proto::ErrorKind;
 
+#[cfg(feature = "yjs")]
+use super::{
+    engine::Change,
+    yjs::{Peer, Peers},
+};
 use super::{
     engine::{Applied, Code, DocumentEvent, Kind, Level, Operation, Outcome, Reject, Version},
     held::Held,
@@ -47,6 +52,12 @@ pub(super) struct Desk {
     dirty_since: Option<u64>,
     pub(super) used: u64,
     failing: Option<Failing>,
+    /// Yjs editors that are connected.
+    #[cfg(feature = "yjs")]
+    pub(super) peers: Peers,
+    /// Updates of editors, which have no ids.
+    #[cfg(feature = "yjs")]
+    merged: u64,
 }
 
 /// An operation whose author is told once it is stored.
@@ -131,6 +142,10 @@ impl Desk {
             dirty_since: None,
             used: now,
             failing: None,
+            #[cfg(feature = "yjs")]
+            peers: Peers::default(),
+            #[cfg(feature = "yjs")]
+            merged: 0,
         })
     }
 
@@ -228,6 +243,46 @@ impl Desk {
         self.settle(outcome, op_id, author, base, now)
     }
 
+    /// Merges an editor's update and tells everybody; what is told of it has an id of its own.
+    #[cfg(feature = "yjs")]
+    pub(super) fn merge(
+        &mut self,
+        peer: &Peer,
+        author: &Arc<str>,
+        update: &[u8],
+        options: &DocumentOptions,
+    ) -> Result<(), Reject> {
+        let now = (options.now)();
+        self.merged += 1;
+        // Each run begins at another version.
+        let op_id: Arc<str> = format!("yjs-{}-{}", self.run.start.0, self.merged).into();
+        let outcome = match (&mut self.document, self.unstored < options.limits.pending) {
+            (Held::Yjs(document), true) => document.merge(&op_id, author, update, now),
+            _ => self.too_many_pending(),
+        };
+        match outcome {
+            Outcome::Applied(previous, applied) => {
+                self.unstored += 1;
+                self.dirty_since.get_or_insert(now);
+                self.changed(previous, applied, Some(peer.id()));
+                Ok(())
+            }
+            Outcome::Rejected(reject) => Err(reject),
+            Outcome::Repeated(_) | Outcome::Conflict { .. } => Ok(()),
+        }
+    }
+
+    /// Tells the bus which editors came, changed or left.
+    #[cfg(feature = "yjs")]
+    pub(super) fn tell_present(&mut self) {
+        for (client, state) in self.peers.awareness.news() {
+            let client: Arc<str> = editor(client).into();
+            let state = state.and_then(|state| serde_json::from_str(&state).ok());
+            let (id, author) = (self.name.1.clone(), client.clone());
+            self.tell(&DocumentEvent::Presence { id, client, author, state });
+        }
+    }
+
     fn too_many_pending(&self) -> Outcome {
         let sentence = format!("{} operations wait to be stored; try again later", self.unstored);
         Outcome::Rejected(Reject::new(Code::TooManyPending, sentence))
@@ -280,7 +335,7 @@ impl Desk {
                     let (op_id, author) = (op_id.clone(), author.clone());
                     self.applied.push_back(Mine { op_id, author, version });
                 }
-                self.changed(previous, applied);
+                self.changed(previous, applied, None);
                 DocumentEvent::Ack { id, op_id, author, version, level: Level::Applied }
             }
             Outcome::Repeated(version) => {
@@ -303,7 +358,14 @@ impl Desk {
         event
     }
 
-    fn changed(&self, previous: Version, applied: Applied) {
+    /// Tells of a change; `from`: the editor that made it knows.
+    fn changed(&self, previous: Version, applied: Applied, from: Option<u64>) {
+        #[cfg(feature = "yjs")]
+        if let Change::Update(update) = &applied.change {
+            self.peers.updated(update, from);
+        }
+        #[cfg(not(feature = "yjs"))]
+        let _ = from;
         self.tell(&DocumentEvent::Change { id: self.name.1.clone(), previous, applied });
     }
 
@@ -418,4 +480,10 @@ impl Desk {
     pub(super) fn failing(&self) -> Option<&'static str> {
         self.failing.as_ref().map(|failing| failing.code)
     }
+}
+
+/// How the bus calls an editor.
+#[cfg(feature = "yjs")]
+pub(super) fn editor(client: u64) -> String {
+    format!("yjs:{client}")
 }

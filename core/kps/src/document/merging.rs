@@ -9,7 +9,7 @@ use super::{
     Inner,
     answer::{self, Cut},
     calls::{author, lineage, version_of},
-    desk::Desk,
+    desk::{self, Desk},
     engine::{Reject, Version},
     held::Held,
     shelf::Name,
@@ -124,6 +124,16 @@ pub(super) fn read_root(desk: &mut Desk, root: &str, cut: Cut) -> Outcome {
     let snapshot = super::engine::Snapshot::Text(text);
     let document = &desk.document;
     Ok(answer::read(&desk.name().1, document.kind(), version, snapshot, cut))
+}
+
+/// The editors that are there, as presence.
+pub(super) fn editors(desk: &Desk) -> Vec<Value> {
+    let one = |(client, state): (u64, &Arc<str>)| {
+        let state = Value::from_json(state.as_bytes()).unwrap_or_default();
+        let client = desk::editor(client);
+        Value::map([("client", client.clone().into()), ("author", client.into()), ("state", state)])
+    };
+    desk.peers.awareness.states().map(one).collect()
 }
 
 /// The Yjs document.

@@ -16,6 +16,8 @@ mod merging;
 mod operations;
 mod options;
 mod presence;
+#[cfg(feature = "yjs")]
+mod seat;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -51,6 +53,11 @@ use self::{
     desk::Desk,
     presence::Presence,
     shelf::{Memory, Name, Shelf, Stored},
+};
+#[cfg(feature = "yjs")]
+pub(crate) use self::{
+    seat::Seat,
+    yjs::{Leave, protocol as yjs_protocol},
 };
 use crate::{capability::Failure, net::BoxFuture, runtime};
 
@@ -127,6 +134,8 @@ impl Documents {
     pub(crate) async fn close(&self) {
         self.0.is_closed.store(true, Ordering::Release);
         let all: Vec<_> = self.0.open.lock().values().cloned().collect();
+        #[cfg(feature = "yjs")]
+        all.iter().for_each(|slot| slot.dismiss());
         // Why not is told and logged; there is nobody to do it later.
         self.0.store_all(all.into_iter().map(|slot| (slot, true))).await;
         self.0.open.lock().clear();
@@ -145,8 +154,10 @@ impl Documents {
         let idle = u64::try_from(self.0.options.idle.as_millis()).unwrap_or(u64::MAX);
         let (mut due, mut unused) = (Vec::new(), Vec::new());
         for (name, slot) in all {
-            let (is_due, is_idle) = match &*slot.desk.lock() {
+            let (is_due, is_idle) = match &mut *slot.desk.lock() {
                 Some(desk) => {
+                    #[cfg(feature = "yjs")]
+                    desk.look_at_editors(now);
                     let is_idle = now.saturating_sub(desk.used) >= idle;
                     let is_due = desk.is_due(&self.0.options);
                     (is_due || (is_idle && desk.failing().is_none()), is_idle)

@@ -178,11 +178,14 @@ impl Inner {
         // Told under the lock, so that the order told is the order in which it happened.
         let mut presence = self.presence.lock();
         presence.set(name, client, there)?;
-        self.tell(&[(
+        let news = [(
             name.clone(),
             DocumentEvent::Presence { id, client: told, author, state: Some(state) },
-        )]);
+        )];
+        self.tell(&news);
         drop(presence);
+        #[cfg(feature = "yjs")]
+        self.show(&news);
         super::Documents(self.clone()).look();
         Ok(())
     }
@@ -215,6 +218,19 @@ impl Inner {
         let mut presence = self.presence.lock();
         let news = presence.end(name, is_over);
         self.tell(&news);
+        drop(presence);
+        #[cfg(feature = "yjs")]
+        self.show(&news);
+    }
+
+    /// Clients that are there: their names, authors and states.
+    #[cfg(feature = "yjs")]
+    pub(super) fn there(&self, name: &Name) -> Vec<(Arc<str>, Arc<str>, serde_json::Value)> {
+        let presence = self.presence.lock();
+        let one = |(client, there): (&Arc<str>, &There)| {
+            (client.clone(), there.author.clone(), there.state.clone())
+        };
+        presence.documents.get(name).into_iter().flatten().map(one).collect()
     }
 
     fn tell(&self, news: &[News]) {

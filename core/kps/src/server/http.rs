@@ -76,6 +76,9 @@ pub(super) type Metrics = Box<dyn Fn(&str) -> kps_proto::Result<String> + Send +
 pub(super) enum Dialect {
     Native,
     KpsJson,
+    /// Yjs' own, at the document of this id.
+    #[cfg(feature = "yjs")]
+    Yjs(Arc<str>),
 }
 
 /// What is behind a path that takes WebSockets.
@@ -83,11 +86,18 @@ pub(super) enum Dialect {
 enum Door {
     /// The bus.
     Bus,
+    /// A Yjs document.
+    #[cfg(feature = "yjs")]
+    Yjs(Arc<str>),
 }
 
 impl Door {
     /// The door at this path.
     fn at(path: &str) -> Option<Door> {
+        #[cfg(feature = "yjs")]
+        if let Some(id) = path.strip_prefix(super::yjs::PREFIX) {
+            return Some(Door::Yjs(percent_decode(id).into()));
+        }
         (path == PATH).then_some(Door::Bus)
     }
 
@@ -99,6 +109,10 @@ impl Door {
                 Ok((Dialect::Native, Some(SUBPROTOCOL)))
             }
             Door::Bus if !offers => Ok((Dialect::KpsJson, None)),
+            #[cfg(feature = "yjs")]
+            Door::Yjs(id) if !offers => Ok((Dialect::Yjs(id), None)),
+            #[cfg(feature = "yjs")]
+            Door::Yjs(_) => Err("Yjs is spoken without a WebSocket subprotocol: offer none"),
             Door::Bus => Err("none of the WebSocket subprotocols offered is known here: \
                  offer kps.v1, or none for KPS JSON"),
         }

@@ -25,6 +25,8 @@ mod options;
 mod patient;
 mod relay;
 mod socket;
+#[cfg(feature = "yjs")]
+mod yjs;
 
 use std::{
     fmt,
@@ -418,12 +420,18 @@ where
 
 async fn serve(hub: &Arc<Hub>, upgraded: Upgraded<Socket>, remote: Option<SocketAddr>) {
     let dialect = upgraded.introduction.dialect.clone();
+    #[cfg(feature = "yjs")]
+    if let Dialect::Yjs(id) = &dialect {
+        return yjs::serve(hub.clone(), id, upgraded, remote).await;
+    }
     // Boxed, and over before the connection runs: what the handshake needed is not kept.
     let greeted = match Guest::new(hub.clone(), upgraded, remote) {
         None => return,
         Some(guest) => match dialect {
             Dialect::Native => Box::pin(native::greet(guest)).await,
             Dialect::KpsJson => Box::pin(kps_json::greet(guest)).await,
+            #[cfg(feature = "yjs")]
+            Dialect::Yjs(_) => unreachable!("it is served above"),
         },
     };
     if let Some((link, guest)) = greeted {

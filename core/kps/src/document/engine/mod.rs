@@ -397,6 +397,19 @@ pub(super) fn weigh_edits(edits: &[Edit]) -> usize {
     json::weight(&edits)
 }
 
+/// What edits do to a text, one after the other.
+///
+/// # Errors
+/// Why they cannot be done.
+#[cfg(feature = "yjs")]
+pub(in crate::document) fn splices_of(text: &str, edits: &[Edit]) -> Result<Vec<Splice>, Reject> {
+    let content = Content::from(Snapshot::Text(text.to_owned()));
+    match content.resolve(edits)? {
+        Change::Splices(splices) => Ok(splices),
+        Change::Changes(_) | Change::Update(_) => Ok(Vec::new()),
+    }
+}
+
 pub(in crate::document) fn check_names(op_id: &str, author: &str) -> Result<(), Reject> {
     if op_id.is_empty() || op_id.len() > MAX_OP_ID {
         let sentence = format!("op_id has {} bytes; it has 1 to {MAX_OP_ID}", op_id.len());

@@ -105,6 +105,15 @@ impl Change {
 }
 
 impl Applied {
+    /// The update that it is, of a Yjs document.
+    #[cfg(feature = "yjs")]
+    pub(crate) fn into_update(self) -> Option<Bytes> {
+        match self.change {
+            Change::Update(update) => Some(update),
+            Change::Splices(_) | Change::Changes(_) => None,
+        }
+    }
+
     pub(super) fn weight(&self) -> usize {
         size_of::<Applied>() + self.op_id.len() + self.author.len() + self.change.weight()
     }

@@ -36,6 +36,19 @@ pub(super) fn apply(doc: &Doc, update: &[u8]) -> Result<Merged, String> {
     })
 }
 
+/// Several updates as one; `None`: the library does not do it.
+pub(super) fn together<'a>(updates: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
+    let updates: Vec<&Bytes> = updates.collect();
+    match updates[..] {
+        [] => None,
+        [one] => Some(one.clone()),
+        _ => {
+            let merging = guard::run(updates.len(), || yrs::merge_updates_v1(&updates));
+            merging.ok()?.ok().map(Into::into)
+        }
+    }
+}
+
 /// A document that was made again.
 pub(super) struct Loaded {
     pub(super) doc: Doc,

@@ -1,10 +1,15 @@
 //! Documents that merge: a Yjs document as a state machine, byte for byte as Yjs and its ports have it. No
 //! input or output, no clock. Updates come in; what they changed comes out.
 
+pub(crate) mod awareness;
 mod check;
 mod guard;
 mod lib0;
 mod merge;
+mod peers;
+pub(crate) mod protocol;
+#[allow(dead_code, reason = "the client's side of Yjs documents is built on it")]
+pub(crate) mod replica;
 mod saved;
 #[cfg(test)]
 mod tests;
@@ -23,7 +28,10 @@ use yrs::{
 };
 
 use self::guard::Panicked;
-pub(crate) use self::saved::Head;
+pub(crate) use self::{
+    peers::{Leave, Peer, Peers},
+    saved::Head,
+};
 use super::engine::{
     Applied, Change, Code, Digest, Limits, Outcome, Reject, Seen, Version, check_names,
 };
@@ -162,11 +170,7 @@ impl YjsDocument {
         let before = std::mem::replace(&mut self.version, version);
         self.log_bytes += effect.len();
         self.log.push_back((version, effect.clone()));
-        let is_long = self.log.len() > MANY_UPDATES;
-        if is_long || self.log_bytes > MANY_BYTES.max(self.base.len()) || self.pending > MAX_PENDING
-        {
-            self.fold();
-        }
+        self.fold_if_long();
         let applied = Applied {
             op_id: op_id.clone(),
             author: author.clone(),
@@ -247,6 +251,14 @@ impl YjsDocument {
         Ok(())
     }
 
+    fn fold_if_long(&mut self) {
+        let is_long = self.log.len() > MANY_UPDATES;
+        if is_long || self.log_bytes > MANY_BYTES.max(self.base.len()) || self.pending > MAX_PENDING
+        {
+            self.fold();
+        }
+    }
+
     /// Encodes all as one state.
     pub(crate) fn fold(&mut self) {
         if self.is_broken || (self.log.is_empty() && self.pending <= MAX_PENDING) {
@@ -289,6 +301,18 @@ impl YjsDocument {
                 self.is_broken = true;
             }
         }
+    }
+
+    fn doc(&self) -> &Doc {
+        &self.doc
+    }
+
+    /// Keeps an update that was made in the document itself.
+    fn log_own(&mut self, update: &Bytes) {
+        self.version = Version(self.version.0 + 1);
+        self.log_bytes += update.len();
+        self.log.push_back((self.version, update.clone()));
+        self.fold_if_long();
     }
 
     /// All of it as one update, with what waits for something.
@@ -346,6 +370,11 @@ impl YjsDocument {
 /// Bytes as JSON has them.
 pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
+}
+
+/// Whether an update brings something, beside deletions.
+pub(crate) fn brings(update: &[u8]) -> bool {
+    check::update(update).is_ok_and(|facts| !facts.only_deletes)
 }
 
 /// The bytes that JSON has so.
