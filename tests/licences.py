@@ -1,4 +1,5 @@
-"""Checks every crate that is built against deny.toml: its licence, bans, sources. Runs without installing anything.
+"""Checks every crate that is built against deny.toml: its licence, bans, sources; and what comes from npm into a
+package or a page: its licence. Runs without installing anything.
 
 cargo-deny checks the same file more thoroughly and takes minutes to compile; it is used where it is installed.
 """
@@ -13,15 +14,35 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+# Whose packages users get: in a package or in a page.
+LOCKS = ("bindings-node", "examples/canvas/page")
 
 
 def main() -> int:
+    text = re.sub(r"#.*", "", (ROOT / "deny.toml").read_text())
+    allowed = set(re.findall(r'"([^"]+)"', re.search(r"allow = \[(.*?)\]", text, re.DOTALL)[1]))
+    faults = [fault for lock in LOCKS for fault in from_npm(ROOT / lock / "package-lock.json", allowed)]
+    return crates(text, allowed) or (1 if faults else 0)
+
+
+def from_npm(lock: Path, allowed: set[str]) -> list[str]:
+    """What is wrong with the packages of a lock file that are needed when it runs."""
+    packages = json.loads(lock.read_text())["packages"]
+    needed = {name: it for name, it in packages.items() if name and not (it.get("dev") or it.get("link"))}
+    faults = [
+        f"{name.rpartition('node_modules/')[2]} {it['version']}: licence {it.get('license')!r} is not in deny.toml"
+        for name, it in needed.items()
+        if not permitted(it.get("license"), allowed)
+    ]
+    print(*faults, f"licences: {len(needed)} npm packages of {lock.parent.relative_to(ROOT)}, {len(faults)} faults", sep="\n")
+    return faults
+
+
+def crates(text: str, allowed: set[str]) -> int:
     if shutil.which("cargo-deny"):
         return subprocess.run(
             ["cargo", "deny", "check", "licenses", "bans", "sources"], cwd=ROOT, check=False
         ).returncode
-    text = re.sub(r"#.*", "", (ROOT / "deny.toml").read_text())
-    allowed = set(re.findall(r'"([^"]+)"', re.search(r"allow = \[(.*?)\]", text, re.DOTALL)[1]))
     banned = set(re.findall(r'crate = "([^"]+)"', text))
     packages = metadata()
     faults = [

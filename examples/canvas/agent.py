@@ -1,0 +1,52 @@
+"""An agent that writes into the document as a language model would: token by token, while people write in it."""
+
+import asyncio
+import codecs
+import contextlib
+import io
+import re
+import signal
+import sys
+
+import kps
+
+with contextlib.redirect_stdout(io.StringIO()):
+    import this  # The text: it comes with Python.
+
+PACE = 0.05  # seconds between tokens
+
+
+def tokens():
+    text = codecs.decode(this.s, "rot13")
+    return re.findall(r"\s*\S+", f"\n{text}\n")
+
+
+async def write(document):
+    """All tokens, in operations that are merged as they come; conflicts are the client's to resolve."""
+    async with document.stream() as stream:
+        for token in tokens():
+            stream.write(token)
+            await asyncio.sleep(PACE)
+    print(f"the agent is done, at version {document.version}", flush=True)
+
+
+async def main():
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    async with await kps.connect(*sys.argv[1:]) as client:
+        document = await client.open_document("canvas", kind="text")
+        document.on("conflict", lambda event: print("the agent came too late:", event["server_version"], flush=True))
+        # What the agent sees, for whoever asks.
+        await client.subscribe("canvas.text", lambda _message: document.text)
+        starts = await client.subscribe("canvas.start")
+        print("the agent waits for a message on canvas.start", flush=True)
+        stopping = asyncio.create_task(stopped.wait())
+        while not stopping.done():
+            coming = asyncio.create_task(anext(starts))
+            await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if coming.done():
+                await write(document)
+        await document.close()
+
+
+asyncio.run(main())
