@@ -34,7 +34,8 @@ def from_npm(lock: Path, allowed: set[str]) -> list[str]:
         for name, it in needed.items()
         if not permitted(it.get("license"), allowed)
     ]
-    print(*faults, f"licences: {len(needed)} npm packages of {lock.parent.relative_to(ROOT)}, {len(faults)} faults", sep="\n")
+    where = lock.parent.relative_to(ROOT)
+    print(*faults, f"licences: {len(needed)} npm packages of {where}, {len(faults)} faults", sep="\n")
     return faults
 
 

@@ -37,7 +37,7 @@ async def main():
         document = await client.open_document("canvas", kind="text")
         document.on("conflict", lambda event: print("the agent came too late:", event["server_version"], flush=True))
         # What the agent sees, for whoever asks.
-        await client.subscribe("canvas.text", lambda _message: document.text)
+        await client.subscribe("canvas.text", lambda _: {"version": document.version, "text": document.text})
         starts = await client.subscribe("canvas.start")
         print("the agent waits for a message on canvas.start", flush=True)
         stopping = asyncio.create_task(stopped.wait())

@@ -30,6 +30,8 @@ export class SharedDocument extends EventTarget {
   #last = "";
   /** Something was missed: what the server has is not known here. */
   #isLost = true;
+  /** What the server said of the document when it was opened. */
+  #opened = {};
   /** Events that wait while the document is read. */
   #held = null;
   /** The latest operations. */
@@ -140,7 +142,7 @@ export class SharedDocument extends EventTarget {
     else if (name === "rejected") this.#rejected(event, isOurs);
     else if (name === "presence") this.#presented(event);
     else if (name === "gap") this.#lose();
-    else if (name === "checkpoint") this.#log(name, event.version);
+    else if (name === "checkpoint") this.#checkpoint(event);
     else if (name === "store_failed") this.#log(name, event.message);
     // Nothing was missed. But did the server hear what we sent last? The same `op_id` once more does no harm.
     else if (name === "resumed" && this.#replica?.isWaiting) this.#post(this.#replica.sent);
@@ -153,13 +155,13 @@ export class SharedDocument extends EventTarget {
     const replica = this.#replica;
     if (!replica || numberOf(operation.version) <= numberOf(replica.version)) return;
     if (previous !== replica.version) {
-      if (replica.sent?.opId === operation.op_id) replica.confirmed();
       this.#lose();
       return;
     }
     const { author, splices } = operation;
     this.#recent = [...this.#recent.slice(1 - RECENT), operation];
     const changes = replica.apply(operation);
+    this.#forget();
     const last = splices.at(-1);
     const caret = last && this.#placeOf(last[0] + countPoints(last[2]));
     this.#tell("change", { changes, author, caret });
@@ -170,9 +172,8 @@ export class SharedDocument extends EventTarget {
     if (author !== this.author) return;
     this.counts.ack++;
     this.#log("ack", `${version} ${level}`);
-    if (!isOurs) return; // Its `change` was heard before it, as ever.
-    this.#replica.confirmed();
-    this.#lose();
+    // As a rule its `change` was heard before. Else the text was read with it in it: here it is twice.
+    if (isOurs) this.#tell("change", { changes: this.#replica.giveUp(), author });
   }
 
   /** Ours came too late. What it missed comes with the conflict: one more POST, and it is in. */
@@ -181,7 +182,7 @@ export class SharedDocument extends EventTarget {
     if (replica.sent.base !== base) return; // It was sent again meanwhile.
     this.counts.conflict++;
     replica.refused();
-    this.#isLost = false;
+    this.#isLost = !missing;
     let previous = base;
     for (const operation of missing ?? []) {
       this.#change(previous, operation);
@@ -190,7 +191,7 @@ export class SharedDocument extends EventTarget {
     const what = missing ? `${missing.length} missing` : "the missing are not known any more";
     this.#log("conflict", `mine was for ${base}, the server has ${version}; ${what}: moved and sent again`);
     this.#tell("rebased", { ranges: this.#ranges() });
-    if (numberOf(replica.version) < numberOf(version)) this.#lose();
+    if (!missing || numberOf(replica.version) < numberOf(version)) this.#lose();
   }
 
   #rejected({ author, code, message }, isOurs) {
@@ -200,47 +201,75 @@ export class SharedDocument extends EventTarget {
     if (isOurs) this.#tell("change", { changes: this.#replica.giveUp(), author });
   }
 
-  /** Something was missed. The document is read again, as soon as is known what became of the operation sent last. */
-  #lose() {
-    const wasLost = this.#isLost;
-    this.#isLost = true;
-    if (!this.#replica?.isWaiting) this.#read();
-    else if (!wasLost) this.#post(this.#replica.sent);
+  #checkpoint({ version, level }) {
+    this.#log("checkpoint", `${version} ${level}`);
+    if (level === "checkpointed") this.#replica?.checkpoint(version);
   }
 
+  /** A server without a store has nothing to go on from when it ends. */
+  #forget() {
+    if (!this.#opened.durable) this.#replica.checkpoint(this.version);
+  }
+
+  #lose() {
+    this.#isLost = true;
+    this.#read();
+  }
+
+  /**
+   * Opens the document, or makes it, or opens it again after something was missed. It is said what is known of it, so
+   * that what was missed is the answer; or, after a crash, what the server forgot is found out, and sent again.
+   */
   async #read() {
     if (this.#held) return;
     this.#held = [];
-    const found = await this.#call("PUT", "", { kind: "text" }).catch(() => null);
+    const { lineage } = this.#opened;
+    const known = this.#replica ? [this.#replica.version, this.#replica.stored.version] : [];
+    const opened = await this.#call("PUT", "", { kind: "text", lineage, known }).catch((error) => this.#log("failed", error.message));
     const held = this.#held;
     this.#held = null;
-    if (found) {
-      const [text, version] = [textOf(found.text), found.version];
-      if (this.#replica) this.#tell("change", { changes: this.#replica.reset(text, version), author: null });
-      else this.#replica = new Replica(text, version);
+    if (opened) {
       this.#isLost = false;
+      this.#goOnFrom(opened);
+      this.#goOn();
     } else {
       setTimeout(() => this.#goOn(), PAUSE);
     }
     for (const [name, event] of held) this.#hear(name, event);
-    if (found) this.#goOn();
     this.#tell("turn");
+  }
+
+  #goOnFrom(opened) {
+    const { since, missing_ops: missing, text, version } = opened;
+    this.#opened = opened;
+    this.#recent = [];
+    if (!this.#replica) {
+      this.#replica = new Replica(textOf(text), version);
+    } else {
+      const changes = since ? this.#replica.catchUp(since, missing) : this.#replica.reset(textOf(text), version);
+      this.#tell("change", { changes, author: null });
+      // The same `op_id` once more does no harm, if the server has it already.
+      if (this.#replica.isWaiting) this.#post(this.#replica.sent);
+    }
+    this.#forget();
   }
 
   // --- what is sent ---------------------------------------------------------------------------------------------
 
   #goOn() {
     if (this.#isLost) {
-      this.#lose();
+      this.#read();
       return;
     }
     const next = this.#replica.take(() => crypto.randomUUID());
-    if (next) this.#post(next);
+    if (!next) return;
+    next.lineage = this.#opened.lineage;
+    this.#post(next);
   }
 
   async #post(sent) {
-    const { opId, base, edits } = sent;
-    const operation = { op_id: opId, base_version: base, author: this.author, edit: edits };
+    const { opId, base, lineage, edits } = sent;
+    const operation = { op_id: opId, base_version: base, lineage, author: this.author, edit: edits };
     const isWanted = () => this.#replica.sent === sent && sent.base === base;
     try {
       await this.#call("POST", "/operations", operation);

@@ -83,15 +83,24 @@ export class Replica {
   /** What the server has at `version`. */
   text;
   version;
-  /** The one operation that is sent next or on its way: a change of `text`. `base`: the version it went out for. */
+  /**
+   * The one operation that is sent next or on its way: a change of `text`. `base`: the version it went out for, until
+   * it is known what became of it.
+   */
   sent = null;
   /** What was typed since: a change of the text with `sent`. */
   unsent;
+  /** The text that is in the server's store, and what happened since: a server that crashes forgets that. */
+  stored;
+  steps = [];
 
   constructor(text, version) {
-    this.text = text;
-    this.version = version;
+    this.#begin(text, version);
     this.unsent = ChangeSet.empty(text.length);
+  }
+
+  #begin(text, version) {
+    Object.assign(this, { text, version, stored: { text, version }, steps: [] });
   }
 
   /** What the editor shows. */
@@ -107,6 +116,8 @@ export class Replica {
   get isWaiting() {
     return this.sent !== null && this.sent.base !== null;
   }
+
+  // --- own edits ------------------------------------------------------------------------------------------------
 
   /** Somebody typed here. */
   edit(changes) {
@@ -133,17 +144,26 @@ export class Replica {
     this.sent.base = null;
   }
 
-  /** The server has it. */
-  confirmed() {
-    this.text = this.sent.changes.apply(this.text);
+  /** The operation on its way will never be applied. Returns what takes it back in the editor. */
+  giveUp() {
+    const back = this.sent.changes.invert(this.text);
     this.sent = null;
+    const ours = this.unsent;
+    this.unsent = ours.map(back, true);
+    return back.map(ours);
   }
+
+  // --- what the server did --------------------------------------------------------------------------------------
 
   /** The server applied an operation to its text at `version`. Returns what that changes in the editor. */
   apply({ version, op_id: opId, splices }) {
+    const isOwn = this.sent?.opId === opId;
+    const changes = changesOf(splices, this.text);
+    this.steps.push({ version, changes, isOwn });
     this.version = version;
-    if (this.sent?.opId !== opId) return this.receive(changesOf(splices, this.text));
-    this.confirmed();
+    if (!isOwn) return this.#receive(changes);
+    this.text = changes.apply(this.text);
+    this.sent = null;
     return ChangeSet.empty(this.unsent.newLength);
   }
 
@@ -152,7 +172,7 @@ export class Replica {
    * ways lead to one text. At the same place ours comes first: so it stays behind what was typed before it, even
    * when somebody else writes on exactly there.
    */
-  receive(theirs) {
+  #receive(theirs) {
     this.text = theirs.apply(this.text);
     if (this.sent) {
       const ours = this.sent.changes;
@@ -164,19 +184,58 @@ export class Replica {
     return theirs.map(ours);
   }
 
-  /** The operation on its way will never be applied. Returns what takes it back in the editor. */
-  giveUp() {
-    const back = this.sent.changes.invert(this.text);
-    this.sent = null;
-    const ours = this.unsent;
-    this.unsent = ours.map(back, true);
-    return back.map(ours);
+  /** Everything up to a version is in the server's store. */
+  checkpoint(version) {
+    while (this.steps.length > 0 && numberOf(this.steps[0].version) <= numberOf(version)) {
+      const step = this.steps.shift();
+      this.stored = { text: step.changes.apply(this.stored.text), version: step.version };
+    }
   }
 
-  /** The document was read again, after something was missed. Returns what that changes in the editor. */
+  // --- after something was missed -------------------------------------------------------------------------------
+
+  /** `missing` is what the server did after `since`, which is known here. Returns what changes in the editor. */
+  catchUp(since, missing) {
+    let all = ChangeSet.empty(this.unsent.newLength);
+    if (since !== this.version) {
+      // It went on from what was stored. No version is ever given twice: those that are known are the same.
+      const known = new Set(this.steps.map((step) => step.version));
+      const last = missing.findLast(({ version }) => known.has(version));
+      if (last) this.checkpoint(last.version);
+      missing = missing.filter(({ version }) => !known.has(version));
+      if (this.steps.length > 0) all = this.#rewind();
+    }
+    for (const operation of missing) all = all.compose(this.apply(operation));
+    return all;
+  }
+
+  /** The server forgot what was not stored. What was typed here since is to be sent again; others do as much. */
+  #rewind() {
+    let { text } = this.stored;
+    /** What leads from what there was to what there is without the others. */
+    let without = ChangeSet.empty(text.length);
+    let own = ChangeSet.empty(text.length);
+    const keep = (changes) => {
+      own = own.compose(changes.map(without, true));
+      without = without.map(changes);
+    };
+    for (const { changes, isOwn } of this.steps) {
+      if (isOwn) keep(changes);
+      else without = changes.invert(text).compose(without);
+      text = changes.apply(text);
+    }
+    if (this.sent) keep(this.sent.changes);
+    keep(this.unsent);
+    Object.assign(this, { sent: null, unsent: own });
+    this.#begin(this.stored.text, this.stored.version);
+    return without;
+  }
+
+  /** The document was read again, and no way is known from here to there. Returns what changes in the editor. */
   reset(text, version) {
-    this.version = version;
-    return this.receive(difference(this.text, text));
+    const changes = this.#receive(difference(this.text, text));
+    this.#begin(text, version);
+    return changes;
   }
 }
 

@@ -21,22 +21,60 @@ function random(seed) {
 class Server {
   characters = [];
   operations = [];
-  version = (count = this.operations.length) => `W/"${count}"`;
+  /** How many of them a crash leaves. */
+  stored = 0;
+  reserved = 0;
+
+  get number() {
+    return this.operations.at(-1)?.number ?? 0;
+  }
+
+  get version() {
+    return `W/"${this.number}"`;
+  }
+
+  /** What happened after a version; undefined if it is none of its own. */
+  since(version) {
+    const place = this.operations.findIndex((operation) => operation.version === version);
+    return version === 'W/"0"' || place >= 0 ? this.operations.slice(place + 1) : undefined;
+  }
 
   /** The events that everybody hears. */
   take({ opId, base, edits }) {
-    if (base !== this.version()) {
-      const missing = this.operations.slice(Number(base.slice(3, -1)));
-      return [{ event: "conflict", op_id: opId, base_version: base, missing_ops: missing }];
+    if (this.operations.some((operation) => operation.op_id === opId)) return [{ event: "ack", op_id: opId }];
+    if (base !== this.version) {
+      return [{ event: "conflict", op_id: opId, base_version: base, missing_ops: this.since(base) }];
     }
     const splices = edits.map(({ position, length = 0, text = "" }) => [position, length, text]);
+    this.#edit(splices);
+    const number = Math.max(this.number, this.reserved) + 1;
+    this.operations.push({ op_id: opId, number, version: `W/"${number}"`, splices });
+    return [{ event: "change", ...this.operations.at(-1) }];
+  }
+
+  #edit(splices) {
     for (const [at, remove, insert] of splices) {
       assert.ok(at + remove <= this.characters.length, "the server would reject it: position_out_of_range");
       assert.ok(insert.isWellFormed(), "half a character cannot travel");
       this.characters.splice(at, remove, ...insert);
     }
-    this.operations.push({ op_id: opId, version: this.version(this.operations.length + 1), splices });
-    return [{ event: "change", ...this.operations.at(-1) }];
+  }
+
+  open(known) {
+    const since = known.find((version) => this.since(version));
+    return { since, missing: this.since(since) };
+  }
+
+  checkpoint() {
+    this.stored = this.operations.length;
+    return [{ event: "checkpoint", version: this.version }];
+  }
+
+  crash() {
+    this.reserved = Math.max(this.number, this.reserved) + 100;
+    this.operations.length = this.stored;
+    this.characters = [];
+    for (const { splices } of this.operations) this.#edit(splices);
   }
 
   get text() {
@@ -49,30 +87,58 @@ class Participant {
   outbox = [];
   inbox = [];
   conflicts = 0;
+  isLost = false;
+  count = 0;
+  editor = textOf("");
+  replica = new Replica(textOf(""), 'W/"0"');
+
   constructor(name) {
-    Object.assign(this, { name, count: 0, replica: new Replica(textOf(""), 'W/"0"'), editor: textOf("") });
+    this.name = name;
   }
+
   type(changes) {
     this.editor = changes.apply(this.editor);
     this.replica.edit(changes);
     this.send();
   }
+
   send() {
-    const next = this.replica.take(() => `${this.name}-${this.count++}`);
+    const next = this.isLost ? null : this.replica.take(() => `${this.name}-${this.count++}`);
     if (next) this.outbox.push({ ...next });
   }
+
   hear() {
+    const { replica } = this;
     const event = this.inbox.shift();
-    if (event.event === "change") {
-      this.editor = this.replica.apply(event).apply(this.editor);
-    } else if (event.op_id === this.replica.sent?.opId) {
+    const isOurs = replica.isWaiting && event.op_id === replica.sent.opId;
+    if (event.event === "change") this.show(replica.apply(event));
+    else if (event.event === "checkpoint") replica.checkpoint(event.version);
+    else if (event.event === "conflict" && isOurs && event.base_version === replica.sent.base) {
       // On one stream what was missed has been heard already.
-      assert.equal(event.missing_ops.at(-1).version, this.replica.version);
+      assert.ok(event.missing_ops === undefined || event.missing_ops.at(-1).version === replica.version);
       this.conflicts++;
-      this.replica.refused();
+      replica.refused();
     }
-    assert.equal(this.editor.toString(), this.replica.view.toString());
     this.send();
+  }
+
+  /** What was under way is gone. */
+  lose() {
+    Object.assign(this, { isLost: true, inbox: [], outbox: [] });
+  }
+
+  reopen(server) {
+    const { replica } = this;
+    const { since, missing } = server.open([replica.version, replica.stored.version]);
+    this.show(replica.catchUp(since, missing));
+    this.isLost = false;
+    if (replica.isWaiting) this.outbox.push({ ...replica.sent });
+    this.send();
+  }
+
+  show(changes) {
+    this.editor = changes.apply(this.editor);
+    assert.equal(this.editor.toString(), this.replica.view.toString());
   }
 }
 
@@ -90,11 +156,15 @@ function randomEdit(text, pick) {
   return ChangeSet.of(changes, text.length);
 }
 
-function session(seed, { deletes = true } = {}) {
+/** Three who write at once; with `faults` they lose connections, and the server crashes. */
+function session(seed, { deletes = true, faults = false } = {}) {
   const pick = random(seed);
   const server = new Server();
   const all = ["ada", "bob", "eve"].map((name) => new Participant(name));
   const written = [];
+  const tell = (events) => {
+    for (const event of events) for (const who of all) if (!who.isLost) who.inbox.push(event);
+  };
   const type = (who) => {
     if (deletes) return who.type(randomEdit(who.editor, pick));
     const token = `<${who.name}${written.length}${PIECES[7 + pick(2)]}>`;
@@ -102,17 +172,24 @@ function session(seed, { deletes = true } = {}) {
     const at = unitsAt(who.editor, pick(countPoints(who.editor.toString()) + 1));
     return who.type(ChangeSet.of({ from: at, insert: textOf(token) }, who.editor.length));
   };
-  const steps = [
-    type,
-    (who) => who.inbox.length && who.hear(),
-    (who) => {
-      const next = who.outbox.shift();
-      const events = next ? server.take(next) : [];
-      for (const event of events) for (const other of all) other.inbox.push(event);
-    },
+  const go = [
+    (who) => (who.isLost ? who.reopen(server) : who.inbox.length && who.hear()),
+    (who) => who.outbox.length && tell(server.take(who.outbox.shift())),
   ];
-  for (let step = 0; step < 150; step++) steps[pick(3)](all[pick(3)]);
-  while (all.some((who) => who.inbox.length || who.outbox.length)) for (const who of all) for (const step of steps.slice(1)) step(who);
+  const fail = (who) => {
+    const kind = pick(12);
+    if (kind < 2) who.lose();
+    else if (kind < 4) tell(server.checkpoint());
+    else if (kind === 4) {
+      server.crash();
+      for (const who of all) who.lose();
+    }
+  };
+  const steps = [type, ...go, ...(faults ? [fail] : [])];
+  for (let step = 0; step < 200; step++) steps[pick(steps.length)](all[pick(3)]);
+  while (all.some((who) => who.isLost || who.inbox.length || who.outbox.length)) {
+    for (const who of all) for (const step of go) step(who);
+  }
   return { server, all, written };
 }
 
@@ -129,9 +206,19 @@ test("whatever is typed at once, all participants and the server come to one tex
   assert.ok(conflicts > ROUNDS);
 });
 
-test("nothing that was typed is lost or doubled by conflicts", () => {
+test("also when connections are lost and the server crashes and forgets what was not stored", () => {
   for (let seed = 0; seed < ROUNDS; seed++) {
-    const { server, written } = session(seed, { deletes: false });
+    const { server, all } = session(seed, { faults: true });
+    for (const { name, editor, replica } of all) {
+      assert.equal(editor.toString(), server.text, `${name}, seed ${seed}`);
+      assert.equal(replica.isPending, false);
+    }
+  }
+});
+
+test("nothing that was typed is lost or doubled by conflicts and crashes", () => {
+  for (let seed = 0; seed < ROUNDS; seed++) {
+    const { server, written } = session(seed, { deletes: false, faults: seed % 2 > 0 });
     const characters = [...written.join("")].sort().join("");
     assert.equal([...server.text].sort().join(""), characters, `seed ${seed}`);
   }
