@@ -14,7 +14,7 @@ const PRESENCE_EVERY = 15_000;
 const RECENT = 200;
 
 /**
- * Tells `change` {changes, author, caret} for the editor, `cursor` {author, state, anchor, head}, `rebased` {ranges},
+ * Tells `change` {changes, author, caret} for the editor, `cursor` {author, anchor, head}, `rebased` {ranges},
  * `log` {kind, text}, and `turn` after whatever happened.
  */
 export class SharedDocument extends EventTarget {
@@ -40,11 +40,10 @@ export class SharedDocument extends EventTarget {
   #timer;
 
   /** `author`: one for each window, for whoever undoes takes back the author's operations. */
-  constructor(server, id, author, colour) {
+  constructor(server, id, author) {
     super();
     this.#url = `${server}/v1/documents/${encodeURIComponent(id)}`;
     this.author = author;
-    this.colour = colour;
   }
 
   get text() {
@@ -287,7 +286,7 @@ export class SharedDocument extends EventTarget {
     this.#hasMoved = false;
     const { text, version } = this.#replica;
     const [anchor, head] = [pointsAt(text, cursor.anchor), pointsAt(text, cursor.head)];
-    await this.#presence({ colour: this.colour, anchor, head, version }).catch(() => {});
+    await this.#presence({ anchor, head, version }).catch(() => {});
   }
 
   #presence(state) {
@@ -308,12 +307,14 @@ export class SharedDocument extends EventTarget {
   #presented({ author, state }) {
     if (author === this.author || !this.#replica) return;
     if (state === null) {
-      this.#tell("cursor", { author, state });
+      this.#tell("cursor", { author });
       return;
     }
-    const since = this.#recent.filter(({ version }) => numberOf(version) > numberOf(state.version));
+    const { anchor, head, version } = state;
+    if (![anchor, head].every(Number.isInteger) || typeof version !== "string") return; // Of another program.
+    const since = this.#recent.filter((operation) => numberOf(operation.version) > numberOf(version));
     const here = (points) => this.#placeOf(since.reduce((at, { splices }) => moved(at, splices), points));
-    this.#tell("cursor", { author, state, anchor: here(state.anchor), head: here(state.head) });
+    this.#tell("cursor", { author, anchor: here(anchor), head: here(head) });
   }
 
   /** Where a code point of the server's text is in the editor. */

@@ -15,7 +15,7 @@ const { server, document: id, start } = await (await fetch("config.json")).json(
 const name = new URLSearchParams(location.search).get("name") ?? "Guest";
 const author = `${name} ${crypto.randomUUID().slice(0, 3)}`;
 
-const shared = new SharedDocument(server, id, author, colourOf(author));
+const shared = new SharedDocument(server, id, author);
 const text = await shared.open();
 const view = new EditorView({
   parent: at("editor"),
@@ -53,35 +53,38 @@ shared.cursor = () => {
 const heard = new Map();
 
 /** Shows where somebody is; without `head`: that they are gone. */
-function show(who, anchor, head, colour) {
+function show(who, anchor, head) {
   clearTimeout(heard.get(who));
   heard.delete(who);
-  if (head !== undefined) heard.set(who, setTimeout(() => show(who), GONE));
-  at("others").replaceChildren(...[...heard.keys()].map((who) => badge(who, colourOf(who))));
-  return caret.of({ author: who, anchor, head, colour });
+  if (head !== undefined) heard.set(who, setTimeout(() => dispatch({ effects: show(who) }), GONE));
+  at("others").replaceChildren(...[...heard.keys()].map(badge));
+  return caret.of({ author: who, anchor, head, colour: colourOf(who) });
 }
 
-function badge(who, colour) {
+function badge(who) {
   const it = document.createElement("span");
   it.className = "author";
-  it.style.setProperty("--colour", colour);
+  it.style.setProperty("--colour", colourOf(who));
   it.textContent = who;
   return it;
 }
 
+/** Shows what came from others: it is not sent to them. */
+function dispatch(what) {
+  view.dispatch({ ...what, annotations: remote.of(true) });
+}
+
 shared.addEventListener("change", ({ detail: { changes, author: who, caret: place } }) => {
   const isOther = who && who !== author && place !== undefined;
-  const effects = isOther ? [show(who, place, place, colourOf(who))] : [];
-  view.dispatch({ changes, effects, annotations: remote.of(true) });
+  dispatch({ changes, effects: isOther ? show(who, place, place) : [] });
 });
 
-shared.addEventListener("cursor", ({ detail: { author: who, state, anchor, head } }) => {
-  const effects = state ? show(who, anchor, head, colourOf(who)) : show(who);
-  view.dispatch({ effects, annotations: remote.of(true) });
+shared.addEventListener("cursor", ({ detail: { author: who, anchor, head } }) => {
+  dispatch({ effects: show(who, anchor, head) });
 });
 
 shared.addEventListener("rebased", ({ detail: { ranges } }) => {
-  view.dispatch({ effects: rebased.of(ranges), annotations: remote.of(true) });
+  dispatch({ effects: rebased.of(ranges) });
 });
 
 shared.addEventListener("log", ({ detail: { kind, text } }) => log(kind, text));
@@ -103,7 +106,7 @@ function turned() {
 shared.addEventListener("turn", turned);
 turned();
 
-at("me").append(badge(author, shared.colour));
+at("me").append(badge(author));
 at("undo").onclick = undo;
 at("start").onclick = () => {
   // Any topic of the bus can be published to, by anybody: the agent has subscribed to this one.
