@@ -9,7 +9,7 @@ const EVENTS = ["change", "ack", "conflict", "rejected", "checkpoint", "store_fa
 /** Milliseconds before something that failed is tried again. */
 const PAUSE = 1000;
 /** Others forget a cursor that was not told for 30 s. */
-const PRESENCE_EVERY = 15_000;
+const PRESENCE_EVERY = 10_000;
 /** Operations by which a cursor that is told may be behind. */
 const RECENT = 200;
 
@@ -251,6 +251,7 @@ export class SharedDocument extends EventTarget {
       if (this.#replica.isWaiting) this.#post(this.#replica.sent);
     }
     this.#forget();
+    for (const one of opened.presence ?? []) this.#presented(one);
   }
 
   // --- what is sent ---------------------------------------------------------------------------------------------
@@ -286,7 +287,8 @@ export class SharedDocument extends EventTarget {
     this.#hasMoved = false;
     const { text, version } = this.#replica;
     const [anchor, head] = [pointsAt(text, cursor.anchor), pointsAt(text, cursor.head)];
-    await this.#presence({ anchor, head, version }).catch(() => {});
+    const selection = [Math.min(anchor, head), Math.max(anchor, head)];
+    await this.#presence({ cursor: head, selection, version }).catch(() => {});
   }
 
   #presence(state) {
@@ -310,11 +312,12 @@ export class SharedDocument extends EventTarget {
       this.#tell("cursor", { author });
       return;
     }
-    const { anchor, head, version } = state;
-    if (![anchor, head].every(Number.isInteger) || typeof version !== "string") return; // Of another program.
+    const { cursor, selection, version } = state;
+    const anchor = selection?.find((end) => end !== cursor) ?? cursor;
+    if (![anchor, cursor].every(Number.isInteger) || typeof version !== "string") return; // Of another program.
     const since = this.#recent.filter((operation) => numberOf(operation.version) > numberOf(version));
     const here = (points) => this.#placeOf(since.reduce((at, { splices }) => moved(at, splices), points));
-    this.#tell("cursor", { author, anchor: here(anchor), head: here(head) });
+    this.#tell("cursor", { author, anchor: here(anchor), head: here(cursor) });
   }
 
   /** Where a code point of the server's text is in the editor. */
