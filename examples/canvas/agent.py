@@ -34,8 +34,14 @@ async def main():
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     async with await kps.connect(*sys.argv[1:]) as client:
-        document = await client.open_document("canvas", kind="text")
-        document.on("conflict", lambda event: print("the agent came too late:", event["server_version"], flush=True))
+        document = await client.open_document("canvas", author="agent")
+
+        def too_late(event):
+            # Everybody hears of everybody's conflicts.
+            if event["author"] == document.author:
+                print(f"the agent came too late for {event['server_version']}", flush=True)
+
+        document.on("conflict", too_late)
         # What the agent sees, for whoever asks.
         await client.subscribe("canvas.text", lambda _: {"version": document.version, "text": document.text})
         starts = await client.subscribe("canvas.start")
