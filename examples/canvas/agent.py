@@ -44,14 +44,10 @@ async def main():
         document.on("conflict", too_late)
         # What the agent sees, for whoever asks.
         await client.subscribe("canvas.text", lambda _: {"version": document.version, "text": document.text})
-        starts = await client.subscribe("canvas.start")
+        # Whoever publishes here has it write, one after the other.
+        await client.subscribe("canvas.start", lambda _: write(document))
         print("the agent waits for a message on canvas.start", flush=True)
-        stopping = asyncio.create_task(stopped.wait())
-        while not stopping.done():
-            coming = asyncio.create_task(anext(starts))
-            await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if coming.done():
-                await write(document)
+        await stopped.wait()
         await document.close()
 
 

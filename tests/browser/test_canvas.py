@@ -150,7 +150,7 @@ def test_two_windows_and_an_agent_write_at_once_and_all_have_the_stores_text(tmp
 
             assert await it.end(signal.SIGTERM) == 0
             async with kps.Server("127.0.0.1:0", data=tmp_path) as server:
-                stored = await server.dispatch("document.read", {"id": "canvas"})
+                stored = (await server.dispatch("document.read", {"id": "canvas"})).unwrap()
             assert stored["text"] == first
             assert stored["version"] == found["version"]
 
