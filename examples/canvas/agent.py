@@ -21,10 +21,12 @@ def tokens():
     return re.findall(r"\s*\S+", f"\n{text}\n")
 
 
-async def write(document):
+async def write(document, stopped):
     """All tokens, in operations that are merged as they come; conflicts are the client's to resolve."""
     async with document.stream() as stream:
         for token in tokens():
+            if stopped.is_set():
+                return
             stream.write(token)
             await asyncio.sleep(PACE)
     print(f"the agent is done, at version {document.version}", flush=True)
@@ -44,11 +46,17 @@ async def main():
         document.on("conflict", too_late)
         # What the agent sees, for whoever asks.
         await client.subscribe("canvas.text", lambda _: {"version": document.version, "text": document.text})
-        # Whoever publishes here has it write, one after the other.
-        await client.subscribe("canvas.start", lambda _: write(document))
+        writing = asyncio.Lock()
+
+        async def start(_message):
+            async with writing:
+                await write(document, stopped)
+
+        await client.subscribe("canvas.start", start)
         print("the agent waits for a message on canvas.start", flush=True)
         await stopped.wait()
-        await document.close()
+        async with writing:
+            await document.close()
 
 
 asyncio.run(main())
