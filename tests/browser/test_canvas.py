@@ -29,8 +29,8 @@ READY = """new Promise((done) => {
 class Canvas:
     """The example as a process of its own."""
 
-    def __init__(self, data: Path) -> None:
-        self.data = data
+    def __init__(self, data: Path | None) -> None:
+        self.data = [] if data is None else ["--data", data]
         self.listen = self.page = "127.0.0.1:0"
         self.process: asyncio.subprocess.Process | None = None
 
@@ -39,7 +39,7 @@ class Canvas:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             EXAMPLE / "serve.py",
-            *("--listen", self.listen, "--page", self.page, "--data", self.data, *arguments),
+            *("--listen", self.listen, "--page", self.page, *self.data, *arguments),
             stdout=asyncio.subprocess.PIPE,
         )
         # Started again it is where it was.
@@ -73,7 +73,7 @@ class Canvas:
 
 
 @asynccontextmanager
-async def canvas(data: Path, *arguments: str) -> AsyncIterator[Canvas]:
+async def canvas(data: Path | None, *arguments: str) -> AsyncIterator[Canvas]:
     it = Canvas(data)
     await it.start(*arguments)
     try:
@@ -201,5 +201,36 @@ def test_undo_takes_back_ones_own_and_leaves_the_others(tmp_path: Path) -> None:
             await bob.press("z", CONTROL)
             await until(bob, "canvas.shared.counts.rejected === 1")
             assert await texts(it, ada, bob) == ["one "] * 2
+
+    asyncio.run(scene())
+
+
+def test_a_server_that_keeps_nothing_and_comes_back_has_the_last_word() -> None:
+    async def scene() -> None:
+        async with canvas(None, "--no-agent") as it, two_windows(it) as (ada, bob):
+            await ada.type("all of this is gone ")
+            await texts(it, ada, bob)
+            await it.end(signal.SIGKILL)
+            await until(bob, "canvas.shared.status === 'offline'")
+            await it.start("--no-agent")
+            for window in (ada, bob):
+                await until(window, "canvas.shared.status === 'live' && canvas.shared.text === ''")
+            await ada.type("a new beginning ")
+            assert await texts(it, ada, bob) == ["a new beginning "] * 2
+
+    asyncio.run(scene())
+
+
+def test_what_is_too_large_is_rejected_and_taken_back(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with canvas(tmp_path, "--no-agent") as it, two_windows(it) as (ada, bob):
+            await ada.type("before ")
+            # What is typed while another operation is on its way is one operation.
+            await texts(it, ada, bob)
+            await ada.call("Input.insertText", text="x" * 400_000)
+            await until(ada, "canvas.shared.counts.rejected === 1")
+            assert "operation_too_large" in await ada.evaluate("document.getElementById('log').textContent")
+            await ada.type("after")
+            assert await texts(it, ada, bob) == ["before after"] * 2
 
     asyncio.run(scene())
