@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::Document;
 use crate::{
     capability::{DispatchOptions, Map, Outcome, Router, Value},
-    document::engine::Version,
+    document::engine::{self, Version},
 };
 
 /// Calls `document.operation` for the document `id`.
@@ -28,7 +28,8 @@ pub(super) async fn call(
 
 /// A part of an answer.
 pub(super) fn plain<T: DeserializeOwned>(value: &Value) -> Option<T> {
-    serde_json::from_slice(&value.to_json().ok()?).ok()
+    // Not by way of JSON: there an object with one name like `$int` is written in another way.
+    serde_json::from_value(engine::plain(value.clone()).ok()?).ok()
 }
 
 /// A version in an answer.
