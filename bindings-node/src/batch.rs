@@ -46,6 +46,8 @@ enum Kind {
     Function = 13,
     Released = 14,
     Forgotten = 15,
+    Edited = 16,
+    Happened = 17,
 }
 
 /// Bits beside the kind: the low two are the content type.
@@ -214,6 +216,13 @@ impl<'a> Batch<'a> {
             }
             Completion::Forgotten { provider } => {
                 self.write(record(Kind::Forgotten, *provider), &[], &none)
+            }
+            Completion::Edited { operation, json } => {
+                self.write(record(Kind::Edited, *operation), &[], json)
+            }
+            Completion::Happened { document, told } => {
+                let name = self.strings.number(&told.event);
+                self.write(Record { name, ..record(Kind::Happened, *document) }, &[], &told.json)
             }
         }
     }

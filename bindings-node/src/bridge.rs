@@ -21,6 +21,7 @@ use crate::{
     batch::Batch,
     calls::{Host, Stream},
     complete::{Completion, Completions},
+    documents::Table,
     error::{Result, internal, invalid, thrown},
     hot, ledger, options,
     server::Asked,
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) asked: Arc<Asked>,
     /// Values that are saved or read in pieces.
     pub(crate) streams: Arc<Mutex<HashMap<u32, Stream>>>,
+    pub(crate) documents: Arc<Table>,
     clients: RefCell<HashMap<u32, Client>>,
     /// Topics, ids and addresses that JavaScript publishes to, by the number it calls them.
     pub(crate) names: RefCell<Vec<Box<str>>>,
@@ -183,6 +185,7 @@ impl Shared {
         self.mailbox.close();
         self.host.end();
         self.streams.lock().clear();
+        self.documents.end();
         let (clients, servers) = (self.clients.take(), self.servers.take());
         if self.main {
             std::mem::forget((clients, servers));
@@ -225,6 +228,7 @@ impl Bridge {
             servers: RefCell::default(),
             asked: Arc::default(),
             streams: Arc::default(),
+            documents: Arc::default(),
             clients: RefCell::default(),
             names: RefCell::default(),
             scratch: RefCell::new(Vec::with_capacity(4096)),

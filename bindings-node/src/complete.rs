@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use kps::document::Told;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -37,6 +38,10 @@ pub(crate) enum Completion {
     Released { function: u32 },
     /// Nobody will call this capability any more.
     Forgotten { provider: u32 },
+    /// An operation on a document is done, or refused.
+    Edited { operation: u32, json: Bytes },
+    /// Something happened to a document that JavaScript listens to.
+    Happened { document: u32, told: Told },
 }
 
 /// What was not yet told.

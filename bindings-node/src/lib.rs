@@ -10,6 +10,7 @@ mod bridge;
 mod calls;
 mod cli;
 mod complete;
+mod documents;
 mod error;
 mod hot;
 mod ledger;

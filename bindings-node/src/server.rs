@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use crate::{
     bridge::{Bridge, report_json},
     complete::Completions,
+    documents::Kept,
     error::{Result, invalid, thrown},
     ledger,
     options::{millis, set, storage},
@@ -62,6 +63,8 @@ struct Start {
     resume_window: Option<f64>,
     stall_timeout: Option<f64>,
     ack_timeout: Option<f64>,
+    #[serde(flatten)]
+    documents: Kept,
 }
 
 /// Whether to keep an audit log, or what of it, in words.
@@ -148,6 +151,7 @@ impl Start {
         time(&mut options.timings.resume_window, self.resume_window);
         time(&mut options.timings.stall_timeout, self.stall_timeout);
         time(&mut options.timings.ack_timeout, self.ack_timeout);
+        self.documents.apply(&mut options.documents);
         options.on_connect = self.on_connect.then(|| asker.clone());
         Ok(options)
     }

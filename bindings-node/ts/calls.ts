@@ -1,7 +1,7 @@
 import type { Hold } from "./alive";
 import { Context, type Offered } from "./capability";
 import { Crew, Job } from "./crew";
-import { KpsError, native, thrown } from "./errors";
+import { type ErrorCode, KpsError, native, thrown } from "./errors";
 import { unspeakable } from "./failure";
 import type { Hot } from "./native";
 import { type Envelope, Response, refused } from "./response";
@@ -78,7 +78,7 @@ export class Calls {
       for (const number of functions) this.released(number);
       const failure = thrown(error);
       if (!(failure instanceof KpsError)) throw failure;
-      return refused(failure.code, failure.message);
+      return refused(failure.code as ErrorCode, failure.message);
     }
     if (typeof answer === "string") return new Response(JSON.parse(answer) as Envelope);
     if (typeof answer === "object") return this.response(answer[0], (index) => answer[index + 1] as Buffer);

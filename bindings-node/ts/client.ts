@@ -4,6 +4,8 @@ import { Hold } from "./alive";
 import { Provider } from "./capability";
 import * as check from "./check";
 import { CLIENT_EVENTS, type ClientEvents } from "./client-events";
+import { type Document, openDocument } from "./document";
+import type { OpenDocumentOptions } from "./document-types";
 import { environment } from "./environment";
 import { KpsError, native } from "./errors";
 import { Events } from "./events";
@@ -237,6 +239,24 @@ export class Client implements AsyncDisposable {
   /** Values under keys: `await client.storage.save("film", createReadStream("film.mp4"))`. */
   get storage(): Storage {
     return new Storage(this);
+  }
+
+  /**
+   * Opens a live document, or makes it if there is none.
+   *
+   * What is edited without a connection, and what the server might lose, is kept in the client's `outbox`, if that is a
+   * file, and sent when the document is opened again by a client with this author.
+   *
+   * @example
+   * ```js
+   * const notes = await client.openDocument("notes");
+   * notes.on("change", ({ author, splices }) => console.log(author, splices));
+   * await notes.append("Hello");
+   * await notes.close();
+   * ```
+   */
+  openDocument(id: string, options: OpenDocumentOptions = {}): Promise<Document> {
+    return openDocument(this, id, options);
   }
 
   /**

@@ -1,6 +1,7 @@
 import { isMainThread } from "node:worker_threads";
 import { Alive } from "./alive";
 import { Calls } from "./calls";
+import { Documents } from "./documents";
 import { type Failure, KpsError, failed, native as guarded } from "./errors";
 import { type Bridge, type Hot, native } from "./native";
 import { type Batch, Float, Int, Kind, Slabs } from "./slab";
@@ -36,6 +37,7 @@ class Environment {
   readonly bridge: Bridge;
   readonly hot: Hot;
   readonly calls: Calls;
+  readonly documents = new Documents();
   private readonly slabs: Slabs;
   private readonly receivers = new Map<number, Receiver>();
   private readonly ends = new Map<number, Call>();
@@ -164,6 +166,10 @@ class Environment {
       if (kind === Kind.Asked) {
         const asker = this.askers.get(batch.float(record, Float.Number));
         asker?.(batch.float(record, Float.Delivery), JSON.parse(batch.payloadText(record)));
+        continue;
+      }
+      if (kind >= Kind.Edited) {
+        this.documents.receive(batch, record, kind);
         continue;
       }
       if (kind >= Kind.Answered) {

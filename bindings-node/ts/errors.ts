@@ -1,3 +1,5 @@
+import type { DocumentConflict, DocumentRejected } from "./document-types";
+
 /** What went wrong, as programs match on it; the same codes in every language. */
 export type ErrorCode =
   | "internal"
@@ -39,25 +41,54 @@ export type ErrorCode =
   | "too_large"
   | "quota_exceeded";
 
+/** Why an operation is not in its document; what programs match on besides. */
+export type DocumentErrorCode =
+  | "invalid_operation"
+  | "wrong_kind"
+  | "position_out_of_range"
+  | "anchor_not_found"
+  | "anchor_not_unique"
+  | "invalid_patch"
+  | "test_failed"
+  | "too_deep"
+  | "operation_too_large"
+  | "too_many_edits"
+  | "document_too_large"
+  | "op_id_reused"
+  | "skipped"
+  | "nothing_to_undo"
+  | "undo_conflict"
+  | "too_many_pending";
+
 /** An error of kps: match on `code`; `message` says what to do. */
 export class KpsError extends Error {
   /** What went wrong. */
-  readonly code: ErrorCode;
+  readonly code: ErrorCode | DocumentErrorCode;
   /** Whether the same call of a capability may succeed later. */
   readonly retry: boolean;
   /** The field of a call's payload that is wrong. */
   readonly field?: string;
+  /** Of an operation that is not in its document: what the server told of it. A conflict has what was missed. */
+  declare readonly event?: DocumentConflict | DocumentRejected;
 
-  constructor(code: ErrorCode, message: string, more: { retry?: boolean; field?: string } = {}) {
+  constructor(code: ErrorCode | DocumentErrorCode, message: string, more: More = {}) {
     super(message);
     this.code = code;
     this.retry = more.retry ?? false;
     if (more.field !== undefined) this.field = more.field;
+    if (more.event !== undefined) this.event = more.event;
   }
 
   override get name(): string {
     return "KpsError";
   }
+}
+
+/** What an error may have besides. */
+interface More {
+  retry?: boolean;
+  field?: string;
+  event?: DocumentConflict | DocumentRejected;
 }
 
 /** What core tells of an error. @internal */
@@ -66,6 +97,7 @@ export interface Failure {
   message: string;
   retry?: boolean;
   field?: string;
+  event?: DocumentConflict | DocumentRejected;
 }
 
 /** @internal */

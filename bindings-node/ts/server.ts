@@ -38,6 +38,13 @@ const SERVER = {
   resumeWindow: "duration",
   stallTimeout: "duration",
   ackTimeout: "duration",
+  documentCheckpointEvery: "duration",
+  documentCheckpointOperations: "number",
+  documentIdle: "duration",
+  documentMaxSize: "number",
+  documentMaxOperation: "number",
+  documentHistory: "number",
+  documentMemory: "number",
   bigints: "boolean",
 } as const;
 

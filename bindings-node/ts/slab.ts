@@ -25,6 +25,8 @@ export const enum Kind {
   Function = 13,
   Released = 14,
   Forgotten = 15,
+  Edited = 16,
+  Happened = 17,
 }
 
 /** Bits beside the kind; the low two are the content type. @internal */

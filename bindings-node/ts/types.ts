@@ -554,6 +554,20 @@ export interface ServerOptions {
   stallTimeout?: number | null;
   /** The timeout of acks that carry none. */
   ackTimeout?: number | null;
+  /** A document that was changed is stored within this time; 10 s. */
+  documentCheckpointEvery?: number | null;
+  /** … or after so many operations, whichever comes first; 50. */
+  documentCheckpointOperations?: number | null;
+  /** A document that nobody asks for so long leaves memory; 30 min. */
+  documentIdle?: number | null;
+  /** Bytes of one document; 4 MiB. */
+  documentMaxSize?: number | null;
+  /** Bytes of one operation on a document; 256 KiB. */
+  documentMaxOperation?: number | null;
+  /** Operations of each document that are kept, so that its versions can be read; 10,000. */
+  documentHistory?: number | null;
+  /** Bytes of all documents in memory, about; 512 MiB. */
+  documentMemory?: number | null;
   /**
    * Exact integers: bigints are written, and integers beyond 2^53 read as bigints.
    * @default false

@@ -5,7 +5,7 @@ const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
 const kps = require("kps");
-const { Calls } = require("./conformance-calls.js");
+const { Documents } = require("./conformance-documents.js");
 const { camel, decode, expectMatch, matches, show } = require("./conformance-values.js");
 const { Link } = require("./link.js");
 
@@ -22,7 +22,7 @@ const SERVER_EVENTS = [
 ];
 const DURATIONS = new Set([
   "timeout", "ttl", "reconnectMin", "reconnectMax", "heartbeat", "silence", "resumeWindow", "stallTimeout",
-  "ackTimeout", "duplicateWindow", "ackWait", "retryDelay",
+  "ackTimeout", "duplicateWindow", "documentCheckpointEvery", "documentIdle", "ackWait", "retryDelay",
 ]);
 
 /** What came in and who waits for it. */
@@ -55,7 +55,7 @@ class Gate {
 }
 
 /** Everything a case names: servers, links, clients, subscriptions, acks, gates, background steps. */
-class World extends Calls {
+class World extends Documents {
   servers = new Map();
   addresses = new Map();
   links = new Map();
@@ -87,6 +87,7 @@ class World extends Calls {
     } catch (error) {
       if (!(error instanceof kps.KpsError)) throw error;
       if (error.code !== step.error) throw new Error(`${error.code}: ${error.message}; expected ${step.error}`);
+      if ("refused" in step) expectMatch(step.refused, error.event);
       return;
     }
     throw new Error(`no error; expected ${step.error}`);

@@ -1,8 +1,8 @@
 // Every name of the API used with its types. Checked by `tsc --strict`; never run.
 import {
   type AckRow, type CallContext, type CallError, type Client, type CloseReport, type ConnectRequest, type ContentType, type DispatchOptions, type Envelope,
-  type ErrorCode, type GapReason,
-  type ReceiptLevel, type RegisterOptions, type RowStatus, type State, type TaskContext, type TaskFunction, type TaskModule, type TaskOptions, Ack, Gap, KpsError, Message, Receipt, Response, Server,
+  type DocumentErrorCode, type DocumentKind, type DocumentPresence, type DocumentVersions, type Edit, type Edited, type ErrorCode, type GapReason,
+  type ReceiptLevel, type RegisterOptions, type RowStatus, type State, type TaskContext, type TaskFunction, type TaskModule, type TaskOptions, Ack, Document, DocumentStream, EditReceipt, Gap, KpsError, Message, Receipt, Response, Server,
   type StorageOptions, type Stored, type StoredPage, type StoredValue, Storage, StorageStream, Subscription, connect,
 } from "kps";
 import * as kps from "kps";
@@ -120,6 +120,35 @@ export async function serving(): Promise<void> {
   console.log(server.address, server.countClients(), server.countSubscribers("t"));
 }
 
+export async function writing(client: Client): Promise<void> {
+  await using document: Document = await client.openDocument("notes", { kind: "text", author: "ann", rebase: false, rebases: 3, timeout: 2000 });
+  const unsynced: string[] = document.unsynced;
+  const receipt: EditReceipt = document.edit({ type: "insert", position: 3, text: "x" });
+  const { version, level, opId }: Edited = await receipt;
+  const edits: Edit[] = [{ type: "delete", anchor: "x" }, { type: "append", text: "y" }];
+  const receipts: EditReceipt[] = document.editBatch([edits, edits[0]!]);
+  await document.undo(2);
+  const versions: DocumentVersions = await document.versions({ before: version, limit: 5 });
+  const time: number | undefined = versions.versions[0]?.time;
+  {
+    await using stream: DocumentStream = document.stream({ after: "x", flushEvery: 100 });
+    stream.write("token");
+  }
+  const off = document.on("conflict", ({ missing_ops }) => console.log(missing_ops?.[0]?.splices));
+  document.on("*", (event) => event.event === "ack" && console.log(event.level));
+  document.on("presence", ({ state }: DocumentPresence) => state?.["cursor"]);
+  // @ts-expect-error
+  document.edit({ type: "insert", text: "where?" });
+  // @ts-expect-error
+  document.on("changed", () => {});
+  off();
+  document.setPresence({ cursor: 3 });
+  const kind: DocumentKind = document.kind;
+  console.log(unsynced, level, opId, receipts.length, time, kind, document.presence[0]?.state["cursor"], await document.at(version));
+  const left: string[] = await document.unref().close(1000);
+  await document.append("z").then(undefined, (error: unknown) => console.log(left, (error as KpsError).code === "anchor_not_found", (error as KpsError).event?.event));
+}
+
 export async function asKps(): Promise<void> {
   const client = await kps.Client.NewClient({ Id: "a", Address: "localhost:9313" });
   const unsubscribe = client.Subscribe("t", (data) => console.log(data));
@@ -132,7 +161,7 @@ export async function asKps(): Promise<void> {
   await client.Close();
 }
 
-export function failing(error: unknown): ErrorCode | undefined {
+export function failing(error: unknown): ErrorCode | DocumentErrorCode | undefined {
   return error instanceof KpsError ? error.code : undefined;
 }
 

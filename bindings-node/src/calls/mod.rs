@@ -20,7 +20,12 @@ use kps::capability::{Callback, Failure, Outcome, Value};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-pub(crate) use self::{hot::FUNCTIONS, provider::Called, stream::Stream, value::Written};
+pub(crate) use self::{
+    hot::FUNCTIONS,
+    provider::Called,
+    stream::Stream,
+    value::{Written, read},
+};
 use crate::complete::{Completion, Completions};
 
 /// What one environment's calls share, on any thread.

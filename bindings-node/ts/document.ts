@@ -1,0 +1,340 @@
+import { inspect } from "node:util";
+import * as check from "./check";
+import type { Client } from "./client";
+import type {
+  DocumentEvents,
+  DocumentKind,
+  DocumentOperation,
+  DocumentStreamOptions,
+  DocumentVersions,
+  DocumentVersionsOptions,
+  Edit,
+  Edited,
+  JsonPatchStep,
+  OpenDocumentOptions,
+  Present,
+} from "./document-types";
+import { DocumentStream } from "./document-stream";
+import { HALF_IN_JSON, settled, whole, written } from "./document-values";
+import { Ears } from "./documents";
+import { EditReceipt } from "./edit-receipt";
+import { environment } from "./environment";
+import { KpsError, native } from "./errors";
+
+/** What never changes of a document. */
+interface About {
+  id: string;
+  kind: DocumentKind;
+  author: string;
+}
+
+/** @internal */
+export async function openDocument(client: Client, id: string, options: OpenDocumentOptions): Promise<Document> {
+  check.string("id", id);
+  check.options(options, OPEN);
+  const { rebases, ...rest } = check.given(options);
+  if (rebases !== undefined) check.whole("rebases", rebases, 0);
+  whole("id", id);
+  whole("author", rest.author ?? "");
+  const json = JSON.stringify({ ...rest, rebases });
+  const number = environment.documents.number();
+  const about = await environment.call<About>((token) => environment.bridge.openDocument(client._key, token, number, id, json));
+  return new Document(client, number, about);
+}
+
+/**
+ * An open document. `await client.openDocument(id)` makes one.
+ *
+ * What is edited is in `text`, or `value`, at once, also without a connection, and goes to the server in this order.
+ * What others do comes in by itself; `on` tells of it. Positions count Unicode code points, as `[...text]` does. It is
+ * left when it is closed, or when nobody holds it and no handler listens.
+ */
+export class Document implements AsyncDisposable {
+  /** Its name. */
+  readonly id: string;
+  /** What it is made of. */
+  readonly kind: DocumentKind;
+  /** Who edits here. */
+  readonly author: string;
+  /** @internal */
+  readonly _client: Client;
+  private readonly ears: Ears;
+  private isHeard = false;
+
+  /** @internal */
+  constructor(
+    client: Client,
+    private readonly number: number,
+    { id, kind, author }: About,
+  ) {
+    this._client = client;
+    this.id = id;
+    this.kind = kind;
+    this.author = author;
+    this.ears = new Ears(client._hold, client._json);
+    environment.documents.listen(number, this.ears);
+    forgotten.register(this, number);
+  }
+
+  /** The text, with what was edited here. */
+  get text(): string {
+    if (this.kind !== "text") throw new KpsError("wrong_kind", "the document is JSON: it has a value and no text");
+    return this.ask((bridge) => bridge.content(this.number));
+  }
+
+  /** The JSON, with what was edited here. */
+  get value(): any {
+    if (this.kind !== "json") throw new KpsError("wrong_kind", "the document is text: it has a text and no value");
+    return this._client._json.decode(this.ask((bridge) => bridge.content(this.number)));
+  }
+
+  /** The server's version, as far as it was heard of: a weak ETag, `W/"17"`. */
+  get version(): string {
+    return this.ask((bridge) => bridge.documentVersion(this.number));
+  }
+
+  /** Up to which version everything is in the server's store. */
+  get checkpointed(): string {
+    return this.ask((bridge) => bridge.checkpointed(this.number));
+  }
+
+  /** Whether there is a connection, and everything that happened so far is here. */
+  get isConnected(): boolean {
+    return this.ask((bridge) => bridge.documentConnected(this.number));
+  }
+
+  /** Own operations that a crash of the server now would lose, oldest first: they are sent again then. */
+  get unsynced(): string[] {
+    return this.ask((bridge) => bridge.unsynced(this.number));
+  }
+
+  /** Everybody else who is there and said so. */
+  get presence(): Present[] {
+    return JSON.parse(this.ask((bridge) => bridge.presence(this.number))) as Present[];
+  }
+
+  /**
+   * Edits, here at once; a list of edits is done together, wholly or not at all.
+   *
+   * Throws if it does not fit what is here; `code` says why. What is returned says, when awaited, what the server made of
+   * it, and rejects with why it is not in the document: with `conflict` if others were faster and it is not to be rebased,
+   * and with what was missed in `event`. It may be left out.
+   */
+  edit(edit: Edit | readonly Edit[]): EditReceipt {
+    const { text, parts } = written("edit", edit);
+    const operation = environment.documents.number();
+    const opId = settled(this.ask((bridge) => bridge.edit(this.number, operation, text, parts)));
+    return this.receipt(operation, opId);
+  }
+
+  /** `text` before this code point. */
+  insert(position: number, text: string): EditReceipt {
+    return this.edit({ type: "insert", position, text });
+  }
+
+  /** Removes `length` code points from `position` on. */
+  delete(position: number, length: number): EditReceipt {
+    return this.edit({ type: "delete", position, length });
+  }
+
+  /** `text` in the place of `length` code points from `position` on. */
+  replace(position: number, length: number, text: string): EditReceipt {
+    return this.edit({ type: "replace", position, length, text });
+  }
+
+  /** `text` in the place of `anchor`, which is in the document once. */
+  replaceText(anchor: string, text: string): EditReceipt {
+    return this.edit({ type: "replace", anchor, text });
+  }
+
+  /** `text` at the end. */
+  append(text: string): EditReceipt {
+    return this.edit({ type: "append", text });
+  }
+
+  /** Changes JSON as RFC 6902 says. */
+  patch(patch: readonly JsonPatchStep[]): EditReceipt {
+    return this.edit({ type: "patch", patch });
+  }
+
+  /** Changes JSON as RFC 7396 says. */
+  merge(merge: unknown): EditReceipt {
+    return this.edit({ type: "merge", merge });
+  }
+
+  /** Several operations, one after the other: all of them fit what is here, or none is done. */
+  editBatch(operations: Iterable<Edit | readonly Edit[]>): EditReceipt[] {
+    const all = [...operations];
+    const { text, parts } = written("operations", all);
+    const first = environment.documents.number(all.length);
+    const opIds = settled(this.ask((bridge) => bridge.editBatch(this.number, first, text, parts)));
+    return (JSON.parse(opIds) as string[]).map((opId, index) => this.receipt(first + index, opId));
+  }
+
+  /**
+   * Takes back one's own last operations, up to 100, in one; what others wrote stays. Rejects with `nothing_to_undo`,
+   * `undo_conflict`.
+   */
+  undo(count: number = 1): Promise<Edited> {
+    return this.call((bridge, token) => {
+      check.whole("count", count, 1);
+      bridge.undo(this.number, token, count);
+    });
+  }
+
+  /** The text, or the value, that a version had; rejects with `not_found` if that is not kept any more. */
+  async at(version: string | number): Promise<any> {
+    const wanted = versionOf("version", version);
+    const content = await this.call<string>((bridge, token) => bridge.at(this.number, token, wanted));
+    return this.kind === "text" ? content : this._client._json.decode(content);
+  }
+
+  /** The operations that are kept, the newest first. */
+  async versions(options: DocumentVersionsOptions = {}): Promise<DocumentVersions> {
+    check.options({ limit: options.limit }, { limit: "number" });
+    const { before, limit = 100 } = options;
+    check.whole("limit", limit, 1);
+    const until = before === undefined || before === null ? undefined : versionOf("before", before);
+    const { versions, ...rest } = await this.call<DocumentVersions>((bridge, token) => bridge.versions(this.number, token, until, limit));
+    return { ...rest, versions: versions.map(operation) };
+  }
+
+  /** Has the server forget all operations but the last `keep`, not what they did. */
+  async compact(keep: number = 0): Promise<void> {
+    check.whole("keep", keep, 0);
+    await this.call((bridge, token) => bridge.compact(this.number, token, keep));
+  }
+
+  /** Resolves when the server has everything that was edited here, or refused it. */
+  async flush(): Promise<void> {
+    await this.call((bridge, token) => bridge.flushDocument(this.number, token));
+  }
+
+  /**
+   * Writes text bit by bit: `const stream = document.stream(); stream.write(token); await stream.close()`.
+   *
+   * It begins at the end, or where it is told; what is written comes after what was written before, in one piece,
+   * whatever others do. What is written within `flushEvery` milliseconds, or until the server has what was written
+   * before, becomes one operation; and so does what has `flushBytes`.
+   */
+  stream(options: DocumentStreamOptions = {}): DocumentStream {
+    check.options(options, STREAM);
+    const { position, before, after, flushBytes, ...rest } = check.given(options);
+    const places = [position, before, after].filter((place) => place !== undefined);
+    if (places.length > 1) throw new KpsError("invalid_argument", "say one of position, before and after");
+    if (position !== undefined) check.whole("position", position!, 0);
+    if (flushBytes !== undefined) check.whole("flushBytes", flushBytes, 1);
+    whole("before", before ?? "");
+    whole("after", after ?? "");
+    const json = JSON.stringify({ position, before, after, flushBytes, ...rest });
+    const number = environment.documents.number();
+    settled(this.ask((bridge) => bridge.beginStream(this.number, number, json)) ?? "");
+    return new DocumentStream(this, number);
+  }
+
+  /**
+   * Calls `handler(event)` whenever it happens. Returns the function that ends that. `"*"` is every event.
+   *
+   * What the server tells, to all alike: `change`, `ack`, `conflict`, `rejected`, `checkpoint`, `store_failed`, `presence`.
+   * What this client tells: `failed` (an own operation was given up), `gap` (events were missed; the content is right
+   * again), `resumed` (none were, though the connection was lost), `closed`.
+   *
+   * While it listens an open document keeps the process alive.
+   */
+  on<E extends keyof DocumentEvents>(event: E, handler: (...args: DocumentEvents[E]) => unknown): () => void {
+    check.string("event", event);
+    check.fn("handler", handler);
+    const remove = this.ears.on(this, event, handler as (...args: never[]) => unknown);
+    if (!this.isHeard) this.ask((bridge) => bridge.hearDocument(this.number));
+    this.isHeard = true;
+    return remove;
+  }
+
+  /**
+   * Tells everybody about this client: a name, a colour, what is useful; `null`: it is not there any more.
+   *
+   * `cursor`, and `selection` with its two ends, are code points in `text`; they move with what is edited.
+   */
+  setPresence(state: Record<string, unknown> | null): void {
+    let text: string | undefined;
+    if (state !== null) {
+      if (typeof state !== "object" || Array.isArray(state)) throw new TypeError("state must be an object or null");
+      text = JSON.stringify(state);
+      whole("state", text, HALF_IN_JSON);
+    }
+    this.ask((bridge) => bridge.setPresence(this.number, text));
+  }
+
+  /** Lets the process end while handlers listen. */
+  unref(): this {
+    this.ears.unref();
+    return this;
+  }
+
+  /**
+   * Sends what is not sent, has the server store it, and leaves, within `timeoutMs`. Resolves to the operations that a
+   * crash of the server now would lose.
+   */
+  close(timeoutMs: number = 5000): Promise<string[]> {
+    return this.call((bridge, token) => {
+      check.number("timeoutMs", timeoutMs);
+      bridge.closeDocument(this.number, token, timeoutMs);
+    });
+  }
+
+  /** Closes. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** What `JSON.stringify` shows. */
+  toJSON(): object {
+    return { id: this.id, kind: this.kind, author: this.author, version: this.version };
+  }
+
+  /** @internal */
+  [inspect.custom](): string {
+    return `Document(${this.id}, ${this.kind}, ${this.version})`;
+  }
+
+  private receipt(operation: number, opId: string): EditReceipt {
+    const receipt = new EditReceipt(this, opId);
+    environment.documents.await(operation, receipt);
+    return receipt;
+  }
+
+  private ask<T>(question: (bridge: typeof environment.bridge) => T): T {
+    return native(() => question(environment.bridge));
+  }
+
+  private async call<T>(start: (bridge: typeof environment.bridge, token: number) => void): Promise<T> {
+    return await environment.call<T>((token) => start(environment.bridge, token));
+  }
+}
+
+/** Documents that nobody has any more. */
+const forgotten = new FinalizationRegistry<number>((number) => {
+  environment.documents.forget(number);
+  environment.bridge.dropDocument(number);
+});
+
+function versionOf(name: string, version: string | number): string {
+  if (typeof version !== "number") check.string(name, version);
+  return String(version);
+}
+
+/** An operation as core tells of it, in JavaScript's names. */
+function operation(told: DocumentOperation & { op_id?: string }): DocumentOperation {
+  const { op_id: opId, ...rest } = told;
+  return { ...rest, opId: opId! };
+}
+
+const OPEN = { kind: "string", author: "string", rebase: "boolean", rebases: "number", timeout: "duration" } as const;
+
+const STREAM = {
+  position: "number",
+  before: "string",
+  after: "string",
+  flushEvery: "duration",
+  flushBytes: "number",
+} as const;
