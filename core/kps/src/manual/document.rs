@@ -127,6 +127,35 @@
 //! `anchor_not_unique`, `invalid_patch`, `test_failed`, `too_deep`, `operation_too_large`, `too_many_edits`,
 //! `document_too_large`, `op_id_reused`, `skipped`, `nothing_to_undo`, `undo_conflict`, `too_many_pending`.
 //!
+//! # From a client
+//!
+//! [`Client::open_document`](crate::Client::open_document) — `await client.open_document(id)` in Python, `await
+//! client.openDocument(id)` in Node — gives a [`Document`](crate::document::Document) that does all of the above by itself.
+//!
+//! - **Edits** are in its `text` or `value` at once, also without a connection, and go to the server in their order, one
+//!   batch at a time. `edit` fails at once if an edit does not fit what is here; awaiting what it returns says what the
+//!   server made of it. Awaiting is optional: an operation that is given up is told as the event `failed` as well.
+//! - **Conflicts**: what others did first is taken in, the own operations are moved over it and sent again, 100 times
+//!   at most ([`OpenDocument::rebases`](crate::document::OpenDocument)); an operation that lost three times is let first by the
+//!   other clients. With `rebase: false` nothing is moved: the operation, and all that were edited after it, fail with
+//!   `conflict` and the server's event, which has what was missed. Whoever wrote looks at it and edits again.
+//! - **Streams** write token by token: what comes within 50 ms, or until the operation before is acknowledged, becomes one
+//!   operation. Later text comes right after earlier text, wherever that has moved; what others append at the same
+//!   place comes after it.
+//! - **Events**: those of the table above, in the bytes that travelled, and four that only the client knows: `failed
+//!   {op_id, code, message}`; `gap {reason, count?, version}` (events were missed; the content is right again); `resumed
+//!   {replayed}` (the connection was lost, and nothing missed); `closed {code, message}`. A listener that is 16 MiB behind has a
+//!   `gap`.
+//! - **Lost connections**: the document is opened again with the versions that are known, and what the server does not have
+//!   is sent again, under the same ids: nothing is done twice. `unsynced` are the own operations that a crash of the server
+//!   now would lose; after a crash exactly those are sent again. A client with an `outbox` file keeps them there, and another
+//!   process with the same client id (or author) sends them when it opens the document. The server may have them, and others may
+//!   have gone on: what was edited is moved over that, as long as the server knows the operations since.
+//! - **Presence**: what `set_presence` is given is told again every 10 s; `cursor` and `selection` of everybody are moved over
+//!   what is edited, and are positions in the text as it is here.
+//! - `close` sends what is not sent, has the server store it, and returns what is still `unsynced`; a client that closes
+//!   sends what its documents have first.
+//!
 //! # Versions and crashes
 //!
 //! A version is a weak ETag, `W/"17"`, and grows with every operation. Documents live in memory and are stored

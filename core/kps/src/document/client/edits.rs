@@ -16,6 +16,7 @@ use super::{Document, call, state};
 use crate::{
     capability::{Failure, Value},
     document::engine::{Code, DocumentEvent, Edit, Level, Manners, Reject, Snapshot, Version},
+    runtime,
 };
 
 /// What an operation takes on the wire besides its edits.
@@ -186,7 +187,9 @@ impl Document {
     /// # Errors
     /// `nothing_to_undo`, `undo_conflict`, `timeout`, `unavailable`, `closed`.
     pub async fn undo(&self, count: u32) -> Result<Edited, Refused> {
-        self.flush().await?;
+        let late = || Failure::new(ErrorKind::Timeout, "what was edited before is not sent yet");
+        let flushed = runtime::timeout(self.shared().options.timeout, self.flush()).await;
+        flushed.ok_or_else(late)??;
         let op_id = self.shared().new_op_id();
         let fields = [
             ("op_id", Value::from(&*op_id)),

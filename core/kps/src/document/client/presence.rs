@@ -211,6 +211,10 @@ impl Document {
 
 #[cfg(test)]
 impl Presence {
+    pub(super) fn count(&self) -> usize {
+        self.others.len()
+    }
+
     pub(super) fn state_of(&self, client: &str) -> Value {
         self.others[client].state.clone().into()
     }

@@ -36,6 +36,8 @@ use crate::{
 
 /// Operations that wait for the server.
 const MOST: usize = 10_000;
+/// Bytes of them, after which no further one is taken.
+const MOST_BYTES: usize = 64 << 20;
 
 /// The event that tells who is there.
 const PRESENCE: &str = "presence";
@@ -214,10 +216,13 @@ impl State {
     /// Whether one more may wait for the server.
     pub(super) fn check_room(&self) -> Result<(), Failure> {
         self.check_open()?;
-        if self.replica.count_pending() < MOST {
+        let (count, bytes) = (self.replica.count_pending(), self.replica.weigh_pending());
+        if count < MOST && bytes < MOST_BYTES {
             return Ok(());
         }
-        let sentence = format!("{MOST} operations wait for the server; wait for some of them");
+        let sentence = format!(
+            "{count} operations of {bytes} bytes wait for the server; wait for some of them"
+        );
         Err(Failure::new(ErrorKind::OutboxFull, sentence))
     }
 

@@ -206,6 +206,66 @@ fn a_stream_among_writers_gets_its_text_in_in_one_piece() {
 }
 
 #[test]
+fn a_client_that_closes_sends_what_was_edited_first() {
+    run(async {
+        let server = server().await;
+        let (ann, bob) = (client(&server, "ann").await, client(&server, "bob").await);
+        let (notes, seen) = (open(&ann, "d").await, open(&bob, "d").await);
+        for n in 0..100 {
+            notes.edit(Edit::append(format!("{n} "))).unwrap();
+        }
+        ann.close().await;
+        reads(&seen, &notes.text().unwrap()).await;
+        notes.shared().until(|_| false).await.unwrap_err();
+        let refused = notes.edit(Edit::append("late")).unwrap_err();
+        assert_eq!(refused.code, "closed");
+    });
+}
+
+#[test]
+fn who_is_there_is_told_until_it_leaves() {
+    run(async {
+        let server = server().await;
+        let (ann, bob) = (client(&server, "ann").await, client(&server, "bob").await);
+        let (ann, bob) = (open(&ann, "d").await, open(&bob, "d").await);
+        ann.edit(Edit::append("text")).unwrap().await.unwrap();
+        reads(&bob, "text").await;
+        ann.set_presence_json(br#"{"cursor": 4}"#).unwrap();
+        bob.shared().until(|state| state.presence.count() == 1).await.unwrap();
+        bob.edit(Edit::insert(0, "> ")).unwrap();
+        assert_eq!(bob.presence()[0].state["cursor"], 6);
+        // One who comes later is told too.
+        let eve = open(&client(&server, "eve").await, "d").await;
+        assert_eq!(&*eve.presence()[0].client, "ann");
+        ann.close().await;
+        eve.shared().until(|state| state.presence.count() == 0).await.unwrap();
+    });
+}
+
+#[test]
+fn a_listener_that_is_far_behind_has_a_gap() {
+    run(async {
+        let server = server().await;
+        let document = open(&client(&server, "ann").await, "d").await;
+        let heard = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let log = heard.clone();
+        let _listening = document.listen(move |told| log.lock().push(told));
+        let large = ("change".into(), bytes::Bytes::from(vec![b' '; 1 << 20]));
+        for _ in 0..20 {
+            document.shared().listeners.tell("d", std::slice::from_ref(&large));
+        }
+        let first = std::mem::take(&mut *heard.lock());
+        assert_eq!(first.len(), 15);
+        drop(first);
+        document.shared().listeners.tell("d", &[large]);
+        let after = heard.lock();
+        let names: Vec<&str> = after.iter().map(|told| &*told.event).collect();
+        assert_eq!(names, ["gap", "change"]);
+        assert_eq!(after[0].value()["count"], 5);
+    });
+}
+
+#[test]
 fn cursors_move_with_what_is_edited() {
     let mut presence = presence::Presence::default();
     let heard = serde_json::json!({

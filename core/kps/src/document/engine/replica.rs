@@ -14,6 +14,7 @@ use super::{
     content::{Content, Kind, Snapshot},
     edit::{Edit, Place, Range},
     event::{DocumentEvent, Level},
+    json,
     operation::Applied,
     reject::{Code, Reject},
     splice::{Splice, retraction, transform},
@@ -89,6 +90,8 @@ struct Pending {
     /// What they do to the text before them; empty for JSON.
     splices: Vec<Splice>,
     manners: Manners,
+    /// Bytes of its edits, when they were made.
+    weight: usize,
     is_sent: bool,
     conflicts: u32,
     /// The version and lineage it was made for, from which no way leads to the server's.
@@ -183,6 +186,11 @@ impl Replica {
         self.pending.len()
     }
 
+    /// Bytes of what is pending, about.
+    pub(crate) fn weigh_pending(&self) -> usize {
+        self.pending.iter().map(|it| it.weight).sum()
+    }
+
     /// Code points of the text with all that is pending.
     pub(crate) fn length(&self) -> usize {
         match &self.view {
@@ -251,6 +259,7 @@ impl Replica {
         }
         self.pending.push_back(Pending {
             op_id,
+            weight: json::weight(&edits),
             edits,
             splices,
             manners,
@@ -303,6 +312,7 @@ impl Replica {
             let is_known = draft.lineage == self.lineage && from.is_some_and(|it| it <= draft.base);
             let mut pending = Pending {
                 op_id: draft.op_id,
+                weight: json::weight(&draft.edits),
                 edits: draft.edits,
                 splices: if is_known { draft.splices } else { Vec::new() },
                 manners: Manners::default(),
@@ -351,7 +361,7 @@ impl Replica {
         let mut bytes = 0;
         let mut batch = Vec::new();
         for pending in self.pending.iter_mut().take(most.max(1)) {
-            bytes += super::json::weight(&pending.edits);
+            bytes += json::weight(&pending.edits);
             if !batch.is_empty() && (pending.stranded.is_some() || bytes > most_bytes) {
                 break;
             }
@@ -646,6 +656,7 @@ impl Replica {
             without = after;
             again.push_back(Pending {
                 op_id: applied.op_id,
+                weight: 0,
                 edits: edits.unwrap_or_else(|| positional(&splices)),
                 splices,
                 manners: Manners::default(),
@@ -675,6 +686,7 @@ impl Replica {
             };
             self.pending.push_front(Pending {
                 op_id: applied.op_id,
+                weight: 0,
                 edits,
                 splices: Vec::new(),
                 manners: Manners::default(),
