@@ -264,37 +264,53 @@ impl Inner {
         lineage: Option<Arc<str>>,
         batch: Vec<Asked>,
     ) -> Outcome {
-        self.change(name, |desk| {
-            let mut before = None;
-            let mut results = Vec::with_capacity(batch.len());
-            for Asked { op_id, base, edits } in &batch {
-                let event = match (edits, base.or(before)) {
-                    (Err(reject), _) => desk.reject(op_id, &author, reject.clone()),
-                    (Ok(_), None) => {
-                        let sentence = "the operation before it in its batch was not applied";
-                        desk.reject(op_id, &author, Reject::new(Code::Skipped, sentence))
-                    }
-                    (Ok(edits), Some(base_version)) => {
-                        // One that was applied long ago is no base for what follows it in its batch.
-                        let operation = Operation {
-                            op_id: op_id.clone(),
-                            author: author.clone(),
-                            base_version,
-                            lineage: lineage.clone(),
-                            edits: edits.clone(),
-                        };
-                        desk.apply(&operation, &self.options)
-                    }
+        let mut before = None;
+        let mut results = Vec::with_capacity(batch.len());
+        // No more at once than may be lost.
+        for piece in batch.chunks(self.options.checkpoint_operations.max(1)) {
+            let told = self.change(name, piece.len(), |desk| {
+                let each = |asked: &Asked| {
+                    let event = self.apply(desk, asked, (&author, &lineage), before);
+                    before = match &event {
+                        DocumentEvent::Ack { version, .. } => Some(*version),
+                        _ => None,
+                    };
+                    event
                 };
-                before = match &event {
-                    DocumentEvent::Ack { version, .. } => Some(*version),
-                    _ => None,
-                };
-                results.push(event);
+                piece.iter().map(each).collect()
+            });
+            results.extend(told.await?);
+        }
+        Ok(answered(&results))
+    }
+
+    /// Applies one of a batch; `before` is the version that the one before it made.
+    fn apply(
+        &self,
+        desk: &mut Desk,
+        asked: &Asked,
+        (author, lineage): (&Arc<str>, &Option<Arc<str>>),
+        before: Option<Version>,
+    ) -> DocumentEvent {
+        let Asked { op_id, base, edits } = asked;
+        match (edits, base.or(before)) {
+            (Err(reject), _) => desk.reject(op_id, author, reject.clone()),
+            (Ok(_), None) => {
+                let sentence = "the operation before it in its batch was not applied";
+                desk.reject(op_id, author, Reject::new(Code::Skipped, sentence))
             }
-            results
-        })
-        .await
+            (Ok(edits), Some(base_version)) => {
+                // One that was applied long ago is no base for what follows it in its batch.
+                let operation = Operation {
+                    op_id: op_id.clone(),
+                    author: author.clone(),
+                    base_version,
+                    lineage: lineage.clone(),
+                    edits: edits.clone(),
+                };
+                desk.apply(&operation, &self.options)
+            }
+        }
     }
 
     async fn call_undo(
@@ -311,34 +327,40 @@ impl Inner {
             let sentence = format!("count is {count}; it is 1 to {MAX_UNDO}");
             return Err(Failure::field("count", sentence));
         }
-        self.change(name, |desk| vec![desk.undo(&op_id, &author, count as usize, &self.options)])
-            .await
+        let undo =
+            |desk: &mut Desk| vec![desk.undo(&op_id, &author, count as usize, &self.options)];
+        Ok(answered(&self.change(name, 1, undo).await?))
     }
 
-    /// Changes a document, after it is stored that this begins.
+    /// Makes so many changes of a document, after it is stored that this begins.
     pub(super) async fn change(
         self: &Arc<Self>,
         name: &Name,
+        count: usize,
         change: impl FnOnce(&mut Desk) -> Vec<DocumentEvent>,
-    ) -> Outcome {
+    ) -> Result<Vec<DocumentEvent>, Failure> {
         let slot = self.open(name, None).await?;
         let mut change = Some(change);
         let results = loop {
             self.announce(&slot).await?;
-            let results = slot.with(|desk| {
+            let (results, is_crowded) = slot.with(|desk| {
                 // Under the lock: what is applied now is stored by whoever closes.
                 self.check_open()?;
+                let is_crowded = desk.is_crowded(count, &self.options);
                 // It may have been closed between the two.
-                let change = change.take_if(|_| desk.is_announced);
-                Ok(change.map(|change| change(desk)))
+                let change = change.take_if(|_| desk.is_announced && !is_crowded);
+                Ok((change.map(|change| change(desk)), is_crowded))
             })?;
             if let Some(results) = results {
                 break results;
             }
+            if is_crowded {
+                // Why not is told, and then it goes on in memory.
+                let _ = self.store(&slot, false).await;
+            }
         };
         self.store_soon(&slot);
-        let results: Vec<Value> = results.iter().map(answer::event).collect();
-        Ok(Value::map([("accepted", results.len().into()), ("results", results.into())]))
+        Ok(results)
     }
 
     async fn call_read(
@@ -435,6 +457,12 @@ fn asked(fields: &mut Fields, limits: &Limits) -> Result<Asked, Failure> {
     let base = base.map(|value| version_of("base_version", value)).transpose()?;
     let edits = edits(fields.value("edit")?, limits);
     Ok(Asked { op_id, base, edits })
+}
+
+/// What is answered who asked for changes.
+pub(super) fn answered(results: &[DocumentEvent]) -> Value {
+    let results: Vec<Value> = results.iter().map(answer::event).collect();
+    Value::map([("accepted", results.len().into()), ("results", results.into())])
 }
 
 /// What is asked for as `edit`.

@@ -373,6 +373,12 @@ impl Desk {
         (self.teller)(&self.name, event);
     }
 
+    /// Whether so many more are too many to be lost at once: those that there are have to be stored first.
+    pub(super) fn is_crowded(&self, count: usize, options: &DocumentOptions) -> bool {
+        let is_over = self.unstored + count > options.checkpoint_operations;
+        self.durable && self.unstored > 0 && is_over && self.failing.is_none()
+    }
+
     /// Whether it is time to store.
     pub(super) fn is_due(&self, options: &DocumentOptions) -> bool {
         let Some(since) = self.dirty_since else { return false };

@@ -6,6 +6,7 @@ mod faults;
 mod merging;
 mod operations;
 mod presence;
+mod world;
 
 use std::sync::atomic::AtomicU64;
 

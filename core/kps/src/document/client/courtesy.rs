@@ -13,12 +13,15 @@ const MOST: usize = 64;
 
 /// Operations of others that were in conflict, and are not applied yet.
 #[derive(Debug, Default)]
-pub(super) struct Courtesy(HashMap<Arc<str>, (u32, Instant)>);
+pub(in crate::document) struct Courtesy(HashMap<Arc<str>, (u32, Instant)>);
 
 impl Courtesy {
     /// Somebody's operation was in conflict.
     pub(super) fn conflict(&mut self, op_id: &Arc<str>) {
-        let now = Instant::now();
+        self.conflict_at(op_id, Instant::now());
+    }
+
+    pub(in crate::document) fn conflict_at(&mut self, op_id: &Arc<str>, now: Instant) {
         if self.0.len() >= MOST {
             self.0.retain(|_, (_, last)| now.duration_since(*last) < PATIENCE);
         }
@@ -29,13 +32,16 @@ impl Courtesy {
     }
 
     /// It is over.
-    pub(super) fn over(&mut self, op_id: &str) {
+    pub(in crate::document) fn over(&mut self, op_id: &str) {
         self.0.remove(op_id);
     }
 
     /// Until when one with so many conflicts of its own waits.
     pub(super) fn wait(&self, own: u32) -> Option<Instant> {
-        let now = Instant::now();
+        self.wait_at(own, Instant::now())
+    }
+
+    pub(in crate::document) fn wait_at(&self, own: u32, now: Instant) -> Option<Instant> {
         let waits = self.0.values().filter(|(count, _)| *count >= MANY && *count > own);
         waits.map(|(_, last)| *last + PATIENCE).filter(|until| *until > now).max()
     }

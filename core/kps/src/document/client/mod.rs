@@ -2,7 +2,7 @@
 //! over what others do meanwhile.
 
 mod call;
-mod courtesy;
+pub(in crate::document) mod courtesy;
 mod drafts;
 mod driver;
 mod edits;
