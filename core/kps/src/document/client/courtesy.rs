@@ -6,8 +6,11 @@ use tokio::time::{Duration, Instant};
 
 /// Conflicts after which others wait.
 const MANY: u32 = 3;
-/// How long they wait to hear of it again.
+/// How long they wait to hear of it again; with every further conflict so much longer, for one whose way is
+/// longer than that.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// … at most so many times.
+const LONGEST: u32 = 8;
 /// Operations that are looked after.
 const MOST: usize = 64;
 
@@ -23,7 +26,7 @@ impl Courtesy {
 
     pub(in crate::document) fn conflict_at(&mut self, op_id: &Arc<str>, now: Instant) {
         if self.0.len() >= MOST {
-            self.0.retain(|_, (_, last)| now.duration_since(*last) < PATIENCE);
+            self.0.retain(|_, (_, last)| now.duration_since(*last) < PATIENCE * LONGEST);
         }
         if self.0.len() < MOST || self.0.contains_key(op_id) {
             let (count, last) = self.0.entry(op_id.clone()).or_insert((0, now));
@@ -43,6 +46,8 @@ impl Courtesy {
 
     pub(in crate::document) fn wait_at(&self, own: u32, now: Instant) -> Option<Instant> {
         let waits = self.0.values().filter(|(count, _)| *count >= MANY && *count > own);
-        waits.map(|(_, last)| *last + PATIENCE).filter(|until| *until > now).max()
+        let until =
+            |(count, last): &(u32, Instant)| *last + PATIENCE * (*count - MANY + 1).min(LONGEST);
+        waits.map(until).filter(|until| *until > now).max()
     }
 }

@@ -400,6 +400,10 @@ impl Random {
     }
 }
 
+fn is_long() -> bool {
+    std::env::var_os("KPS_SEEDS").is_some()
+}
+
 /// Runs as many seeds as are asked for, `default` otherwise.
 async fn seeds(default: u64, first: u64, plan: impl Fn(u64) -> Plan) {
     let asked = std::env::var("KPS_SEEDS").ok().and_then(|text| text.parse().ok());
@@ -417,7 +421,9 @@ async fn seeds(default: u64, first: u64, plan: impl Fn(u64) -> Plan) {
 
 #[tokio::test]
 async fn a_hundred_who_write_ten_thousand_operations_come_to_one_text() {
-    seeds(1, 1, |_| CALM).await;
+    // All ten thousand take minutes without optimization: they are in the long form.
+    let operations = if is_long() { 100 } else { 20 };
+    seeds(1, 1, |_| Plan { operations, ..CALM }).await;
 }
 
 #[tokio::test]
@@ -431,7 +437,7 @@ async fn crashes_lose_little_and_those_who_wrote_it_send_it_again() {
         failures: if seed % 3 == 0 { 10_000 } else { 0 },
         ..CALM
     };
-    seeds(12, 100, plan).await;
+    seeds(6, 100, plan).await;
 }
 
 #[tokio::test]
@@ -447,5 +453,5 @@ async fn one_who_streams_from_far_away_gets_its_text_in_among_ten_who_write_all_
     };
     let truth = World::run(7, plan).await;
     eprintln!("{truth}");
-    assert!(truth.most_conflicts <= 20, "{truth}");
+    assert!(truth.most_conflicts <= 15, "{truth}");
 }
