@@ -8,7 +8,7 @@ use kps_proto::ErrorKind;
 use super::{
     Inner,
     answer::{self, Cut},
-    calls::{author, lineage, version_of},
+    calls::{answered, author, lineage, version_of},
     desk::{self, Desk},
     engine::{Reject, Version},
     held::Held,
@@ -35,7 +35,8 @@ impl Inner {
         let op_id: Arc<str> = fields.text("op_id")?.into();
         let update = bytes(&mut fields, "update")?.ok_or_else(|| capability::missing("update"))?;
         fields.done()?;
-        self.change(name, |desk| vec![desk.update(&op_id, &author, &update, &self.options)]).await
+        let merge = |desk: &mut Desk| vec![desk.update(&op_id, &author, &update, &self.options)];
+        Ok(answered(&self.change(name, 1, merge).await?))
     }
 
     pub(super) async fn call_sync(self: &Arc<Self>, name: &Name, mut fields: Fields) -> Outcome {
