@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -66,6 +67,15 @@ def test_a_program_prints_what_readme_says(language: str, code: str, printed: st
         with broker():
             output = run(command)
     assert output == printed
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_curl_prints_what_readme_says() -> None:
+    place = next(place for place, (kind, code) in enumerate(BLOCKS) if kind == "sh" and "curl" in code)
+    (_, code), (kind, printed) = BLOCKS[place : place + 2]
+    assert kind == "text"
+    with broker():
+        assert run(["sh", "-c", code]) == printed
 
 
 def run(command: list[str]) -> str:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fuzzes the HTTP upgrade for SECONDS (default 10), on stable Rust.
+# Fuzzes the HTTP side, the upgrade and the gateway, for SECONDS (default 10), on stable Rust.
 #
 # usage: core/kps/fuzz/run.sh [SECONDS]
 #
@@ -20,6 +20,16 @@ cargo build --release --target "$host"
 mkdir -p corpus/upgrade artifacts
 printf 'GET /ws/bus HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n%s\r\n%s\r\n\r\n' \
     'Sec-WebSocket-Version: 13' 'Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==' >corpus/upgrade/whole
+for asked in 'POST /v1/publish/a?id=b&ttl=1&header=c:d' 'POST /v1/request/a?timeout=0.01' 'POST /v1/dispatch/kps.ping' \
+    'PUT /v1/documents/a' 'POST /v1/documents/a/operations' 'POST /v1/documents/a/presence'; do
+    body='{"kind":"text","op_id":"1","base_version":"W/\"0\"","edit":{"type":"append","text":"a"},"state":{}}'
+    printf '%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %s\r\n\r\n%s' "$asked" "${#body}" "$body" \
+        >"corpus/upgrade/$(echo "$asked" | tr -c 'a-zA-Z0-9\n' _)"
+done
+for asked in '/v1/events?topic=a.%3E&topic=b&start=last' '/v1/documents/a?version=W/%220%22' '/openapi.json'; do
+    printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: a-1-\r\n\r\n' "$asked" \
+        >"corpus/upgrade/$(echo "$asked" | tr -c 'a-zA-Z0-9\n' _)"
+done
 log=artifacts/upgrade.log
 if ! cargo run --quiet --release --target "$host" --bin upgrade -- \
     -max_total_time="$seconds" -max_len=4096 -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 \

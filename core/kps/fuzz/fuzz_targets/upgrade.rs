@@ -1,5 +1,5 @@
-//! Whatever bytes a listener gets for a request, it answers or closes; and only what is asked from
-//! an allowed host and origin becomes a WebSocket.
+//! Whatever bytes a listener gets for requests, it answers or closes, and never by its own fault; and only what is
+//! asked from an allowed host and origin becomes a WebSocket.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -4,5 +4,6 @@ pub mod compute;
 pub mod delivery;
 pub mod document;
 pub mod events;
+pub mod http;
 pub mod storage;
 pub mod sync;

@@ -94,7 +94,10 @@ pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body
     typed(status, "text/plain; charset=utf-8", text.into())
 }
 
-pub(super) fn json(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+/// JSON, with a line end for those who read it in a terminal.
+pub(super) fn json(status: StatusCode, text: impl Into<Vec<u8>>) -> Response<Body> {
+    let mut text = text.into();
+    text.push(b'\n');
     typed(status, "application/json", text.into())
 }
 

@@ -33,7 +33,7 @@ const TOLD_BYTES: usize = 256 << 10;
 /// Events, and bytes of them, that are collected while there is no connection. What comes then waits at the
 /// bus, within the bounds of its subscription.
 const COLLECTED: usize = 4096;
-const COLLECTED_BYTES: usize = 4 << 20;
+const COLLECTED_BYTES: usize = 512 << 10;
 
 /// How messages become events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
