@@ -106,7 +106,9 @@ def test_a_conflict_is_told_and_overcome_with_http_alone(web: httpx.Client, addr
         assert other.get(path, headers={"if-none-match": read.headers["etag"]}).status_code == 304
 
 
-@pytest.mark.parametrize("edit", [{"type": "append", "text": "x" * 20_000_000}, {"type": "fly"}, None, {"type": "delete"}])
+@pytest.mark.parametrize(
+    "edit", [{"type": "append", "text": "x" * 20_000_000}, {"type": "fly"}, None, {"type": "delete"}]
+)
 def test_what_is_wrong_with_an_edit_is_an_event(web: httpx.Client, address: str, edit: Any) -> None:
     path = "/v1/documents/wrong"
     web.put(path, json={"kind": "text"})

@@ -110,6 +110,7 @@ def test_every_path_is_among_them(document: Any) -> None:
 def test_what_is_made_up_is_answered_as_the_document_says(address: str) -> None:
     """Requests that its schemas allow, and requests that they do not."""
     command = [str(Path(sys.executable).parent / "st"), "--config-file", str(HERE / "schemathesis.toml"), "run"]
-    options = ["--exclude-path-regex", "events$", "--max-examples", "15", "--phases", "coverage,fuzzing", "--no-color"]
+    options = ["--exclude-path-regex", "events$", "--max-examples", "15", "--phases", "coverage,fuzzing"]
+    options += ["--seed", "9313", "--no-color"]
     run = subprocess.run([*command, f"{address}/openapi.json", *options], capture_output=True, text=True, timeout=250)
     assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-2_000:]
