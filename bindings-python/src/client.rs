@@ -493,6 +493,18 @@ impl Client {
         document::open(py, self, id, kind, author, rebase, rebases, timeout)
     }
 
+    /// Resolves to a `LiveYjs`.
+    #[pyo3(signature = (id, author = None, timeout = None))]
+    fn _open_yjs(
+        &self,
+        py: Python<'_>,
+        id: &Bound<'_, PyAny>,
+        author: Option<&Bound<'_, PyAny>>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Await> {
+        document::open_yjs(py, self, id, author, timeout)
+    }
+
     /// Has this client do the task for others.
     fn share_task(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Await> {
         calls::share_task(py, self, name)

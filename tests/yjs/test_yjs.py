@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,65 @@ def test_a_client_of_the_bus_and_editors_see_each_other(tmp_path: Path) -> None:
             await seen(ann, shown, gone=True)
 
     run(scene())
+
+
+def test_our_client_and_yjs_editors_converge_offline_edits_included(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with serving(tmp_path) as server, editing(server.url, "doc") as ann:
+            client = await kps.connect(f"ws://{server.address}/ws/bus", id="dan", reconnect_max=0.2)
+            page = await client.open_yjs("doc")
+            cy = PyEditor()
+            cy.doc.apply_update(page.state())
+            updates: list[Any] = []
+            page.on("update", updates.append)
+            page.append("grüße 🙂")
+            assert page.text == "grüße 🙂"
+            await ann.do("reads", wanted="grüße 🙂")
+            await ann.do("insert", at=0, insert="> ")
+            await until(lambda: page.text == "> grüße 🙂")
+            # A document of pycrdt that the program binds to it.
+            cy.doc.apply_update(page.state(cy.doc.get_state()))
+            before = cy.doc.get_state()
+            cy.text += " cy"
+            page.apply_update(cy.doc.get_update(before))
+            await ann.do("reads", wanted="> grüße 🙂 cy")
+            await until(lambda: {it["origin"] for it in updates} == {"client", "server", "program"})
+            # Nobody has a connection: the server is gone, and comes back as it was stored.
+            await page.flush()
+            await server.stop()
+            page.insert(0, "P1 ")
+            page.delete(len(page.text) - 3, 3)
+            await ann.do("insert", at=0, insert="A1 ")
+            cy.text += " C1"
+            await server.start()
+            async with cy.online(server.url, "doc"):
+                for piece in ("P1 ", "A1 ", " C1"):
+                    await ann.do("has", wanted=piece)
+                    await until(lambda piece=piece: piece in page.text)
+                await cy.until(lambda text: all(piece in text for piece in ("P1 ", "A1 ", " C1")))
+                assert await ann.do("text") == page.text == str(cy.text)
+                assert " cy" not in page.text
+            page.set_presence({"name": "Dan", "color": "#0f0"})
+            await seen(ann, {"user": {"name": "Dan", "color": "#0f0"}, "kps": {"name": "Dan", "color": "#0f0"}})
+            me = await ann.do("me")
+            await ann.do("show", state={"user": {"name": "Ann"}})
+            await until(lambda: any(it["client"] == f"yjs:{me}" for it in page.presence))
+            with pytest.raises(kps.RejectedError):
+                page.insert(1000, "x")
+            with pytest.raises(kps.RejectedError):
+                page.apply_update(b"\x01\x02")
+            assert await page.close() == []
+            await client.close()
+
+    run(scene())
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async def look() -> None:
+        while not is_so():
+            await asyncio.sleep(0.005)
+
+    await asyncio.wait_for(look(), PATIENCE)
 
 
 async def call(client: kps.Client, action: str, payload: dict[str, Any]) -> Any:

@@ -68,7 +68,7 @@ from .server import NewServer, Server
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .classic import ClientSubscriber as ClientSubscriber
-    from .documents import Document, DocumentStream
+    from .documents import Document, DocumentStream, YjsDocument
     from .storage import Storage, StorageStream
     from .types import (
         ClientLedger,
@@ -180,6 +180,7 @@ __all__ = [
     "UnknownOperationError",
     "UnsupportedError",
     "WouldDeadlockError",
+    "YjsDocument",
     "connect",
 ]
 
@@ -204,6 +205,7 @@ _LAZY = {
     "ClientSubscriber": "kps.classic",
     "ContentType": "kps.types",
     "Document": "kps.documents",
+    "YjsDocument": "kps.documents",
     "DocumentEventName": "kps.types",
     "DocumentKind": "kps.types",
     "DocumentStream": "kps.documents",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from .documents import Document
+    from .documents import Document, YjsDocument
     from .storage import Storage
     from .types import DocumentKind, OutboxOverflow, StorageOptions
 
@@ -112,6 +112,16 @@ class Client(_kps.Client):
         from .documents import Document
 
         return Document(await self._open_document(id, kind, author, rebase, rebases, timeout))
+
+    async def open_yjs(self, id: str, *, author: str | None = None, timeout: float = 5.0) -> YjsDocument:
+        """Opens a Yjs document, or makes it if there is none: what is edited offline merges.
+
+        Yjs editors find it at `ws://…/yjs/{id}`, `y-websocket` for example. `author` is who edits: this client's id,
+        unless told. `timeout` is for opening, and for each question to the server.
+        """
+        from .documents import YjsDocument
+
+        return YjsDocument(await self._open_yjs(id, author, timeout))
 
     async def register_task(
         self,

@@ -234,3 +234,141 @@ class DocumentStream:
         # What was raised inside is what matters.
         with suppress(KpsError):
             await self.close()
+
+
+class YjsDocument:
+    """An open Yjs document. `await client.open_yjs(id)` makes one.
+
+    What is edited is in sight at once, also without a connection, and merges with what others do meanwhile, in other
+    clients and in Yjs editors. Positions count Unicode code points; `root` names the text. A document of `pycrdt` is
+    bound to it by `state`, `apply_update` and the event `update`. It is left when it is closed, `async with` does that,
+    or when nobody holds it.
+    """
+
+    __slots__ = ("__weakref__", "_native")
+
+    def __init__(self, native: _kps.LiveYjs) -> None:
+        self._native = native
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return self._native.id
+
+    @property
+    def author(self) -> str:
+        """Who edits here."""
+        return self._native.author
+
+    @property
+    def text(self) -> str:
+        """The text of the root `text`."""
+        return self._native.text("text")
+
+    def root_text(self, root: str) -> str:
+        """The text of a root; empty if there is none."""
+        return self._native.text(root)
+
+    @property
+    def value(self) -> Any:
+        """All roots, as JSON has them."""
+        return self._native.value()
+
+    @property
+    def version(self) -> str:
+        """The server's version, as far as it was heard of: a weak ETag, `W/"17"`."""
+        return self._native.version
+
+    @property
+    def checkpointed(self) -> str:
+        """Up to which version everything is in the server's store."""
+        return self._native.checkpointed
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, and everything that happened so far is here."""
+        return self._native.is_connected
+
+    @property
+    def unsynced(self) -> list[str]:
+        """Own operations that a crash of the server now would lose, oldest first: they are sent again then."""
+        return self._native.unsynced
+
+    def state(self, state_vector: bytes | None = None) -> bytes:
+        """All of it, or what one with this state vector misses: an update in version 1 of Yjs' encoding."""
+        return self._native.state(state_vector)
+
+    @property
+    def state_vector(self) -> bytes:
+        """What it has of whom, as Yjs encodes it."""
+        return self._native.state_vector()
+
+    def apply_update(self, update: bytes) -> None:
+        """Takes an update from elsewhere, such as a document of `pycrdt`: it goes to the server and to others."""
+        self._native.apply_update(update)
+
+    def edit(self, edit: Edit | Sequence[Edit], *, root: str = "text") -> None:
+        """Edits the text of a root, here at once; a list of edits is done together.
+
+        Raises `RejectedError` if it does not fit what is here.
+        """
+        self._native.edit(root, edit)
+
+    def insert(self, position: int, text: str, *, root: str = "text") -> None:
+        """`text` before this code point."""
+        self._native.edit(root, {"type": "insert", "position": position, "text": text})
+
+    def delete(self, position: int, length: int, *, root: str = "text") -> None:
+        """Removes `length` code points from `position` on."""
+        self._native.edit(root, {"type": "delete", "position": position, "length": length})
+
+    def replace(self, position: int, length: int, text: str, *, root: str = "text") -> None:
+        """`text` in the place of `length` code points from `position` on."""
+        self._native.edit(root, {"type": "replace", "position": position, "length": length, "text": text})
+
+    def append(self, text: str, *, root: str = "text") -> None:
+        """`text` at the end."""
+        self._native.edit(root, {"type": "append", "text": text})
+
+    async def flush(self) -> None:
+        """Waits until the server has everything that was done here, or refused it."""
+        await self._native.flush()
+
+    def on(
+        self, event: DocumentEventName | Literal["*"], handler: Callable[[dict[str, Any]], Any]
+    ) -> Callable[[], None]:
+        """Calls `handler(event)` whenever it happens; the function returned ends that. `"*"` is every event.
+
+        `update` tells what changed: `{"origin", "update"}`, `server`, `client` (an edit of this handle) or `program`
+        (`apply_update`), and the update in base64. The others are as those of `Document`.
+        """
+        number = self._native.on(event, handler)
+        native = self._native
+        return lambda: native.off(number)
+
+    @property
+    def presence(self) -> list[Present]:
+        """Everybody else who is there and said so; a Yjs editor is the client `yjs:` and its number."""
+        return self._native.presence()
+
+    def set_presence(self, state: Mapping[str, Any] | None) -> None:
+        """Tells everybody about this client, Yjs editors too; `None`: it is not there any more."""
+        self._native.set_presence(state)
+
+    async def close(self, timeout: float = 5.0) -> list[str]:
+        """Sends what is not sent, has the server store it, and leaves, within `timeout` seconds.
+
+        Returns the operations that a crash of the server now would lose.
+        """
+        return await self._native.close(timeout)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._native)

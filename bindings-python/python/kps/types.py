@@ -133,6 +133,7 @@ DocumentEventName: TypeAlias = Literal[
     "gap",
     "resumed",
     "closed",
+    "update",
 ]
 
 

@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Weak};
 
-use kps::document::{Document, Listening, Told};
+use kps::document::{Listening, Told};
 use parking_lot::Mutex;
 use pyo3::{prelude::*, types::PyTuple};
 
 use crate::{arguments::invalid, host::Host, json, shared};
 
 /// Every event that is told.
-const EVENTS: [&str; 11] = [
+const EVENTS: [&str; 12] = [
     "change",
     "ack",
     "conflict",
@@ -21,6 +21,7 @@ const EVENTS: [&str; 11] = [
     "gap",
     "resumed",
     "closed",
+    "update",
 ];
 /// All of them.
 const ALL: &str = "*";
@@ -48,7 +49,7 @@ impl Ears {
     pub(super) fn on(
         self: &Arc<Self>,
         py: Python<'_>,
-        document: &Document,
+        listen: impl FnOnce(Box<dyn Fn(Told) + Send + Sync>) -> Listening,
         event: &str,
         function: Py<PyAny>,
     ) -> PyResult<u64> {
@@ -64,7 +65,7 @@ impl Ears {
         };
         self.listening.lock().get_or_insert_with(|| {
             let ears = Arc::downgrade(self);
-            document.listen(move |told| {
+            listen(Box::new(move |told| {
                 let Some(host) = ears.upgrade().and_then(|ears| ears.host.upgrade()) else {
                     return;
                 };
@@ -74,7 +75,7 @@ impl Ears {
                         ears.hear(py, &told);
                     }
                 });
-            })
+            }))
         });
         Ok(number)
     }

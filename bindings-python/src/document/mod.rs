@@ -3,6 +3,7 @@
 mod ears;
 mod edit;
 mod stream;
+mod yjs;
 
 use std::sync::Arc;
 
@@ -20,7 +21,11 @@ use self::{
     ears::Ears,
     edit::{edited, refused},
 };
-pub(crate) use self::{edit::EditReceipt, stream::LiveStream};
+pub(crate) use self::{
+    edit::EditReceipt,
+    stream::LiveStream,
+    yjs::{LiveYjs, open as open_yjs},
+};
 use crate::{
     arguments::{callable, count, given, invalid, seconds, text},
     calls::{Refusal, from_py, raised, to_py},
@@ -197,7 +202,7 @@ impl LiveDocument {
         handler: &Bound<'_, PyAny>,
     ) -> PyResult<u64> {
         let (event, handler) = (text(event, "event")?, callable(handler, "handler")?);
-        self.ears.on(py, &self.document, event, handler)
+        self.ears.on(py, |tell| self.document.listen(tell), event, handler)
     }
 
     fn off(&self, number: u64) {
@@ -263,11 +268,15 @@ impl LiveDocument {
     }
 
     fn value(&self, object: &Bound<'_, PyAny>) -> PyResult<Value> {
-        from_py(&self.host, object).map_err(|refusal| match refusal {
-            Refusal::Raised(error) => error,
-            Refusal::Failure(failure) => raised(object.py(), &failure),
-        })
+        value_of(&self.host, object)
     }
+}
+
+fn value_of(host: &Arc<Host>, object: &Bound<'_, PyAny>) -> PyResult<Value> {
+    from_py(host, object).map_err(|refusal| match refusal {
+        Refusal::Raised(error) => error,
+        Refusal::Failure(failure) => raised(object.py(), &failure),
+    })
 }
 
 fn content(py: Python<'_>, snapshot: Snapshot) -> PyResult<Bound<'_, PyAny>> {

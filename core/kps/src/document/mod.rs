@@ -37,6 +37,8 @@ use std::{
 use kps_proto::ErrorKind;
 use parking_lot::Mutex;
 
+#[cfg(feature = "yjs")]
+pub use self::client::YjsDocument;
 pub(crate) use self::{calls::check_id, desk::Teller};
 pub use self::{
     client::{

@@ -6,7 +6,7 @@
 //! older version is a **conflict**: nothing of it is done, and the event brings what is missing. There is no way
 //! around that for anybody; [`Client::open_document`](crate::Client::open_document) moves what was edited
 //! over what others did and sends it again by itself. This chapter is about what is below it, which any program
-//! can speak.
+//! can speak. Documents of a third kind merge what was done offline: [`document_yjs`](crate::manual::document_yjs).
 //!
 //! ```
 //! use kps::{Client, ConnectOptions, Received, Server, ServerOptions, capability::Value};

@@ -3,6 +3,8 @@
 pub mod compute;
 pub mod delivery;
 pub mod document;
+#[cfg(feature = "yjs")]
+pub mod document_yjs;
 pub mod events;
 pub mod http;
 pub mod storage;

@@ -286,7 +286,7 @@ impl Driver {
 }
 
 /// Whether it may be better the next time.
-fn is_passing(failure: &Failure) -> bool {
+pub(super) fn is_passing(failure: &Failure) -> bool {
     use ErrorKind as E;
     failure.retry
         || matches!(

@@ -13,6 +13,10 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod told;
+#[cfg(feature = "yjs")]
+mod yjs;
+#[cfg(feature = "yjs")]
+mod yjs_driver;
 
 use std::{
     fmt,
@@ -22,6 +26,8 @@ use std::{
 
 use kps_proto::{options::SubscribeOptions, topic::DOCUMENTS};
 
+#[cfg(feature = "yjs")]
+pub use self::yjs::YjsDocument;
 use self::{
     drafts::Drafts,
     driver::Driver,
@@ -112,6 +118,9 @@ impl Client {
     }
 
     async fn open_within(&self, id: &str, options: OpenDocument) -> Result<Document, Failure> {
+        if options.kind == Kind::Yjs {
+            return Err(Failure::field("kind", "a Yjs document is opened by open_yjs"));
+        }
         // What happens from now on waits there: nothing is between it and what is opened.
         let topic = format!("{DOCUMENTS}{id}");
         let subscription = self.subscribe_with(&topic, SubscribeOptions::default()).await?;

@@ -110,6 +110,34 @@ impl Presence {
         is_due.then(|| self.own.as_ref().map_or(Value::Null, |own| own.state.clone().into()))
     }
 
+    /// What an event of the topic says, where no positions are moved.
+    #[cfg(feature = "yjs")]
+    pub(super) fn hear_json(&mut self, json: &[u8], version: Version) {
+        if let Ok(heard) = serde_json::from_slice::<Heard>(json) {
+            self.hear(heard, version);
+        }
+    }
+
+    /// What this client tells, where no positions are moved.
+    #[cfg(feature = "yjs")]
+    pub(super) fn set_own(&mut self, state: Option<Map<String, Value>>) {
+        self.is_due |= state.is_some() || self.own.is_some();
+        let there = |state| There { author: "".into(), state, at: Version::default() };
+        self.own = state.map(there);
+    }
+
+    /// Everybody else, where no positions are moved.
+    #[cfg(feature = "yjs")]
+    pub(super) fn others(&self, own: Option<&str>) -> Vec<Present> {
+        let others = self.others.iter().filter(|(client, _)| own != Some(&***client));
+        let seen = |(client, there): (&Arc<str>, &There)| Present {
+            client: client.clone(),
+            author: there.author.clone(),
+            state: there.state.clone(),
+        };
+        others.map(seen).collect()
+    }
+
     /// What this client tells is not told (any more).
     pub(super) fn again(&mut self) {
         self.is_due = true;

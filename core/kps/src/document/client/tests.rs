@@ -1,4 +1,6 @@
 mod link;
+#[cfg(feature = "yjs")]
+mod yjs;
 
 use std::time::Duration;
 

@@ -107,6 +107,16 @@ impl Listener {
 pub(super) struct Listeners(Mutex<Vec<Weak<Listener>>>);
 
 impl Listeners {
+    pub(super) fn add(&self, tell: impl Fn(Told) + Send + Sync + 'static) -> Listening {
+        let listener = Arc::new(Listener {
+            tell: Box::new(tell),
+            held: Arc::default(),
+            missed: AtomicU64::new(0),
+        });
+        self.0.lock().push(Arc::downgrade(&listener));
+        Listening(listener)
+    }
+
     pub(super) fn tell(&self, id: &str, all: &[Telling]) {
         if all.is_empty() {
             return;
@@ -129,13 +139,7 @@ impl Document {
     /// is called on the runtime's thread and must not block. Events count as dealt with when they are dropped:
     /// a listener that is 16 MiB behind misses what comes then, and is told so with a `gap`.
     pub fn listen(&self, tell: impl Fn(Told) + Send + Sync + 'static) -> Listening {
-        let listener = Arc::new(Listener {
-            tell: Box::new(tell),
-            held: Arc::default(),
-            missed: AtomicU64::new(0),
-        });
-        self.shared().listeners.0.lock().push(Arc::downgrade(&listener));
-        Listening(listener)
+        self.shared().listeners.add(tell)
     }
 
     /// Everything that happens from now on.

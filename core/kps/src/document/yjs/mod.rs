@@ -8,7 +8,6 @@ mod lib0;
 mod merge;
 mod peers;
 pub(crate) mod protocol;
-#[allow(dead_code, reason = "the client's side of Yjs documents is built on it")]
 pub(crate) mod replica;
 mod saved;
 #[cfg(test)]

@@ -1,0 +1,72 @@
+//! Documents that merge: the kind `yjs`, for editing offline without conflicts.
+//!
+//! A document of this kind is a [Yjs](https://docs.yjs.dev) document. What everybody does merges, whenever it comes
+//! and in whatever order; there is no base version, no conflict and no rebase. It is stored, announced, evicted and
+//! named as the [other kinds](crate::manual::document) are: after ten seconds or fifty operations, at closing, with
+//! `ack`s of the levels `applied` and `checkpointed`; what cannot be loaded is an error and never an empty document.
+//!
+//! ```
+//! use kps::{Client, ConnectOptions, Server, ServerOptions, document::{Edit, OpenDocument}};
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::start(ServerOptions::listen("127.0.0.1:0"))?;
+//! let client = Client::connect(ConnectOptions::new(server.url())).await?;
+//!
+//! let page = client.open_yjs("page", OpenDocument::default()).await?;
+//! page.edit("text", Edit::append("Hello"))?;
+//! page.flush().await?;
+//! // What another Yjs document has to apply to be the same.
+//! let update = page.state(None)?;
+//! assert!(update.len() > 5);
+//! assert_eq!(page.value(), serde_json::json!({"text": "Hello"}));
+//! page.close().await;
+//! # Ok(()) }
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
+//! ```
+//!
+//! # Yjs editors: `/yjs/{id}`
+//!
+//! The server speaks the sync and awareness protocols of Yjs, so that an unmodified provider connects:
+//!
+//! ```js
+//! const provider = new WebsocketProvider("ws://localhost:9313/yjs", "page", new Y.Doc(), { params: { token } })
+//! ```
+//!
+//! The id is the rest of the path, percent-decoded. The token comes as `?token=` or `Authorization: Bearer`; `Origin`
+//! and `Host` are checked as everywhere. Whoever may call `document.open` may read, and whoever may call
+//! `document.update` may write. A refusal is told as an auth message and closes with 4400 (not taken), 4403 (may not),
+//! 4409 (a document of another kind) or 4413 (too large), after which `y-websocket` stays away; 1001 and 1013 are for
+//! now, and it comes back and syncs. A connection that does not read what waits for it is closed with 1013 at 8 MiB.
+//!
+//! Awareness is told on the bus as `presence` of the client `yjs:<number>`, and who is present on the bus is shown to
+//! editors as `{"user": {"name", "color"}, "kps": …}`. An editor that leaves, or says nothing for 30 seconds, is gone.
+//!
+//! # On the bus
+//!
+//! | operation | fields | answer |
+//! | --- | --- | --- |
+//! | `open` | `id`, `kind: "yjs"`, `state_vector?` | description, `presence`, and `update` and the server's `state_vector` |
+//! | `sync` | `id`, `state_vector?` | `{id, version, update, state_vector}`: what is missing |
+//! | `update` | `id`, `op_id`, `update`, `author?` | `{accepted, results: [event]}` |
+//! | `read` | `id`, `root?` | `value`: all roots as JSON; with `root` the `text` of that one |
+//!
+//! Updates and state vectors are bytes in version 1 of Yjs' encoding, or their base64. A state that does not fit one
+//! answer comes in parts: `part`, `of` (a version), `offset` and `next`; the next part is `sync` with `of` and
+//! `offset`, and after the last one `sync` with the `state_vector` of what was put together has the rest. `not_found`
+//! means that the state was folded meanwhile: begin again.
+//!
+//! A change is told as `change {previous, op_id, author, version, time, update}` with the update in base64; an empty
+//! one was too large for a message, and `sync` has it. The same `op_id` is applied once; an update that is there
+//! already is acknowledged all the same. `edit`, `undo` and old versions are not for this kind.
+//!
+//! # Limits
+//!
+//! | what | limit | otherwise |
+//! | --- | --- | --- |
+//! | a document's state, what was deleted included; one update | 16 MiB, `--document-max-state` | `document_too_large`, `operation_too_large` |
+//! | types in a document | 200,000; a document within it counts as 100 | `document_too_large` |
+//! | values within each other | 100 | `invalid_operation` |
+//! | updates that wait for one before them | 1 MiB, then they are forgotten | who has them sends them again |
+//! | one client's awareness | 64 KiB, 1,000 clients and 1 MiB for each connection | closed with 4400 |
+//!
+//! An update that is malformed is `invalid_operation` and changes nothing. JSON content of Yjs before version 13, links
+//! and hooks are not taken. Of a document within a document the server keeps no content.
