@@ -40,11 +40,16 @@ def choose(peer, workload, python):
     def kps(port, *options):
         return [program("kps", python), "serve", "--listen", f"127.0.0.1:{port}", *options]
 
+    def yjs(port):
+        return ["node", str(HERE / "peers/node/yjs_server.mjs"), peer, str(port)]
+
     plain = {
         "nats": lambda: Broker("nats", nats),
         "kps": lambda: Broker("ws", kps),
         "without": lambda: Broker("ws", kps),
         "ws": lambda: Broker("ws", lambda port: ["node", str(HERE / "peers/node/relay.mjs"), str(port)]),
+        "hocuspocus": lambda: Broker("ws", yjs),
+        "y_websocket": lambda: Broker("ws", yjs),
     }
     durable = {
         "nats": lambda: jetstream(always=workload == "durable_stored"),

@@ -156,6 +156,10 @@ SCRIPTS = {
     "batch": "compute",
     "scaling": "compute",
     "local": "local",
+    "edit": "yjs",
+    "load": "yjs",
+    "memory": "yjs",
+    "propose": "text",
 }
 
 

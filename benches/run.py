@@ -1,7 +1,7 @@
 """kps beside its peers, in one run on one machine: `make bench`, or `.venv/bin/python benches/run.py`.
 
     run.py                       everything, medians of three
-    run.py --only python.acks    one language and workload; also: kps, node, throughput, durable, calls, storage, …
+    run.py --only python.acks    one language and workload; also: kps, node, throughput, durable, calls, storage, documents, …
     run.py --rounds 5 --json     figures for a script
 
 Peers and kps take turns within each round, so that both see the same machine. Ratios travel
@@ -15,6 +15,7 @@ import sys
 
 import brokers
 import capabilities
+import documents
 import durable
 import workloads
 from processes import Broken, Worker, worker_command
@@ -22,7 +23,7 @@ from tables import print_tables
 from targets import TARGETS
 from workloads import COUNTS
 
-WORKLOADS = workloads.WORKLOADS | durable.WORKLOADS | capabilities.WORKLOADS
+WORKLOADS = workloads.WORKLOADS | durable.WORKLOADS | capabilities.WORKLOADS | documents.WORKLOADS
 
 STORAGE = ["storage_memory", "storage_normal", "storage_full"]
 BATCHES = ["batch_small", "batch_heavy", "batch_bytes", "own_small", "own_heavy"]
@@ -48,6 +49,8 @@ ENTRIES = [
         ("node", ["kps"], ["scaling_builtin", "scaling_wasm", "local"]),
         ("python", ["nats", "kps"], ["remote"]),
         ("node", ["nats", "kps"], ["remote"]),
+        ("node", ["hocuspocus", "y_websocket", "kps"], documents.YJS),
+        ("python", ["kps"], documents.TEXT),
     ]
     for workload in workloads
     for peer in peers

@@ -16,6 +16,11 @@ STORAGE = [
     ("of 100 callers", "together_us", "{:,.1f}"),
 ]
 BATCH = [("batch p50 ms", "batch_ms", "{:,.2f}"), ("worst", "worst_ms", "{:,.2f}")]
+EDITS = [
+    ("operations/s", "rate", "{:,.0f}"),
+    ("propose to ack p50 µs", "p50_us", "{:,.0f}"),
+    ("p99", "p99_us", "{:,.0f}"),
+]
 SCALING = [
     ("one, ms", "one_ms", "{:.2f}"),
     ("speed-up", "speedup", "{:.2f}"),
@@ -76,6 +81,9 @@ COLUMNS = {
         ("broker KiB each", "idle_kib", "{:.1f}"),
         ("broker CPU %", "idle_percent", "{:.2f}"),
     ],
+    **{f"documents_{kind}_{writers}": EDITS for kind in ("yjs", "text") for writers in (1, 10, 100)},
+    "documents_load": [("load p50 ms", "load_ms", "{:,.1f}")],
+    "documents_memory": [("server KiB each", "each_kib", "{:,.1f}")],
     "storage_memory": STORAGE,
     "storage_normal": STORAGE,
     "storage_full": STORAGE,

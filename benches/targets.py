@@ -137,4 +137,21 @@ TARGETS = [
             ("100 at once", "rate", "more", 2),
         ]
     ),
+    *(
+        Target(f"Yjs document, {what}", f"node.documents_{figure}", peer, better, 1, then)
+        for peer in ("hocuspocus", "y_websocket")
+        for what, figure, better, then in [
+            *(
+                (f"{writers} writers, {name}", f"yjs_{writers}.{figure}", better, then)
+                for writers in (1, 10, 100)
+                for name, figure, better, then in [
+                    ("operations", "rate", "more", 1.5),
+                    ("p50", "p50_us", "less", 0.7),
+                    ("p99", "p99_us", "less", 0.7),
+                ]
+            ),
+            ("load", "load.load_ms", "less", 0.7),
+            ("memory", "memory.each_kib", "less", 0.5),
+        ]
+    ),
 ]
