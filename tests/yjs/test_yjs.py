@@ -142,7 +142,7 @@ def test_our_client_and_yjs_editors_converge_offline_edits_included(tmp_path: Pa
     async def scene() -> None:
         async with serving(tmp_path) as server, editing(server.url, "doc") as ann:
             client = await kps.connect(f"ws://{server.address}/ws/bus", id="dan", reconnect_max=0.2)
-            page = await client.open_yjs("doc")
+            page = await client.open_document("doc", kind="yjs")
             cy = PyEditor()
             cy.doc.apply_update(page.state())
             updates: list[Any] = []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .documents import Document, YjsDocument
     from .storage import Storage
-    from .types import DocumentKind, OutboxOverflow, StorageOptions
+    from .types import DocumentKind, OutboxOverflow, StorageOptions, VersionedKind
 
 
 async def connect(
@@ -91,6 +91,30 @@ class Client(_kps.Client):
 
         return Storage(self)
 
+    @overload
+    async def open_document(
+        self,
+        id: str,
+        *,
+        kind: VersionedKind = "text",
+        author: str | None = None,
+        rebase: bool = True,
+        rebases: int = 100,
+        timeout: float = 5.0,
+    ) -> Document: ...
+
+    @overload
+    async def open_document(
+        self,
+        id: str,
+        *,
+        kind: Literal["yjs"],
+        author: str | None = None,
+        rebase: bool = True,
+        rebases: int = 100,
+        timeout: float = 5.0,
+    ) -> YjsDocument: ...
+
     async def open_document(
         self,
         id: str,
@@ -100,7 +124,7 @@ class Client(_kps.Client):
         rebase: bool = True,
         rebases: int = 100,
         timeout: float = 5.0,
-    ) -> Document:
+    ) -> Document | YjsDocument:
         """Opens a live document, or makes it if there is none.
 
         `author` is who edits: this client's id, unless told. An edit that others were faster than is moved over theirs
@@ -108,20 +132,15 @@ class Client(_kps.Client):
         without a connection, and what the server might lose, is kept in the client's `outbox`, if that is a file, and
         sent when the document is opened again by a client with this author.
         `timeout` is for opening, and for each question to the server.
-        """
-        from .documents import Document
 
+        Documents of the kind `yjs` merge instead, also what was edited offline: `rebase` and `rebases` say nothing
+        there. Yjs editors find them at `ws://…/yjs/{id}`, by `y-websocket` for example.
+        """
+        from .documents import Document, YjsDocument
+
+        if kind == "yjs":
+            return YjsDocument(await self._open_yjs(id, author, timeout))
         return Document(await self._open_document(id, kind, author, rebase, rebases, timeout))
-
-    async def open_yjs(self, id: str, *, author: str | None = None, timeout: float = 5.0) -> YjsDocument:
-        """Opens a Yjs document, or makes it if there is none: what is edited offline merges.
-
-        Yjs editors find it at `ws://…/yjs/{id}`, `y-websocket` for example. `author` is who edits: this client's id,
-        unless told. `timeout` is for opening, and for each question to the server.
-        """
-        from .documents import YjsDocument
-
-        return YjsDocument(await self._open_yjs(id, author, timeout))
 
     async def register_task(
         self,
