@@ -8,7 +8,18 @@ import sys
 import kps
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
-NAMES = ["hello", "request", "acks", "groups", "direct", "durable", "document", "storage", "embedded/server", "capabilities/offer"]
+NAMES = [
+    "hello",
+    "request",
+    "acks",
+    "groups",
+    "direct",
+    "durable",
+    "document",
+    "storage",
+    "embedded/server",
+    "capabilities/offer",
+]
 TIMEOUT = 30  # seconds
 
 

@@ -15,7 +15,12 @@ from editors import PATIENCE, PyEditor, Serve, editing, serving
 
 import kps
 
-pytestmark = pytest.mark.skipif(not (Path(__file__).parent / "node_modules").exists(), reason="npm ci was not run")
+
+@pytest.fixture(autouse=True, scope="module")
+def packages() -> None:
+    if not (Path(__file__).parent / "node_modules").exists():
+        pytest.fail("Yjs' own editors are not installed: npm ci --prefix tests/yjs, which `make test-python` does")
+
 
 STEP_1_OF_NOTHING = bytes([0, 0, 1, 0])
 
@@ -147,7 +152,7 @@ def test_our_client_and_yjs_editors_converge_offline_edits_included(tmp_path: Pa
             cy.doc.apply_update(page.state())
             updates: list[Any] = []
             page.on("update", updates.append)
-            page.append("grüße 🙂")
+            await page.append("grüße 🙂")
             assert page.text == "grüße 🙂"
             await ann.do("reads", wanted="grüße 🙂")
             await ann.do("insert", at=0, insert="> ")

@@ -68,7 +68,7 @@ from .server import NewServer, Server
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .classic import ClientSubscriber as ClientSubscriber
-    from .documents import Document, DocumentStream, YjsDocument
+    from .documents import Document, DocumentStream, YjsDocument, YjsReceipt
     from .storage import Storage, StorageStream
     from .types import (
         ClientLedger,
@@ -181,6 +181,7 @@ __all__ = [
     "UnsupportedError",
     "WouldDeadlockError",
     "YjsDocument",
+    "YjsReceipt",
     "connect",
 ]
 
@@ -206,6 +207,7 @@ _LAZY = {
     "ContentType": "kps.types",
     "Document": "kps.documents",
     "YjsDocument": "kps.documents",
+    "YjsReceipt": "kps.documents",
     "DocumentEventName": "kps.types",
     "DocumentKind": "kps.types",
     "DocumentStream": "kps.documents",

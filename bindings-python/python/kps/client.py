@@ -10,13 +10,18 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable
     from types import TracebackType
-    from typing import Any
+    from typing import Any, Literal, overload
 
     from typing_extensions import Self
 
     from .documents import Document, YjsDocument
     from .storage import Storage
-    from .types import DocumentKind, OutboxOverflow, StorageOptions, VersionedKind
+    from .types import DocumentKind, OutboxOverflow, StorageOptions
+else:
+
+    def overload(function):
+        """`typing` takes as long to import as all of kps."""
+        return function
 
 
 async def connect(
@@ -96,7 +101,7 @@ class Client(_kps.Client):
         self,
         id: str,
         *,
-        kind: VersionedKind = "text",
+        kind: Literal["text", "json"] = "text",
         author: str | None = None,
         rebase: bool = True,
         rebases: int = 100,

@@ -8,7 +8,7 @@ from .errors import KpsError, RejectedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Literal
 
@@ -237,7 +237,7 @@ class DocumentStream:
 
 
 class YjsDocument:
-    """An open Yjs document. `await client.open_yjs(id)` makes one.
+    """An open Yjs document. `await client.open_document(id, kind="yjs")` makes one.
 
     What is edited is in sight at once, also without a connection, and merges with what others do meanwhile, in other
     clients and in Yjs editors. Positions count Unicode code points; `root` names the text. A document of `pycrdt` is
@@ -254,6 +254,11 @@ class YjsDocument:
     def id(self) -> str:
         """Its name."""
         return self._native.id
+
+    @property
+    def kind(self) -> DocumentKind:
+        """`yjs`."""
+        return "yjs"
 
     @property
     def author(self) -> str:
@@ -307,28 +312,30 @@ class YjsDocument:
         """Takes an update from elsewhere, such as a document of `pycrdt`: it goes to the server and to others."""
         self._native.apply_update(update)
 
-    def edit(self, edit: Edit | Sequence[Edit], *, root: str = "text") -> None:
+    def edit(self, edit: Edit | Sequence[Edit], *, root: str = "text") -> YjsReceipt:
         """Edits the text of a root, here at once; a list of edits is done together.
 
-        Raises `RejectedError` if it does not fit what is here.
+        Raises `RejectedError` if it does not fit what is here. Awaiting what is returned waits until the server has it;
+        it may be left out.
         """
         self._native.edit(root, edit)
+        return YjsReceipt(self._native)
 
-    def insert(self, position: int, text: str, *, root: str = "text") -> None:
+    def insert(self, position: int, text: str, *, root: str = "text") -> YjsReceipt:
         """`text` before this code point."""
-        self._native.edit(root, {"type": "insert", "position": position, "text": text})
+        return self.edit({"type": "insert", "position": position, "text": text}, root=root)
 
-    def delete(self, position: int, length: int, *, root: str = "text") -> None:
+    def delete(self, position: int, length: int, *, root: str = "text") -> YjsReceipt:
         """Removes `length` code points from `position` on."""
-        self._native.edit(root, {"type": "delete", "position": position, "length": length})
+        return self.edit({"type": "delete", "position": position, "length": length}, root=root)
 
-    def replace(self, position: int, length: int, text: str, *, root: str = "text") -> None:
+    def replace(self, position: int, length: int, text: str, *, root: str = "text") -> YjsReceipt:
         """`text` in the place of `length` code points from `position` on."""
-        self._native.edit(root, {"type": "replace", "position": position, "length": length, "text": text})
+        return self.edit({"type": "replace", "position": position, "length": length, "text": text}, root=root)
 
-    def append(self, text: str, *, root: str = "text") -> None:
+    def append(self, text: str, *, root: str = "text") -> YjsReceipt:
         """`text` at the end."""
-        self._native.edit(root, {"type": "append", "text": text})
+        return self.edit({"type": "append", "text": text}, root=root)
 
     async def flush(self) -> None:
         """Waits until the server has everything that was done here, or refused it."""
@@ -372,3 +379,15 @@ class YjsDocument:
 
     def __repr__(self) -> str:
         return repr(self._native)
+
+
+class YjsReceipt:
+    """Awaiting it waits until the server has what was edited, or refused it."""
+
+    __slots__ = ("_native",)
+
+    def __init__(self, native: _kps.LiveYjs) -> None:
+        self._native = native
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._native.flush().__await__()

@@ -120,7 +120,7 @@ class StoredPage(TypedDict):
     cursor: str | None
 
 
-DocumentKind: TypeAlias = Literal["text", "json"]
+DocumentKind: TypeAlias = Literal["text", "json", "yjs"]
 DocumentEventName: TypeAlias = Literal[
     "change",
     "ack",
