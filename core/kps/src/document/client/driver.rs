@@ -147,6 +147,7 @@ impl Driver {
                     Received::Closed(error) => ended = Some(Failure::from(error)),
                 }
             }
+            state.replica.freshen();
         });
         if let Some(failure) = ended {
             shared.end(failure);

@@ -105,8 +105,9 @@ pub(crate) struct Replica {
     version: Version,
     /// What the server has at the version.
     content: Content,
-    /// The same with all that is pending.
+    /// The same with all that is pending, unless it is stale.
     view: Content,
+    is_stale: bool,
     pending: VecDeque<Pending>,
     checkpointed: Version,
     durable: bool,
@@ -127,6 +128,7 @@ impl Replica {
             lineage: opened.lineage,
             version: opened.version,
             view: content.clone(),
+            is_stale: false,
             content,
             pending: VecDeque::new(),
             checkpointed: opened.checkpointed,
@@ -140,7 +142,7 @@ impl Replica {
 
     /// The content, own edits that are pending included.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        self.view.snapshot()
+        self.current().snapshot()
     }
 
     /// The server's version, as far as it is known.
@@ -193,7 +195,7 @@ impl Replica {
 
     /// Code points of the text with all that is pending.
     pub(crate) fn length(&self) -> usize {
-        match &self.view {
+        match &self.current() {
             Content::Text(text) => text.len_chars(),
             Content::Json(_) => 0,
         }
@@ -209,7 +211,7 @@ impl Replica {
     /// # Errors
     /// What the server would say of them.
     pub(crate) fn place_of(&self, edits: &[Edit]) -> Result<usize, Reject> {
-        match self.view.resolve(edits)? {
+        match self.current().resolve(edits)? {
             Change::Splices(splices) => Ok(splices.first().map_or(0, |splice| splice.at)),
             Change::Changes(_) | Change::Update(_) => Ok(0),
         }
@@ -247,6 +249,7 @@ impl Replica {
         mut edits: Vec<Edit>,
         manners: Manners,
     ) -> Result<(), Reject> {
+        self.freshen();
         let change = self.view.resolve(&edits)?;
         self.view.apply(&change, usize::MAX)?;
         let splices = match change {
@@ -345,7 +348,7 @@ impl Replica {
         &self,
         operations: impl IntoIterator<Item = &'a Vec<Edit>>,
     ) -> Result<(), Reject> {
-        let mut view = self.view.clone();
+        let mut view = self.current();
         for edits in operations {
             let change = view.resolve(edits)?;
             view.apply(&change, usize::MAX)?;
@@ -435,7 +438,7 @@ impl Replica {
                 }
             }
             (since, Some(snapshot)) => {
-                let before = self.view.clone();
+                let before = self.current();
                 match since {
                     Some((from, missing)) if from == self.checkpointed => {
                         self.rewind();
@@ -521,6 +524,14 @@ impl Replica {
 
     /// The view, again.
     fn look(&mut self) {
+        self.is_stale = true;
+    }
+
+    /// Makes the view, if that is to be done: once after however much was heard.
+    pub(crate) fn freshen(&mut self) {
+        if !std::mem::take(&mut self.is_stale) {
+            return;
+        }
         self.view = self.content.clone();
         for pending in &mut self.pending {
             // What does not fit any more the server will reject.
@@ -625,11 +636,27 @@ impl Replica {
         }
     }
 
+    /// The view as it would be made now.
+    fn current(&self) -> Content {
+        if !self.is_stale {
+            return self.view.clone();
+        }
+        let mut view = self.content.clone();
+        for pending in &self.pending {
+            if let Ok(change) = view.resolve(&pending.edits) {
+                // As above.
+                let _ = view.apply(&change, usize::MAX);
+            }
+        }
+        view
+    }
+
     /// Where marks are, if nobody knows how the view came from what it was `before`.
     fn marks_after(&mut self, before: &Content) {
         if self.marks.is_empty() {
             return;
         }
+        self.freshen();
         if let (Content::Text(before), Content::Text(after)) = (before, &self.view) {
             let splice = difference(before, after);
             self.move_marks(&[splice]);
