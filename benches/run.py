@@ -1,7 +1,7 @@
 """kps beside its peers, in one run on one machine: `make bench`, or `.venv/bin/python benches/run.py`.
 
     run.py                       everything, medians of three
-    run.py --only python.acks    one language and workload; also: kps, node, throughput, durable, calls, storage, documents, …
+    run.py --only python.acks    one language and workload; also: kps, node, throughput, durable, calls, documents, …
     run.py --rounds 5 --json     figures for a script
 
 Peers and kps take turns within each round, so that both see the same machine. Ratios travel

@@ -6,9 +6,10 @@ import random
 import sys
 import time
 
-import kps
 import uvloop
 from worker import middle, say
+
+import kps
 
 
 async def write(document, count, took):

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from .types import DocumentKind, OutboxOverflow, StorageOptions
 else:
 
-    def overload(function):
-        """`typing` takes as long to import as all of kps."""
+    def overload(function):  # `typing` takes as long to import as all of kps; linters know its own alone.
         return function
 
 
@@ -109,7 +108,7 @@ class Client(_kps.Client):
     ) -> Document: ...
 
     @overload
-    async def open_document(
+    async def open_document(  # noqa: F811
         self,
         id: str,
         *,
@@ -120,7 +119,7 @@ class Client(_kps.Client):
         timeout: float = 5.0,
     ) -> YjsDocument: ...
 
-    async def open_document(
+    async def open_document(  # noqa: F811
         self,
         id: str,
         *,
