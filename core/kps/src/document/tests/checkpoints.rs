@@ -41,6 +41,33 @@ async fn a_document_is_stored_after_fifty_operations() {
 }
 
 #[tokio::test]
+async fn never_are_more_than_fifty_operations_applied_and_not_stored() {
+    let room = Room::new();
+    room.open().await;
+    room.append("first").await;
+    for batch in 0..3 {
+        let one = |n: usize| {
+            let op_id = format!("{batch}.{n}");
+            serde_json::json!({"op_id": op_id, "edit": {"type": "append", "text": op_id}})
+        };
+        let mut operations: Vec<_> = (0..120).map(one).collect();
+        operations[0]["base_version"] = room.version().await.into();
+        room.ok("edit_batch", serde_json::json!({"id": "d", "operations": operations})).await;
+    }
+    let (mut waiting, mut all) = (0, 0);
+    for event in room.heard() {
+        waiting += usize::from(event.ends_with(" applied"));
+        waiting -= usize::from(event.starts_with("ack") && event.ends_with(" checkpointed"));
+        all += usize::from(event.ends_with(" applied"));
+        assert!(waiting <= 50, "{waiting} would be lost");
+    }
+    assert_eq!(all, 361);
+    // While the store fails it goes on in memory.
+    room.fail(|it| it.write = Some(ErrorKind::StoreFailed));
+    room.append_many(120).await;
+}
+
+#[tokio::test]
 async fn closing_stores_a_document_at_once() {
     let room = Room::new();
     room.open().await;
