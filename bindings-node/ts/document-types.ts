@@ -1,5 +1,5 @@
 /** What a document is made of. */
-export type DocumentKind = "text" | "json";
+export type DocumentKind = "text" | "json" | "yjs";
 
 /** Text before a code point, or before or after a text that is there once. */
 export type InsertEdit =
@@ -86,10 +86,10 @@ export interface Present {
 /** How a document is opened. */
 export interface OpenDocumentOptions {
   /**
-   * What it is made of; one that there is already is of this kind.
+   * What it is made of; one that there is already is of this kind. Documents of Yjs are for Yjs' own clients.
    * @default "text"
    */
-  kind?: DocumentKind;
+  kind?: "text" | "json";
   /** Who edits: the client's id, unless told. */
   author?: string | null;
   /**
