@@ -48,7 +48,7 @@ impl Dispatch {
         let payload = Value::from_json(self.payload.as_bytes()).map_err(|error| {
             Error::new(ErrorKind::InvalidPayload, format!("the payload is not JSON: {error}"))
         })?;
-        let is_own = ["storage.", "compute.", "sync.", "kps."];
+        let is_own = ["storage.", "compute.", "document.", "sync.", "kps."];
         let is_own = is_own.iter().any(|own| self.action.starts_with(own));
         let target = match &self.target {
             Some(target) => CallTarget::parse(target),
