@@ -4,5 +4,5 @@ import { createRequire } from "node:module";
 
 const kps = createRequire(import.meta.url)("./dist/index.js");
 
-export const { Ack, Client, Document, DocumentStream, EditReceipt, Gap, KpsError, Message, NewServer, Receipt, Response, Retry, Resumed, Server, Storage, StorageStream, Subscription, connect } = kps;
+export const { Ack, Client, Document, DocumentStream, EditReceipt, Gap, KpsError, Message, NewServer, Receipt, Response, Retry, Resumed, Server, Storage, StorageStream, Subscription, YjsDocument, YjsReceipt, connect } = kps;
 export default kps;

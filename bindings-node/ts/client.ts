@@ -5,7 +5,7 @@ import { Provider } from "./capability";
 import * as check from "./check";
 import { CLIENT_EVENTS, type ClientEvents } from "./client-events";
 import { type Document, openDocument } from "./document";
-import type { OpenDocumentOptions } from "./document-types";
+import type { OpenDocumentOptions, OpenYjsOptions } from "./document-types";
 import { environment } from "./environment";
 import { KpsError, native } from "./errors";
 import { Events } from "./events";
@@ -39,6 +39,7 @@ import type {
   TaskOptions,
   TimelineEntry,
 } from "./types";
+import { type YjsDocument, openYjs } from "./yjs-document";
 
 const ACK_TIMEOUT = 30_000;
 
@@ -247,6 +248,9 @@ export class Client implements AsyncDisposable {
    * What is edited without a connection, and what the server might lose, is kept in the client's `outbox`, if that is a
    * file, and sent when the document is opened again by a client with this author.
    *
+   * Documents of the kind `yjs` merge instead, also what was edited offline: `rebase` and `rebases` say nothing there. Yjs
+   * editors find them at `ws://…/yjs/{id}`, by `y-websocket` for example.
+   *
    * @example
    * ```js
    * const notes = await client.openDocument("notes");
@@ -255,8 +259,10 @@ export class Client implements AsyncDisposable {
    * await notes.close();
    * ```
    */
-  openDocument(id: string, options: OpenDocumentOptions = {}): Promise<Document> {
-    return openDocument(this, id, options);
+  openDocument(id: string, options?: OpenDocumentOptions): Promise<Document>;
+  openDocument(id: string, options: OpenYjsOptions): Promise<YjsDocument>;
+  openDocument(id: string, options: OpenDocumentOptions | OpenYjsOptions = {}): Promise<Document | YjsDocument> {
+    return options?.kind === "yjs" ? openYjs(this, id, options) : openDocument(this, id, options);
   }
 
   /**

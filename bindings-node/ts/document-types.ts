@@ -86,7 +86,7 @@ export interface Present {
 /** How a document is opened. */
 export interface OpenDocumentOptions {
   /**
-   * What it is made of; one that there is already is of this kind. Documents of Yjs are for Yjs' own clients.
+   * What it is made of; one that there is already is of this kind.
    * @default "text"
    */
   kind?: "text" | "json";
@@ -108,6 +108,20 @@ export interface OpenDocumentOptions {
    * @default 5000
    */
   timeout?: number;
+}
+
+/** How a Yjs document is opened; `rebase` and `rebases` say nothing there. */
+export interface OpenYjsOptions extends Omit<OpenDocumentOptions, "kind"> {
+  kind: "yjs";
+}
+
+/** What an edit of a Yjs document may say. */
+export interface YjsEditOptions {
+  /**
+   * The text that is edited.
+   * @default "text"
+   */
+  root?: string;
 }
 
 /** How `document.stream` writes; at most one of `position`, `before` and `after` says where it begins: at the end. */
@@ -244,6 +258,14 @@ export interface DocumentResumed extends Told<"resumed"> {
   [field: string]: unknown;
 }
 
+/** A Yjs document has changed. */
+export interface YjsUpdate extends Told<"update"> {
+  /** Where: `client` is an edit of this handle, `program` is `applyUpdate`. */
+  origin: "server" | "client" | "program";
+  /** The update, in base64. */
+  update: string;
+}
+
 /** It was closed: nothing more comes. */
 export interface DocumentClosed extends Told<"closed"> {
   code: string;
@@ -263,6 +285,8 @@ export interface DocumentEvents {
   gap: [event: DocumentGap];
   resumed: [event: DocumentResumed];
   closed: [event: DocumentClosed];
+  /** Of Yjs documents alone. */
+  update: [event: YjsUpdate];
   /** Every one of them, and those that newer servers tell. */
   "*": [event: DocumentEvent];
 }
@@ -279,7 +303,8 @@ export type DocumentEvent =
   | DocumentFailed
   | DocumentGap
   | DocumentResumed
-  | DocumentClosed;
+  | DocumentClosed
+  | YjsUpdate;
 
 /** The name of one of a document's events. */
 export type DocumentEventName =
@@ -293,4 +318,5 @@ export type DocumentEventName =
   | "failed"
   | "gap"
   | "resumed"
-  | "closed";
+  | "closed"
+  | "update";

@@ -2,7 +2,6 @@ import { inspect } from "node:util";
 import * as check from "./check";
 import type { Client } from "./client";
 import type {
-  DocumentEvents,
   DocumentKind,
   DocumentOperation,
   DocumentStreamOptions,
@@ -12,14 +11,13 @@ import type {
   Edited,
   JsonPatchStep,
   OpenDocumentOptions,
-  Present,
 } from "./document-types";
 import { DocumentStream } from "./document-stream";
-import { HALF_IN_JSON, settled, whole, written } from "./document-values";
-import { Ears } from "./documents";
+import { settled, whole, written } from "./document-values";
 import { EditReceipt } from "./edit-receipt";
 import { environment } from "./environment";
-import { KpsError, native } from "./errors";
+import { KpsError } from "./errors";
+import { LiveDocument } from "./live-document";
 
 /** What never changes of a document. */
 interface About {
@@ -49,68 +47,26 @@ export async function openDocument(client: Client, id: string, options: OpenDocu
  * What others do comes in by itself; `on` tells of it. Positions count Unicode code points, as `[...text]` does. It is
  * left when it is closed, or when nobody holds it and no handler listens.
  */
-export class Document implements AsyncDisposable {
-  /** Its name. */
-  readonly id: string;
+export class Document extends LiveDocument {
   /** What it is made of. */
   readonly kind: DocumentKind;
-  /** Who edits here. */
-  readonly author: string;
-  /** @internal */
-  readonly _client: Client;
-  private readonly ears: Ears;
-  private isHeard = false;
 
   /** @internal */
-  constructor(
-    client: Client,
-    private readonly number: number,
-    { id, kind, author }: About,
-  ) {
-    this._client = client;
-    this.id = id;
+  constructor(client: Client, number: number, { id, kind, author }: About) {
+    super(client, number, id, author);
     this.kind = kind;
-    this.author = author;
-    this.ears = new Ears(client._hold, client._json);
-    environment.documents.listen(number, this.ears);
-    forgotten.register(this, number);
   }
 
   /** The text, with what was edited here. */
   get text(): string {
     if (this.kind !== "text") throw new KpsError("wrong_kind", "the document is JSON: it has a value and no text");
-    return this.ask((bridge) => bridge.content(this.number));
+    return this.ask((bridge) => bridge.content(this._number));
   }
 
   /** The JSON, with what was edited here. */
   get value(): any {
     if (this.kind !== "json") throw new KpsError("wrong_kind", "the document is text: it has a text and no value");
-    return this._client._json.decode(this.ask((bridge) => bridge.content(this.number)));
-  }
-
-  /** The server's version, as far as it was heard of: a weak ETag, `W/"17"`. */
-  get version(): string {
-    return this.ask((bridge) => bridge.documentVersion(this.number));
-  }
-
-  /** Up to which version everything is in the server's store. */
-  get checkpointed(): string {
-    return this.ask((bridge) => bridge.checkpointed(this.number));
-  }
-
-  /** Whether there is a connection, and everything that happened so far is here. */
-  get isConnected(): boolean {
-    return this.ask((bridge) => bridge.documentConnected(this.number));
-  }
-
-  /** Own operations that a crash of the server now would lose, oldest first: they are sent again then. */
-  get unsynced(): string[] {
-    return this.ask((bridge) => bridge.unsynced(this.number));
-  }
-
-  /** Everybody else who is there and said so. */
-  get presence(): Present[] {
-    return JSON.parse(this.ask((bridge) => bridge.presence(this.number))) as Present[];
+    return this._client._json.decode(this.ask((bridge) => bridge.content(this._number)));
   }
 
   /**
@@ -123,7 +79,7 @@ export class Document implements AsyncDisposable {
   edit(edit: Edit | readonly Edit[]): EditReceipt {
     const { text, parts } = written("edit", edit);
     const operation = environment.documents.number();
-    const opId = settled(this.ask((bridge) => bridge.edit(this.number, operation, text, parts)));
+    const opId = settled(this.ask((bridge) => bridge.edit(this._number, operation, text, parts)));
     return this.receipt(operation, opId);
   }
 
@@ -167,7 +123,7 @@ export class Document implements AsyncDisposable {
     const all = [...operations];
     const { text, parts } = written("operations", all);
     const first = environment.documents.number(all.length);
-    const opIds = settled(this.ask((bridge) => bridge.editBatch(this.number, first, text, parts)));
+    const opIds = settled(this.ask((bridge) => bridge.editBatch(this._number, first, text, parts)));
     return (JSON.parse(opIds) as string[]).map((opId, index) => this.receipt(first + index, opId));
   }
 
@@ -178,14 +134,14 @@ export class Document implements AsyncDisposable {
   undo(count: number = 1): Promise<Edited> {
     return this.call((bridge, token) => {
       check.whole("count", count, 1);
-      bridge.undo(this.number, token, count);
+      bridge.undo(this._number, token, count);
     });
   }
 
   /** The text, or the value, that a version had; rejects with `not_found` if that is not kept any more. */
   async at(version: string | number): Promise<any> {
     const wanted = versionOf("version", version);
-    const content = await this.call<string>((bridge, token) => bridge.at(this.number, token, wanted));
+    const content = await this.call<string>((bridge, token) => bridge.at(this._number, token, wanted));
     return this.kind === "text" ? content : this._client._json.decode(content);
   }
 
@@ -195,19 +151,14 @@ export class Document implements AsyncDisposable {
     const { before, limit = 100 } = options;
     check.whole("limit", limit, 1);
     const until = before === undefined || before === null ? undefined : versionOf("before", before);
-    const { versions, ...rest } = await this.call<DocumentVersions>((bridge, token) => bridge.versions(this.number, token, until, limit));
+    const { versions, ...rest } = await this.call<DocumentVersions>((bridge, token) => bridge.versions(this._number, token, until, limit));
     return { ...rest, versions: versions.map(operation) };
   }
 
   /** Has the server forget all operations but the last `keep`, not what they did. */
   async compact(keep: number = 0): Promise<void> {
     check.whole("keep", keep, 0);
-    await this.call((bridge, token) => bridge.compact(this.number, token, keep));
-  }
-
-  /** Resolves when the server has everything that was edited here, or refused it. */
-  async flush(): Promise<void> {
-    await this.call((bridge, token) => bridge.flushDocument(this.number, token));
+    await this.call((bridge, token) => bridge.compact(this._number, token, keep));
   }
 
   /**
@@ -228,63 +179,8 @@ export class Document implements AsyncDisposable {
     whole("after", after ?? "");
     const json = JSON.stringify({ position, before, after, flushBytes, ...rest });
     const number = environment.documents.number();
-    settled(this.ask((bridge) => bridge.beginStream(this.number, number, json)) ?? "");
+    settled(this.ask((bridge) => bridge.beginStream(this._number, number, json)) ?? "");
     return new DocumentStream(this, number);
-  }
-
-  /**
-   * Calls `handler(event)` whenever it happens. Returns the function that ends that. `"*"` is every event.
-   *
-   * What the server tells, to all alike: `change`, `ack`, `conflict`, `rejected`, `checkpoint`, `store_failed`, `presence`.
-   * What this client tells: `failed` (an own operation was given up), `gap` (events were missed; the content is right
-   * again), `resumed` (none were, though the connection was lost), `closed`.
-   *
-   * While it listens an open document keeps the process alive.
-   */
-  on<E extends keyof DocumentEvents>(event: E, handler: (...args: DocumentEvents[E]) => unknown): () => void {
-    check.string("event", event);
-    check.fn("handler", handler);
-    const remove = this.ears.on(this, event, handler as (...args: never[]) => unknown);
-    if (!this.isHeard) this.ask((bridge) => bridge.hearDocument(this.number));
-    this.isHeard = true;
-    return remove;
-  }
-
-  /**
-   * Tells everybody about this client: a name, a colour, what is useful; `null`: it is not there any more.
-   *
-   * `cursor`, and `selection` with its two ends, are code points in `text`; they move with what is edited.
-   */
-  setPresence(state: Record<string, unknown> | null): void {
-    let text: string | undefined;
-    if (state !== null) {
-      if (typeof state !== "object" || Array.isArray(state)) throw new TypeError("state must be an object or null");
-      text = JSON.stringify(state);
-      whole("state", text, HALF_IN_JSON);
-    }
-    this.ask((bridge) => bridge.setPresence(this.number, text));
-  }
-
-  /** Lets the process end while handlers listen. */
-  unref(): this {
-    this.ears.unref();
-    return this;
-  }
-
-  /**
-   * Sends what is not sent, has the server store it, and leaves, within `timeoutMs`. Resolves to the operations that a
-   * crash of the server now would lose.
-   */
-  close(timeoutMs: number = 5000): Promise<string[]> {
-    return this.call((bridge, token) => {
-      check.number("timeoutMs", timeoutMs);
-      bridge.closeDocument(this.number, token, timeoutMs);
-    });
-  }
-
-  /** Closes. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
   }
 
   /** What `JSON.stringify` shows. */
@@ -303,20 +199,7 @@ export class Document implements AsyncDisposable {
     return receipt;
   }
 
-  private ask<T>(question: (bridge: typeof environment.bridge) => T): T {
-    return native(() => question(environment.bridge));
-  }
-
-  private async call<T>(start: (bridge: typeof environment.bridge, token: number) => void): Promise<T> {
-    return await environment.call<T>((token) => start(environment.bridge, token));
-  }
 }
-
-/** Documents that nobody has any more. */
-const forgotten = new FinalizationRegistry<number>((number) => {
-  environment.documents.forget(number);
-  environment.bridge.dropDocument(number);
-});
 
 function versionOf(name: string, version: string | number): string {
   if (typeof version !== "number") check.string(name, version);

@@ -1,8 +1,8 @@
 import type { Hold } from "./alive";
-import type { Document } from "./document";
 import type { EditReceipt } from "./edit-receipt";
 import { Events } from "./events";
 import type { Json } from "./json";
+import type { LiveDocument } from "./live-document";
 import { type Batch, Float, Int, Kind } from "./slab";
 
 /** What a document tells, and everything. */
@@ -18,6 +18,7 @@ const EVENTS = [
   "gap",
   "resumed",
   "closed",
+  "update",
   "*",
 ] as const;
 
@@ -62,7 +63,7 @@ export class Documents {
 export class Ears {
   private readonly events = new Events(EVENTS);
   /** The document, while it is to stay. */
-  private readonly kept = new Set<Document>();
+  private readonly kept = new Set<LiveDocument>();
   private handlers = 0;
   private isOver = false;
   private isHolding = false;
@@ -73,7 +74,7 @@ export class Ears {
     private isGiven = true,
   ) {}
 
-  on(document: Document, event: string, handler: (...args: never[]) => unknown): () => void {
+  on(document: LiveDocument, event: string, handler: (...args: never[]) => unknown): () => void {
     // Twice the same one is called twice.
     const own = (...args: never[]) => handler(...args);
     const remove = this.events.on(event, own);
@@ -110,7 +111,7 @@ export class Ears {
     this.change();
   }
 
-  private change(document?: Document): void {
+  private change(document?: LiveDocument): void {
     const isListening = this.handlers > 0 && !this.isOver;
     if (!isListening) this.kept.clear();
     else if (document !== undefined) this.kept.add(document);

@@ -24,3 +24,4 @@ export type { ServerMessage } from "./server-message";
 export { Storage, StorageStream } from "./storage";
 export { type Item, Subscription } from "./subscription";
 export type * from "./types";
+export { YjsDocument, YjsReceipt } from "./yjs-document";

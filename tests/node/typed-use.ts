@@ -3,7 +3,7 @@ import {
   type AckRow, type CallContext, type CallError, type Client, type CloseReport, type ConnectRequest, type ContentType, type DispatchOptions, type Envelope,
   type DocumentErrorCode, type DocumentKind, type DocumentPresence, type DocumentVersions, type Edit, type Edited, type ErrorCode, type GapReason,
   type ReceiptLevel, type RegisterOptions, type RowStatus, type State, type TaskContext, type TaskFunction, type TaskModule, type TaskOptions, Ack, Document, DocumentStream, EditReceipt, Gap, KpsError, Message, Receipt, Response, Server,
-  type StorageOptions, type Stored, type StoredPage, type StoredValue, Storage, StorageStream, Subscription, connect,
+  type StorageOptions, type Stored, type StoredPage, type StoredValue, Storage, StorageStream, Subscription, YjsDocument, connect,
 } from "kps";
 import * as kps from "kps";
 
@@ -121,6 +121,10 @@ export async function serving(): Promise<void> {
 }
 
 export async function writing(client: Client): Promise<void> {
+  await using page: YjsDocument = await client.openDocument("page", { kind: "yjs", author: "ann" });
+  await page.append("x", { root: "title" });
+  const state: Uint8Array = page.state(page.stateVector);
+  page.applyUpdate(state);
   await using document: Document = await client.openDocument("notes", { kind: "text", author: "ann", rebase: false, rebases: 3, timeout: 2000 });
   const unsynced: string[] = document.unsynced;
   const receipt: EditReceipt = document.edit({ type: "insert", position: 3, text: "x" });

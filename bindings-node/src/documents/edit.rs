@@ -76,7 +76,7 @@ impl Bridge {
     /// Call `token` ends when the server has everything that was edited here, or refused it.
     #[napi]
     pub fn flush_document(&self, number: u32, token: u32) -> Result<()> {
-        let document = self.document(number)?;
+        let document = self.live(number)?;
         self.later(
             token,
             async move { document.flush().await.map_or_else(told::failure, told::ok) },
@@ -85,7 +85,7 @@ impl Bridge {
     }
 
     /// What JavaScript wrote; nothing in it can be called.
-    fn value(
+    pub(super) fn value(
         &self,
         text: &str,
         parts: Option<Vec<Uint8Array>>,
@@ -108,7 +108,7 @@ fn start(
     })
 }
 
-fn edits_of(value: Value) -> std::result::Result<Vec<Edit>, Refused> {
+pub(super) fn edits_of(value: Value) -> std::result::Result<Vec<Edit>, Refused> {
     let edits = match value {
         Value::List(list) => list.into_iter().map(Edit::from_value).collect(),
         one => Edit::from_value(one).map(|edit| vec![edit]),

@@ -2,9 +2,11 @@
 
 mod edit;
 mod kept;
+mod live;
 mod read;
 mod stream;
 mod told;
+mod yjs;
 
 use std::{
     collections::HashMap,
@@ -25,6 +27,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 pub(crate) use self::kept::Kept;
+use self::live::Live;
 use crate::{
     bridge::Bridge,
     complete::Completion,
@@ -42,7 +45,7 @@ pub(crate) struct Table {
 
 /// An open document.
 struct Open {
-    document: Document,
+    document: Live,
     /// While somebody wants to hear what happens.
     listening: Option<Listening>,
 }
@@ -58,14 +61,14 @@ impl Table {
         drop((open, streams));
     }
 
-    fn add(&self, number: u32, document: Document) {
+    fn add(&self, number: u32, document: Live) {
         let mut open = self.open.lock();
         if !self.ended.load(Ordering::SeqCst) {
             open.insert(number, Open { document, listening: None });
         }
     }
 
-    fn document(&self, number: u32) -> Result<Document> {
+    fn live(&self, number: u32) -> Result<Live> {
         let open = self.open.lock();
         let document = open.get(&number).map(|open| open.document.clone());
         // JavaScript holds it: only a thread that ends has none.
@@ -127,7 +130,7 @@ impl Bridge {
                     let kind = document.kind().as_str();
                     let about =
                         json!({ "id": document.id(), "kind": kind, "author": document.author() });
-                    documents.add(number, document);
+                    documents.add(number, Live::Plain(document));
                     told::ok(about)
                 }
                 Err(failure) => told::failure(failure),
@@ -153,7 +156,7 @@ impl Bridge {
     /// that a crash of the server now would lose.
     #[napi]
     pub fn close_document(&self, number: u32, token: u32, timeout: f64) -> Result<()> {
-        let document = self.document(number)?;
+        let document = self.live(number)?;
         self.later(token, async move { told::ok(document.close_within(millis(timeout)).await) });
         Ok(())
     }
@@ -165,8 +168,18 @@ impl Bridge {
         drop(gone);
     }
 
+    fn live(&self, number: u32) -> Result<Live> {
+        self.shared.documents.live(number)
+    }
+
     fn document(&self, number: u32) -> Result<Document> {
-        self.shared.documents.document(number)
+        match self.live(number)? {
+            Live::Plain(document) => Ok(document),
+            Live::Yjs(_) => {
+                let sentence = "this document is opened by openYjs";
+                Err(thrown(Error::new(ErrorKind::InvalidArgument, sentence)))
+            }
+        }
     }
 
     /// Call `token` ends with what `work` comes to.

@@ -26,38 +26,38 @@ impl Bridge {
     /// The server's version, as far as it was heard of.
     #[napi]
     pub fn document_version(&self, number: u32) -> Result<String> {
-        Ok(self.document(number)?.version().to_string())
+        Ok(self.live(number)?.version().to_string())
     }
 
     /// Up to which version everything is in the server's store.
     #[napi]
     pub fn checkpointed(&self, number: u32) -> Result<String> {
-        Ok(self.document(number)?.checkpointed().to_string())
+        Ok(self.live(number)?.checkpointed().to_string())
     }
 
     /// Whether there is a connection, and everything that happened so far is here.
     #[napi]
     pub fn document_connected(&self, number: u32) -> Result<bool> {
-        Ok(self.document(number)?.is_connected())
+        Ok(self.live(number)?.is_connected())
     }
 
     /// Own operations that a crash of the server now would lose.
     #[napi]
     pub fn unsynced(&self, number: u32) -> Result<Vec<String>> {
-        let unsynced = self.document(number)?.unsynced();
+        let unsynced = self.live(number)?.unsynced();
         Ok(unsynced.iter().map(ToString::to_string).collect())
     }
 
     /// Everybody else who is there, as JSON.
     #[napi]
     pub fn presence(&self, number: u32) -> Result<String> {
-        Ok(json!(self.document(number)?.presence()).to_string())
+        Ok(json!(self.live(number)?.presence()).to_string())
     }
 
     /// Tells everybody about this client: an object as JSON; none: it is not there any more.
     #[napi]
     pub fn set_presence(&self, number: u32, state: Option<String>) -> Result<()> {
-        let document = self.document(number)?;
+        let document = self.live(number)?;
         let state = state.map(|state| serde_json::from_str(&state)).transpose().map_err(invalid)?;
         document.set_presence(state);
         Ok(())
