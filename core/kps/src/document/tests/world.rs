@@ -1,7 +1,7 @@
 //! A document and a hundred who write it, in virtual time: lines that are slow and break, a server that
 //! crashes, a store that fails for a while. Everything comes from a seed.
 //!
-//! `KPS_SEEDS=1000 cargo test -p kps --lib document::tests::world -- --nocapture` runs that many.
+//! `KPS_DOCUMENT_SEEDS=1000 cargo test -p kps --lib document::tests::world -- --nocapture` runs that many.
 
 mod client;
 mod truth;
@@ -401,13 +401,13 @@ impl Random {
 }
 
 fn is_long() -> bool {
-    std::env::var_os("KPS_SEEDS").is_some()
+    std::env::var_os("KPS_DOCUMENT_SEEDS").is_some()
 }
 
 /// Runs as many seeds as are asked for, `default` otherwise.
 async fn seeds(default: u64, first: u64, plan: impl Fn(u64) -> Plan) {
-    let asked = std::env::var("KPS_SEEDS").ok().and_then(|text| text.parse().ok());
-    let one = std::env::var("KPS_SEED").ok().and_then(|text| text.parse().ok());
+    let asked = std::env::var("KPS_DOCUMENT_SEEDS").ok().and_then(|text| text.parse().ok());
+    let one = std::env::var("KPS_DOCUMENT_SEED").ok().and_then(|text| text.parse().ok());
     let seeds = match one {
         Some(seed) => seed..seed + 1,
         None => first..first + asked.unwrap_or(default),
