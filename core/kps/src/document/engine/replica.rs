@@ -449,6 +449,7 @@ impl Replica {
                             self.note(applied, own);
                         }
                     }
+                    _ if self.is_new() && !is_same => self.follow(&snapshot),
                     _ => self.strand(),
                 }
                 self.lineage = opened.lineage;
@@ -697,6 +698,21 @@ impl Replica {
         }
         again.append(&mut self.pending);
         self.pending = again;
+    }
+
+    /// Whether what is pending was made for a document that nobody had edited, and may be moved.
+    fn is_new(&self) -> bool {
+        self.version == Version(0) && self.rebases > 0
+    }
+
+    /// Nobody had edited the document that is gone, as far as is known here: what was made for it was made for
+    /// nothing, which comes after all that is there now.
+    fn follow(&mut self, snapshot: &Snapshot) {
+        let Snapshot::Text(text) = snapshot else { return };
+        let mut theirs = vec![Splice { at: 0, delete: 0, insert: text.clone() }];
+        for pending in &mut self.pending {
+            theirs = pending.meet(&theirs);
+        }
     }
 
     /// No way leads from what is here to what the server has. What was made by numbers is sent once more as
