@@ -169,7 +169,9 @@ impl Replica {
     /// Everything up to this version is in the server's store.
     pub(crate) fn stored(&mut self, version: Version) -> Vec<News> {
         let mut news = Vec::new();
-        self.checkpoint(version, &mut news);
+        if version <= self.version {
+            self.checkpoint(version, &mut news);
+        }
         news
     }
 
@@ -413,6 +415,13 @@ impl Replica {
             }
             DocumentEvent::Rejected { op_id, code, message, .. } => {
                 self.rejected(&op_id, code, message, &mut news);
+            }
+            // One who has not heard what is stored does not know either whether its own is among it: after a crash it
+            // is not.
+            DocumentEvent::Checkpoint { version, level: Level::Checkpointed, .. }
+                if version > self.version =>
+            {
+                news.push(News::OutOfStep);
             }
             DocumentEvent::Checkpoint { version, level: Level::Checkpointed, .. } => {
                 self.checkpoint(version, &mut news);

@@ -1,4 +1,4 @@
-//! An edit of a new document that its server lost before anybody had edited it.
+//! What a server lost: a new document before anybody had edited it, and what was applied and not stored.
 
 use std::sync::Arc;
 
@@ -44,4 +44,31 @@ fn who_does_not_rebase_sends_it_as_it_was_made() {
     replica.reopened(opened("two", 3, "theirs "));
     let base: (Version, Arc<str>) = (Version(0), "one".into());
     assert_eq!(replica.outgoing(10, usize::MAX)[0].base, Some(base));
+}
+
+#[test]
+fn what_a_later_run_of_the_server_stores_is_not_what_an_earlier_one_lost() {
+    let mut replica = writer(10);
+    let change = |version, previous, op_id: &str, splice| DocumentEvent::Change {
+        id: "d".into(),
+        previous: Version(previous),
+        applied: Applied {
+            op_id: op_id.into(),
+            author: "us".into(),
+            version: Version(version),
+            time: 1,
+            undoes: Vec::new(),
+            change: Change::Splices(vec![splice]),
+        },
+    };
+    let splice = Splice { at: 0, delete: 0, insert: "ours".into() };
+    replica.hear(change(1, 0, "0", splice.clone()));
+    // The server is killed, and there again: this comes before the document is opened again.
+    let theirs = DocumentEvent::Checkpoint {
+        id: "d".into(),
+        version: Version(100_050),
+        level: Level::Checkpointed,
+    };
+    assert_eq!(replica.hear(theirs), [News::OutOfStep]);
+    assert_eq!(replica.unsynced().len(), 2, "both are to be sent again");
 }
