@@ -168,9 +168,9 @@ async def alike(broker: Broker, id: str, team: list[Writer]) -> None:
     assert len(text) == sum(len(token) for writer in team for token in writer.written.values())
 
 
-# A fault that is known and not mended: after several kills in a row some operations of one writer, applied and never
-# checkpointed, may be sent again by nobody. What was checkpointed is never missing.
-@pytest.mark.xfail(reason="applied operations can be lost after several kills in a row", strict=False)
+# A client's text changes beside the program: between a look at it and an edit by position it can get shorter, and the
+# edit is refused then. The writers here do not expect that, which is a fault of theirs that is known.
+@pytest.mark.xfail(reason="a writer's position can lie behind a text that got shorter meanwhile", strict=False)
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_killed_server_has_what_was_checkpointed_and_is_sent_the_rest_again(tmp_path: Path, chapter: int) -> None:
     async def scene(random: random.Random) -> None:
