@@ -5,7 +5,6 @@ use std::{path::PathBuf, time::Duration};
 
 use kps::{
     Client, ConnectOptions, ErrorKind, Received, Server, ServerOptions, Subscription, To,
-    auth::Token,
     capability::{Failure, Outcome, Value},
     message::{Extras, ReceiptLevel},
     options::SubscribeOptions,
@@ -243,30 +242,6 @@ async fn the_server_alone_tells_what_happens() {
     assert!(next(&mut events).await.starts_with(b"{\"event\":\"change\""));
     ann.publish("plain", json!(1)).unwrap();
     assert_eq!(next(&mut everything).await, b"1", "what is reserved is not in \">\"");
-}
-
-#[tokio::test]
-async fn permissions_say_who_may_follow_and_who_may_edit() {
-    let reader = Token::new("reader").subscribe(["kps.document.open.>"]).unwrap();
-    let reader = reader.publish(["kps.server.document.read"]).unwrap();
-    let tokens = vec![reader, Token::new("all")];
-    let options = ServerOptions::listen("127.0.0.1:0");
-    let server = Server::start(ServerOptions { tokens, ..options }).unwrap();
-    let with = async |token: &str| {
-        let options =
-            ConnectOptions { token: Some(token.into()), ..ConnectOptions::new(server.url()) };
-        Client::connect(options).await.unwrap()
-    };
-    let (reader, all) = (with("reader").await, with("all").await);
-    open(&all).await;
-    assert_eq!(
-        reader.subscribe("kps.document.d").await.unwrap_err().kind(),
-        ErrorKind::Unauthorized
-    );
-    reader.subscribe("kps.document.open.d").await.unwrap();
-    assert_eq!(ok(&reader, "read", json!({"id": "d"})).await["text"], "");
-    assert_eq!(code(&reader, "edit", appending("a", 0)).await, "unauthorized");
-    assert_eq!(open(&all).await["text"], "");
 }
 
 #[tokio::test]

@@ -207,9 +207,12 @@ fn malformed_bodies_are_refused_at_once() {
 
 #[test]
 fn whoever_may_not_call_document_on_the_bus_may_not_over_http() {
-    let reader = Token::new("reader").name("reader");
-    let reader = reader.publish(["kps.server.document.read"]).unwrap();
-    let tokens = vec![Token::new("writer").name("writer"), reader.subscribe(["a.>"]).unwrap()];
+    let who = |name, subscribe| {
+        let token = Token::new(name).name(name).publish(["kps.server.document.read"]).unwrap();
+        token.subscribe([subscribe]).unwrap()
+    };
+    let (reader, stranger) = (who("reader", "kps.document.notes/one"), who("stranger", "a.>"));
+    let tokens = vec![Token::new("writer").name("writer"), reader, stranger];
     let server =
         Server::start(ServerOptions { tokens, ..ServerOptions::listen("127.0.0.1:0") }).unwrap();
     let mut web = Web::to(&server);
@@ -222,7 +225,10 @@ fn whoever_may_not_call_document_on_the_bus_may_not_over_http() {
     let path = format!("{DOC}/operations");
     assert_eq!(web.send("POST", &path, &reader, edit.as_bytes()).fault(403), "unauthorized");
     let path_events = format!("{DOC}/events");
-    assert_eq!(web.send("GET", &path_events, &reader, b"").fault(403), "unauthorized");
+    let stranger = [("authorization", "Bearer stranger")];
+    for path in [DOC, &path_events] {
+        assert_eq!(web.send("GET", path, &stranger, b"").fault(403), "unauthorized");
+    }
     let mut events = Events::open(&server, &path_events, &writer);
     assert_eq!(web.send("POST", &path, &writer, edit.as_bytes()).status, 202);
     // The author is who the token says, unless the operation does.

@@ -16,6 +16,9 @@ pub const CALLS: &str = "kps.call.";
 /// Calls of the server's own capabilities, which only the server hears.
 pub const SERVER_CALLS: &str = "kps.server.";
 
+/// Calls of the server's documents, for which the broker says which ones the caller may read and change.
+pub const DOCUMENT_CALLS: &str = "kps.server.document.";
+
 /// What happens in the channels of `sync`: `kps.sync.<channel>.event`, and who is there:
 /// `kps.sync.<channel>.presence`.
 pub const CHANNELS: &str = "kps.sync.";

@@ -11,7 +11,7 @@ use kps_proto::{ErrorKind, message::Payload, topic::DOCUMENTS};
 use parking_lot::Mutex;
 
 use super::{
-    Call, CallTarget, Capability, DispatchOptions, Failure, Operation, Outcome, remote,
+    Call, CallTarget, Caller, Capability, DispatchOptions, Failure, Operation, Outcome, remote,
     router::{Core, Route},
     unknown_operation,
 };
@@ -184,13 +184,13 @@ impl Capability for Document {
             let failure = Failure::new(ErrorKind::Closed, "the client is closed");
             return Box::pin(std::future::ready(Err(failure)));
         };
-        let caller = call.caller.client_id.clone();
-        match (&self.documents, caller) {
+        let Caller { client_id, grants, .. } = call.caller.clone();
+        match (&self.documents, client_id) {
             (Some(documents), caller) => {
                 let namespace = core.namespace();
                 let own = || core.client().ok().and_then(|client| client.id()).unwrap_or_default();
                 let caller = caller.map_or_else(own, |caller| caller.to_string());
-                documents.call(namespace, &caller, &call.operation, call.payload)
+                documents.call(namespace, &caller, grants, &call.operation, call.payload)
             }
             // Others ask the server.
             (None, Some(_)) => {

@@ -34,6 +34,8 @@ use std::{
     time::Instant,
 };
 
+use kps_proto::bus::Grants;
+
 pub(crate) use self::{builtin::Builtins, documents::Left, offer::Offer, router::Unsent};
 pub use self::{
     envelope::{CallTarget, DispatchOptions, Request, Response},
@@ -95,6 +97,8 @@ pub struct Caller {
     pub client_id: Option<Arc<str>>,
     /// The namespace it belongs to.
     pub namespace: Arc<str>,
+    /// Which documents it may read and change. Calls of `document` alone say it.
+    pub grants: Grants,
 }
 
 /// Whether work should stop. Clones are the same flag.

@@ -7,6 +7,7 @@ use std::{
 
 use kps_proto::{
     ErrorKind,
+    bus::Grants,
     message::{Message, Payload},
     options::{Overflow, SubscribeOptions},
     topic::{CALLS, SERVER_CALLS},
@@ -191,6 +192,7 @@ async fn run(core: &Arc<Core>, message: &Message, action: String, request: Reque
         caller: Caller {
             client_id: Some((*message.sender.id).into()),
             namespace: core.namespace(),
+            grants: Grants::from_headers(message.headers()),
         },
         cancel: Cancel::default(),
         deadline: Some(deadline),

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kps_proto::ErrorKind;
+use kps_proto::{ErrorKind, bus::Grants};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
@@ -20,8 +20,8 @@ const MEMORY: Duration = Duration::from_secs(600);
 const MOST: usize = 10_000;
 const MOST_BYTES: usize = 64 << 20;
 
-/// Namespace, action and key.
-type Key = (Arc<str>, String, String);
+/// Namespace, action, key, and what the caller may do.
+type Key = (Arc<str>, String, String, Grants);
 
 /// The answers remembered. Failures are not: the next call tries again.
 #[derive(Default)]

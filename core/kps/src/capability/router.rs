@@ -452,7 +452,9 @@ impl Core {
         match idempotency_key {
             None => capability.call(call).await,
             Some(key) => {
-                let key = (call.caller.namespace.clone(), action.to_owned(), key);
+                // Who may do less is not told what was answered to who may do more.
+                let Caller { namespace, grants, .. } = call.caller.clone();
+                let key = (namespace, action.to_owned(), key, grants);
                 let payload = call.payload.clone();
                 self.repeats.once(key, &payload, || capability.call(call)).await
             }
@@ -474,7 +476,7 @@ impl Core {
     }
 
     fn caller(&self) -> Caller {
-        Caller { client_id: None, namespace: self.namespace() }
+        Caller { namespace: self.namespace(), ..Caller::default() }
     }
 
     /// The namespace of this client.

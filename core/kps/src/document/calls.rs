@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use kps_proto::ErrorKind;
+use kps_proto::{ErrorKind, bus::Grants};
 
 use super::{
     Answering, Documents, Inner, Slot,
@@ -43,6 +43,7 @@ pub(super) struct Caller {
     pub(super) id: Arc<str>,
     /// It is in this process, and has no session.
     pub(super) is_here: bool,
+    pub(super) grants: Grants,
 }
 
 /// One of a batch.
@@ -59,10 +60,11 @@ impl Documents {
         &self,
         namespace: Arc<str>,
         client_id: &str,
+        grants: Grants,
         operation: &str,
         payload: Value,
     ) -> Answering {
-        self.answer(namespace, Caller::client(client_id), operation, payload)
+        self.answer(namespace, Caller::client(client_id, grants), operation, payload)
     }
 
     /// Answers a caller in this process that has no session, and to whom no message's size is a limit: it is
@@ -71,10 +73,11 @@ impl Documents {
         &self,
         namespace: Arc<str>,
         client_id: &str,
+        grants: Grants,
         operation: &str,
         payload: Value,
     ) -> Answering {
-        let caller = Caller { is_here: true, ..Caller::client(client_id) };
+        let caller = Caller { is_here: true, ..Caller::client(client_id, grants) };
         self.answer(namespace, caller, operation, payload)
     }
 
@@ -96,6 +99,7 @@ impl Documents {
             let id = fields.text("id")?;
             check_id(&id)?;
             let name: Name = (namespace, id.into());
+            inner.check_may(&name, &caller.grants, &operation).await?;
             match &*operation {
                 "open" => inner.call_open(&name, fields, &caller).await,
                 "edit" => inner.call_edit(&name, fields, &caller.id).await,
@@ -124,8 +128,8 @@ impl Documents {
 }
 
 impl Caller {
-    fn client(id: &str) -> Caller {
-        Caller { id: id.into(), is_here: false }
+    fn client(id: &str, grants: Grants) -> Caller {
+        Caller { id: id.into(), is_here: false, grants }
     }
 
     /// How its answers are cut.

@@ -4,6 +4,7 @@
 //! server: in memory while they are used, stored now and then. The manual's chapter
 //! [`document`](crate::manual::document) says what programs see of it.
 
+mod access;
 mod answer;
 mod calls;
 mod client;

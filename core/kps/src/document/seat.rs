@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kps_proto::ErrorKind;
+use kps_proto::{ErrorKind, bus::Grants};
 
 use super::{
     Documents, Inner, Slot,
@@ -42,16 +42,20 @@ pub(crate) struct Seat {
 }
 
 impl Documents {
-    /// Gives an editor a place at a Yjs document, which is made if there is none.
+    /// Gives an editor a place at a Yjs document, which is made if there is none and it may change it. Without
+    /// `may_update` it only reads, whatever its grants are.
     pub(crate) async fn sit(
         &self,
         namespace: Arc<str>,
         id: &str,
         author: Arc<str>,
-        may_write: bool,
+        grants: &Grants,
+        may_update: bool,
     ) -> Result<Seat, Failure> {
         check_id(id)?;
         let name: Name = (namespace, id.into());
+        self.0.check_may(&name, grants, "open").await?;
+        let may_write = may_update && grants.check_change(id).is_ok();
         let slot = self.0.open(&name, Some(Kind::Yjs)).await?;
         let (there, now) = (self.0.there(&name), (self.0.options.now)());
         let peer = slot.with(|desk| {

@@ -1,5 +1,6 @@
 //! The room, with a clock that is driven and a shelf that fails when it is told to.
 
+mod access;
 mod checkpoints;
 mod faults;
 #[cfg(feature = "yjs")]
@@ -10,6 +11,7 @@ mod world;
 
 use std::sync::atomic::AtomicU64;
 
+use kps_proto::bus::Grants;
 use tokio::sync::watch;
 
 use super::{shelf::Writing, *};
@@ -121,7 +123,7 @@ impl Room {
 
     async fn call(&self, operation: &str, payload: serde_json::Value) -> Outcome {
         let payload = Value::from_json(payload.to_string().as_bytes()).unwrap();
-        self.documents.call("".into(), "ann", operation, payload).await
+        self.documents.call("".into(), "ann", Grants::default(), operation, payload).await
     }
 
     async fn ok(&self, operation: &str, payload: serde_json::Value) -> serde_json::Value {

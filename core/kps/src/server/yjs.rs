@@ -12,7 +12,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use kps_proto::{bus::Principal, topic::SERVER_CALLS};
+use kps_proto::{
+    bus::{Grants, Principal},
+    topic::SERVER_CALLS,
+};
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
@@ -122,10 +125,11 @@ async fn sit(
     })?;
     let may = |name: &str| principal.check_publish(&format!("{SERVER_CALLS}document.{name}"));
     may("open")?;
-    let may_write = may("update").is_ok();
+    let (grants, may_update) = (Grants::of(&principal), may("update").is_ok());
     let author = principal.name.as_deref().unwrap_or("yjs").into();
     let documents = hub.calls.documents(hub, &principal.namespace).await?;
-    let seat = documents.sit(principal.namespace.into(), id, author, may_write).await?;
+    let namespace = principal.namespace.into();
+    let seat = documents.sit(namespace, id, author, &grants, may_update).await?;
     Ok((seat, documents.largest_message()))
 }
 

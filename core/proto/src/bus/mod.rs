@@ -12,6 +12,7 @@
 
 mod acks;
 mod durable;
+mod grants;
 mod history;
 mod ledger;
 mod observe;
@@ -50,6 +51,7 @@ use self::{
 };
 pub use self::{
     durable::DEAD_LETTERS,
+    grants::Grants,
     history::HistoryConfig,
     ledger::Ledger,
     output::{Notice, Output, Place, Published, Reader, Relay, Route},

@@ -21,6 +21,12 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// Whether there is anything that it may not publish or not subscribe to.
+    #[inline]
+    pub(super) fn is_restricted(&self) -> bool {
+        self.publish.is_some() || self.subscribe.is_some()
+    }
+
     /// Whether it may publish to `topic`.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use smallvec::SmallVec;
 
 use super::{
-    Bus, Notice, PortKind, Published, Relay, Route,
+    Bus, Grants, Notice, PortKind, Published, Relay, Route,
     queue::{OVERHEAD, Pushed},
     routes::{Group, TopicKey},
     state::{Alias, Parked, ParkedOn, PortId, SessionKey, SubKey},
@@ -439,7 +439,11 @@ impl Bus {
                 self.sessions[key].route(topic, &self.released)
             }
         };
-        let terms = draft.terms.map_or_else(Terms::default, |terms| *terms);
+        let mut terms = draft.terms.map_or_else(Terms::default, |terms| *terms);
+        let principal = &self.sessions[key].principal;
+        if principal.is_restricted() && route.topic.starts_with(topic::DOCUMENT_CALLS) {
+            Grants::of(principal).vouch(&mut terms.extras);
+        }
         let published = Arc::new(Published {
             route,
             payload: draft.payload,

@@ -116,7 +116,7 @@ mod tests {
     }
 
     fn caller(id: &str) -> Caller {
-        Caller { client_id: Some(id.into()), namespace: "".into() }
+        Caller { client_id: Some(id.into()), ..Caller::default() }
     }
 
     fn drain(queue: &mut Fair<Job>) -> Vec<&'static str> {

@@ -168,7 +168,7 @@ async fn in_memory_nothing_is_said_to_be_stored() {
     let documents = Documents::in_memory(DocumentOptions::default());
     let call = |operation: &'static str, payload: serde_json::Value| {
         let payload = Value::from_json(payload.to_string().as_bytes()).unwrap();
-        documents.call("".into(), "ann", operation, payload)
+        documents.call("".into(), "ann", Grants::default(), operation, payload)
     };
     call("open", serde_json::json!({"id": "d", "kind": "text"})).await.unwrap();
     call("edit", appending("a", "W/\"0\"")).await.unwrap();

@@ -96,7 +96,7 @@ async fn two_who_open_a_document_at_once_have_the_same_one() {
     let mut opening = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let payload = Value::from_json(br#"{"id": "d", "kind": "text"}"#).unwrap();
-        opening.spawn(room.documents.call("".into(), "ann", "open", payload));
+        opening.spawn(room.documents.call("".into(), "ann", Grants::default(), "open", payload));
     }
     while let Some(opened) = opening.join_next().await {
         lineages.push(super::json(opened.unwrap().unwrap())["lineage"].to_string());
@@ -112,7 +112,11 @@ async fn documents_are_told_apart_by_namespace_and_kind() {
     room.append("a").await;
     assert_eq!(room.code("open", json!({"id": "d", "kind": "json"})).await, "conflict");
     let payload = Value::from_json(br#"{"id": "d", "kind": "json"}"#).unwrap();
-    let other = room.documents.call("other".into(), "ann", "open", payload).await.unwrap();
+    let other = room
+        .documents
+        .call("other".into(), "ann", Grants::default(), "open", payload)
+        .await
+        .unwrap();
     assert_eq!(super::json(other)["value"], json!({}));
     assert_eq!(room.text().await, "a");
 }

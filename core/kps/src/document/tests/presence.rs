@@ -11,7 +11,7 @@ fn there(client: &str) -> serde_json::Value {
 impl Room {
     async fn here(&self, operation: &str, payload: serde_json::Value) -> Outcome {
         let payload = Value::from_json(payload.to_string().as_bytes()).unwrap();
-        self.documents.call_here("".into(), "http", operation, payload).await
+        self.documents.call_here("".into(), "http", Grants::default(), operation, payload).await
     }
 
     async fn present(&self) -> Vec<String> {

@@ -11,6 +11,7 @@ use hyper::{
 };
 use kps_proto::{
     ErrorKind,
+    bus::Grants,
     options::{Overflow, SubscribeOptions},
     topic::{DOCUMENTS, SERVER_CALLS},
 };
@@ -124,7 +125,8 @@ impl Call<'_> {
         let caller = principal.name.as_deref().unwrap_or(SOMEBODY);
         let namespace = &principal.namespace;
         let documents = self.visit.gateway.host.documents(namespace).await?;
-        documents.call_here(namespace.as_str().into(), caller, operation, payload.into()).await
+        let (space, grants) = (namespace.as_str().into(), Grants::of(principal));
+        documents.call_here(space, caller, grants, operation, payload.into()).await
     }
 
     /// Opens it, or makes it. Who had it open says what it knows, and is told what it missed.

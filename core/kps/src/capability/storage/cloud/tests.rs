@@ -384,7 +384,7 @@ fn a_cloud_that_cannot_be_is_refused() {
         id: "1".into(),
         operation: "configure_cloud".into(),
         payload: of(json!({"url": "http://localhost"})),
-        caller: Caller { client_id: Some("somebody".into()), namespace: "".into() },
+        caller: Caller { client_id: Some("somebody".into()), ..Caller::default() },
         cancel: Cancel::default(),
         deadline: None,
         attempt: 1,

@@ -92,7 +92,7 @@ impl Open {
             id: "1".into(),
             operation: operation.into(),
             payload,
-            caller: Caller { client_id: None, namespace: namespace.into() },
+            caller: Caller { namespace: namespace.into(), ..Caller::default() },
             cancel: Cancel::default(),
             deadline: None,
             attempt: 1,
