@@ -302,6 +302,59 @@ fn what_is_wrong_with_an_operation_is_told_of_the_operation() {
 }
 
 #[test]
+fn operations_come_as_a_bare_list_too() {
+    let server = server();
+    let mut web = Web::to(&server);
+    web.send("PUT", DOC, &[], br#"{"kind":"text"}"#);
+    let mut events = Events::open(&server, &format!("{DOC}/events"), &[]);
+    let list = json!([
+        {"op_id": "1", "base_version": 0, "author": "ann", "edit": append("a")},
+        {"op_id": "2", "author": "ann", "edit": append("b")},
+    ]);
+    let receipt = post(&mut web, "operations", &list.to_string());
+    let expected = json!({"accepted": 2, "op_ids": ["1", "2"]});
+    assert_eq!((receipt.status, receipt.json()), (202, expected));
+    for op_id in ["1", "2"] {
+        let ack = until(&mut events, "ack");
+        assert_eq!((&ack["op_id"], &ack["author"]), (&json!(op_id), &json!("ann")));
+    }
+    assert_eq!(web.get(DOC).json()["text"], "ab");
+    let several = json!([{"op_id": "3", "author": "ann"}, {"op_id": "4", "author": "bob"}]);
+    let refused = post(&mut web, "operations", &several.to_string());
+    assert_eq!(refused.fault(400), "invalid_payload");
+    assert_eq!(refused.json()["error"]["field"], "author");
+}
+
+#[test]
+fn if_match_says_what_the_first_operation_was_made_for() {
+    let server = server();
+    let mut web = Web::to(&server);
+    web.send("PUT", DOC, &[], br#"{"kind":"text"}"#);
+    let mut events = Events::open(&server, &format!("{DOC}/events"), &[]);
+    let mut send = |base: &str, body: &Value| {
+        let path = format!("{DOC}/operations");
+        web.send("POST", &path, &[("if-match", base)], body.to_string().as_bytes())
+    };
+    let one = |op_id: &str| json!({"op_id": op_id, "edit": append(op_id)});
+    assert_eq!(send("W/\"0\"", &json!([one("1"), one("2")])).status, 202);
+    until(&mut events, "ack");
+    let newest = until(&mut events, "ack")["version"].as_str().unwrap().to_owned();
+    // An older one is a conflict like every other.
+    assert_eq!(send("W/\"0\"", &one("3")).status, 202);
+    let conflict = until(&mut events, "conflict");
+    assert_eq!((&conflict["op_id"], &conflict["base_version"]), (&json!("3"), &json!("W/\"0\"")));
+    let mut same = one("3");
+    same["base_version"] = json!(newest);
+    assert_eq!(send(&newest, &same).status, 202);
+    assert_eq!(until(&mut events, "ack")["op_id"], "3");
+    for (base, body) in [("W/\"0\"", &same), ("*", &one("4")), ("W/\"1\", W/\"2\"", &one("4"))] {
+        let refused = send(base, body);
+        assert_eq!(refused.fault(400), "invalid_argument", "{base}");
+        assert_eq!(refused.json()["error"]["field"], "If-Match");
+    }
+}
+
+#[test]
 fn who_is_at_a_document_is_told() {
     let server = server();
     let mut web = Web::to(&server);

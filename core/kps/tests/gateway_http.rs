@@ -287,7 +287,8 @@ fn pages_of_origins_that_were_allowed_may_see_answers_and_no_others() {
     let answer = web.send("OPTIONS", "/v1/publish/a", &[("origin", listed), asks], b"");
     assert_eq!(answer.status, 204, "{answer:?}");
     assert_eq!(answer.header("access-control-allow-origin"), Some(listed));
-    assert!(answer.header("access-control-allow-headers").unwrap().contains("last-event-id"));
+    let headers = answer.header("access-control-allow-headers").unwrap();
+    assert!(headers.contains("last-event-id") && headers.contains("if-match"), "{headers}");
     let answer = web.send("POST", "/v1/publish/a", &[("origin", listed)], b"1");
     assert_eq!(answer.status, 202);
     assert_eq!(answer.header("access-control-allow-origin"), Some(listed));

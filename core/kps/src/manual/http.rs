@@ -86,7 +86,7 @@
 //! | --- | --- | --- |
 //! | `PUT /v1/documents/{id}` | `{"kind": "text"\|"json"\|"yjs"}` | 200, or 201 if it was made: the document |
 //! | `GET /v1/documents/{id}` | | 200 the document, with `ETag`; 304 for `If-None-Match`; `?version=W/"3"` an older one |
-//! | `POST …/operations` | one `{"op_id", "base_version", "author"?, "edit"}`, or `{"author"?, "operations": […]}` | 202 `{"accepted", "op_ids"}` |
+//! | `POST …/operations` | one `{"op_id", "base_version", "author"?, "edit"}`, or several as `{"author"?, "operations": […]}` or as a bare list | 202 `{"accepted", "op_ids"}` |
 //! | `POST …/undo` | `{"op_id", "author"?, "count"?}` | 202 |
 //! | `GET …/versions` | | `?before=`, `?limit=` |
 //! | `POST …/compact`, `…/close` | `{"keep"?}`, nothing | 200 what is known of it |
@@ -97,7 +97,11 @@
 //! bytes as on the topic `kps.document.{id}`: `change` and `ack`, `conflict`, or `rejected`. That goes for what is wrong
 //! with an edit, too: a paste of 20 MB is `rejected` with `operation_too_large`; only a body over 32 MiB, or one that is no
 //! JSON, is refused at once. Contents are answered as a whole, however large. The author is who the token names, else
-//! `http`, unless the request says.
+//! `http`, unless the request says; operations of one request have one.
+//!
+//! A version is written `W/"17"`, as the `ETag` of the document; `"17"` and `17` are read too. `If-Match: W/"17"` is the
+//! `base_version` of an operation, or of the first of several, that has none of its own. If both say something it must be
+//! the same, else the request is refused (400). That is all it does: an older version is a `conflict` event, never 412.
 //!
 //! Whoever may call `document.…` on the bus may do it here: `GET` needs the permission to publish to
 //! `kps.server.document.read`, and so on; the events need that to subscribe to `kps.document.{id}`.
@@ -106,6 +110,8 @@
 //! curl -X PUT -d '{"kind": "text"}' $bus/v1/documents/notes
 //! curl -N $bus/v1/documents/notes/events &
 //! curl -d '{"op_id": "1", "base_version": "W/\"0\"", "edit": {"type": "append", "text": "hello"}}' \
+//!     $bus/v1/documents/notes/operations
+//! curl -H 'If-Match: W/"1"' -d '[{"op_id": "2", "edit": {"type": "append", "text": " there"}}]' \
 //!     $bus/v1/documents/notes/operations
 //! curl $bus/v1/documents/notes
 //! ```

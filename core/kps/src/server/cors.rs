@@ -13,7 +13,7 @@ use super::{
 /// What a page may ask with.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT");
 const HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, if-none-match, last-event-id");
+    HeaderValue::from_static("authorization, content-type, if-match, if-none-match, last-event-id");
 /// What a page may see of an answer, beside what every page may.
 const EXPOSED: HeaderValue = HeaderValue::from_static("etag, retry-after, www-authenticate");
 /// Seconds for which a browser need not ask again.

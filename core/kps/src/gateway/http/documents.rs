@@ -20,6 +20,7 @@ use super::{
     Answer, Body, Fault, Visit,
     bus::json_of,
     events::{Form, Wish},
+    operations,
     route::Part,
     with,
 };
@@ -82,9 +83,11 @@ impl Visit<'_> {
             }
             _ => {
                 self.query.done()?;
+                let is_edit = part == Part::Operations;
+                let base = if is_edit { operations::base(request.headers())? } else { None };
                 let body = self.json(request, LARGEST).await?;
                 match part {
-                    Part::Operations => document.operations(object(body)?).await,
+                    Part::Operations => document.operations(operations::read(body, base)?).await,
                     Part::Undo => document.undo(object(body)?).await,
                     Part::Presence => {
                         let present = document.of("presence", object(body)?).await?;
@@ -192,7 +195,7 @@ async fn described(status: StatusCode, known: Value) -> Answer {
 }
 
 /// The fields of a body; without a body none. The document is the one of the path.
-fn object(body: Value) -> Result<Map, Fault> {
+pub(super) fn object(body: Value) -> Result<Map, Fault> {
     match body {
         Value::Null => Ok(Map::default()),
         Value::Map(map) if map.get("id").is_none() => Ok(map),

@@ -62,6 +62,12 @@ impl Fault {
         Failure { field: Some(name.into()), ..failure }.into()
     }
 
+    /// Because of this field of the body.
+    pub(super) fn of(mut self, field: &str) -> Fault {
+        self.failure.field = Some(field.into());
+        self
+    }
+
     /// The body is of a type that is not understood here.
     pub(super) fn content_type(message: impl Into<String>) -> Fault {
         Fault {

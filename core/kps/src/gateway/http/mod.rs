@@ -12,6 +12,7 @@ mod documents;
 mod events;
 mod fault;
 mod host;
+mod operations;
 mod query;
 mod route;
 
