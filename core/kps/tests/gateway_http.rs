@@ -620,10 +620,16 @@ fn malformed_requests_end_their_connection_alone() {
         (pattern, 400, "protocol"),
         (&long, 431, "too_large"),
     ] {
-        let mut web = Web::to(&server);
-        let _ = web.stream.write_all(garbage.as_bytes());
-        assert_eq!(web.answer().fault(status), code, "{garbage:?}");
-        assert_eq!(web.stream.read(&mut [0]).unwrap_or(0), 0, "it is closed");
+        // As the first request, and after others.
+        for before in [&[][..], &["/healthz"], &["/v1/nothing", "/openapi.json", "/healthz"]] {
+            let mut web = Web::to(&server);
+            for path in before {
+                web.get(path);
+            }
+            let _ = web.stream.write_all(garbage.as_bytes());
+            assert_eq!(web.answer().fault(status), code, "{garbage:?} after {before:?}");
+            assert_eq!(web.stream.read(&mut [0]).unwrap_or(0), 0, "it is closed");
+        }
         assert_eq!(bystander.get("/healthz").status, 200);
     }
 }

@@ -1,12 +1,7 @@
 //! The HTTP side of the listener: checks a request, and upgrades a path with a [`Door`] to a WebSocket.
 
 use std::{
-    convert::Infallible,
-    future::Future,
-    net::SocketAddr,
-    pin::pin,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+    convert::Infallible, future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
 };
 
 use bytes::Bytes;
@@ -157,15 +152,15 @@ where
 {
     let accepted = Mutex::new(Err(None));
     let io = Patient::new(io, patience.stall);
-    let asked = io.asked();
+    let turn = io.turn();
     let service = service_fn(|mut request: Request<Incoming>| {
-        asked.store(true, Ordering::Relaxed);
+        turn.asked();
         let looked = look(&site, &request, ends.local);
         let upgrade =
             matches!(looked, Looked::Upgrade(..)).then(|| hyper::upgrade::on(&mut request));
-        let (site, accepted) = (&site, &accepted);
+        let (site, accepted, turn) = (&site, &accepted, &turn);
         async move {
-            Ok::<_, Infallible>(match looked {
+            let reply = match looked {
                 Looked::Upgrade(reply, introduction) => {
                     *accepted.lock() = upgrade.map(|upgrade| (upgrade, introduction)).ok_or(None);
                     *reply
@@ -176,7 +171,8 @@ where
                 }
                 Looked::Answered(reply) => *reply,
                 Looked::Gateway(gateway) => answer(site, &gateway, request, ends.remote).await,
-            })
+            };
+            Ok::<_, Infallible>(reply.map(|body| turn.answer(body)))
         }
     });
     let serving = hyper::server::conn::http1::Builder::new()

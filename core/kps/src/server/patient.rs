@@ -6,12 +6,13 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use kps_proto::ErrorKind;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -23,21 +24,87 @@ pub(super) struct Patient<I> {
     io: I,
     limit: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
-    /// Somebody has asked for something. What is written before is hyper's word, without a body, on what
-    /// it could not read.
-    asked: Arc<AtomicBool>,
+    turn: Turn,
     /// What is written in its place, and how much of it was.
     refusal: Option<(Vec<u8>, usize)>,
 }
 
-impl<I> Patient<I> {
-    pub(super) fn new(io: I, limit: Duration) -> Patient<I> {
-        Patient { io, limit, stalled: None, asked: Arc::default(), refusal: None }
+/// Whose word is written. While nobody's request is answered it is hyper's, without a body, on what it could
+/// not read.
+///
+/// If the peer did not wait for an answer to send what is no request, and that answer was not all written
+/// yet, hyper's word goes out with the end of it, as it is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turn(Arc<AtomicU8>);
+
+const NOBODYS: u8 = 0;
+/// A request was read.
+const ASKED: u8 = 1;
+/// All of its answer was taken, and will be written before anything is flushed.
+const ANSWERED: u8 = 2;
+
+impl Turn {
+    /// A request was read.
+    pub(super) fn asked(&self) {
+        self.0.store(ASKED, Ordering::Relaxed);
     }
 
-    /// To be set once a request was read.
-    pub(super) fn asked(&self) -> Arc<AtomicBool> {
-        self.asked.clone()
+    /// The body of its answer.
+    pub(super) fn answer<B>(&self, body: B) -> Answer<B> {
+        Answer { body, turn: self.clone() }
+    }
+
+    fn is_nobodys(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == NOBODYS
+    }
+
+    /// All was written.
+    fn flushed(&self) {
+        let (old, new) = (ANSWERED, NOBODYS);
+        let _ = self.0.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// A body that tells when it was taken: hyper lets go of it then.
+pub(super) struct Answer<B> {
+    body: B,
+    turn: Turn,
+}
+
+impl<B> Drop for Answer<B> {
+    fn drop(&mut self) {
+        self.turn.0.store(ANSWERED, Ordering::Relaxed);
+    }
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Answer<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<I> Patient<I> {
+    pub(super) fn new(io: I, limit: Duration) -> Patient<I> {
+        Patient { io, limit, stalled: None, turn: Turn::default(), refusal: None }
+    }
+
+    /// Knows whose turn it is; to be told.
+    pub(super) fn turn(&self) -> Turn {
+        self.turn.clone()
     }
 
     pub(super) fn into_inner(self) -> I {
@@ -112,9 +179,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Patient<I> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = match self.asked.load(Ordering::Relaxed) {
-            true => Pin::new(&mut self.io).poll_write(cx, bytes),
-            false => self.poll_refuse(cx, bytes),
+        let written = match self.turn.is_nobodys() {
+            false => Pin::new(&mut self.io).poll_write(cx, bytes),
+            true => self.poll_refuse(cx, bytes),
         };
         self.watch(cx, written)
     }
@@ -124,9 +191,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Patient<I> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = match self.asked.load(Ordering::Relaxed) {
-            true => Pin::new(&mut self.io).poll_write_vectored(cx, slices),
-            false => {
+        let written = match self.turn.is_nobodys() {
+            false => Pin::new(&mut self.io).poll_write_vectored(cx, slices),
+            true => {
                 let slices: Vec<&[u8]> = slices.iter().map(|slice| &**slice).collect();
                 self.poll_refuse(cx, &slices.concat())
             }
@@ -140,6 +207,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Patient<I> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        if flushed.is_ready() {
+            self.turn.flushed();
+        }
         self.watch(cx, flushed)
     }
 
@@ -165,26 +235,35 @@ mod tests {
         block_on(async {
             let (_reader, writer) = tokio::io::duplex(8);
             let mut writer = Patient::new(writer, Duration::from_millis(10));
-            writer.asked().store(true, Ordering::Relaxed);
+            writer.turn().asked();
             let error = writer.write_all(&[0; 64]).await.expect_err("nobody takes it");
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         });
     }
 
     #[test]
-    fn a_refusal_before_the_first_request_has_a_body() {
+    fn what_answers_nobodys_request_has_a_body() {
+        const BARE: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
         block_on(async {
             let (mut reader, writer) = tokio::io::duplex(1 << 10);
             let mut writer = Patient::new(writer, Duration::from_secs(10));
-            writer
-                .write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
-                .await
-                .unwrap();
+            let turn = writer.turn();
+            turn.asked();
+            let body = turn.answer(());
+            writer.write_all(BARE.as_bytes()).await.unwrap();
+            writer.flush().await.unwrap();
+            writer.write_all(BARE.as_bytes()).await.unwrap();
+            drop(body);
+            // Not all of the answer was written yet.
+            writer.write_all(BARE.as_bytes()).await.unwrap();
+            writer.flush().await.unwrap();
+            writer.write_all(BARE.as_bytes()).await.unwrap();
             drop(writer);
             let mut text = String::new();
             reader.read_to_string(&mut text).await.unwrap();
-            assert!(text.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{text}");
-            assert!(text.contains("\"code\":\"protocol\""), "{text}");
+            let refusal = text.strip_prefix(&BARE.repeat(3)).unwrap_or_else(|| panic!("{text}"));
+            assert!(refusal.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{refusal}");
+            assert!(refusal.contains("\"code\":\"protocol\""), "{refusal}");
         });
     }
 }
