@@ -477,7 +477,7 @@ impl Client {
         calls::download(py, self, key, target)
     }
 
-    /// Resolves to a `LiveDocument`.
+    /// Resolves to a `LivePlain`, or a `LiveYjs`.
     #[allow(clippy::too_many_arguments)]
     #[pyo3(signature = (id, kind, author = None, rebase = true, rebases = None, timeout = None))]
     fn _open_document(
@@ -491,18 +491,6 @@ impl Client {
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Await> {
         document::open(py, self, id, kind, author, rebase, rebases, timeout)
-    }
-
-    /// Resolves to a `LiveYjs`.
-    #[pyo3(signature = (id, author = None, timeout = None))]
-    fn _open_yjs(
-        &self,
-        py: Python<'_>,
-        id: &Bound<'_, PyAny>,
-        author: Option<&Bound<'_, PyAny>>,
-        timeout: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Await> {
-        document::open_yjs(py, self, id, author, timeout)
     }
 
     /// Has this client do the task for others.

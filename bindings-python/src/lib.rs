@@ -52,7 +52,7 @@ mod _kps {
         calls::{CallContext, CallError, Response, StorageReader, StorageWriter},
         client::{Client, check_event},
         command_line,
-        document::{EditReceipt, LiveDocument, LiveStream, LiveYjs},
+        document::{EditReceipt, Live, LivePlain, LiveStream, LiveYjs},
         error_codes,
         exit::at_exit,
         json::{dumps, loads},

@@ -134,8 +134,17 @@ def test_everything_public_is_described() -> None:
             for key in ("static", "methods"):
                 listed |= {entry["name"] for entry in each.get("kps", {}).get(key, [])}
             listed |= set(each.get("kps", {}).get("properties", []))
-        public = {attribute for attribute in vars(getattr(kps, name)) if not attribute.startswith("_")}
+        public = {
+            attribute for each in own_and_shared(name) for attribute in vars(each) if not attribute.startswith("_")
+        }
         assert public <= listed, name
+
+
+def own_and_shared(name: str) -> Iterator[type]:
+    """The class, and those that it extends and that are not public themselves."""
+    for each in getattr(kps, name).__mro__:
+        if each.__module__.startswith("kps") and (each.__name__ == name or each.__name__ not in CLASSES):
+            yield each
 
 
 # The stubs.
@@ -149,10 +158,12 @@ def stub_files() -> list[Path]:
 def stubbed() -> dict[str, ast.AST]:
     """Every function, method and property of the package, as its types are published."""
     found: dict[str, ast.AST] = {}
+    bases: dict[str, list[str]] = {}
     for file in stub_files():
         for node in ast.parse(file.read_text()).body:
             if isinstance(node, ast.ClassDef):
                 found.setdefault(node.name, node)
+                bases.setdefault(node.name, [base.id for base in node.bases if isinstance(base, ast.Name)])
                 for member in node.body:
                     if isinstance(member, (ast.FunctionDef, ast.AsyncFunctionDef)):
                         found.setdefault(f"{node.name}.{member.name}", member)
@@ -160,6 +171,9 @@ def stubbed() -> dict[str, ast.AST]:
                         found.setdefault(f"{node.name}.{member.target.id}", member)
             elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 found.setdefault(node.name, node)
+    for cls, base in [(cls, base) for cls, names in bases.items() for base in names]:
+        for name in [name for name in found if name.startswith(f"{base}.")]:
+            found.setdefault(f"{cls}.{name.removeprefix(f'{base}.')}", found[name])
     return found
 
 

@@ -142,9 +142,8 @@ class Client(_kps.Client):
         """
         from .documents import Document, YjsDocument
 
-        if kind == "yjs":
-            return YjsDocument(await self._open_yjs(id, author, timeout))
-        return Document(await self._open_document(id, kind, author, rebase, rebases, timeout))
+        opened = await self._open_document(id, kind, author, rebase, rebases, timeout)
+        return YjsDocument(opened) if isinstance(opened, _kps.LiveYjs) else Document(opened)
 
     async def register_task(
         self,

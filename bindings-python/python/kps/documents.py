@@ -1,4 +1,4 @@
-"""Live documents: text or JSON that many edit at once."""
+"""Live documents: text, JSON or Yjs that many edit at once."""
 
 from __future__ import annotations
 
@@ -18,18 +18,11 @@ if TYPE_CHECKING:
     from .types import DocumentEventName, DocumentKind, DocumentVersions, Edit, Edited, Present
 
 
-class Document:
-    """An open document. `await client.open_document(id)` makes one.
-
-    What is edited is in `text`, or `value`, at once, also without a connection, and goes to the server in this order.
-    What others do comes in by itself; `on` tells of it. Positions count Unicode code points. It is left when it is
-    closed, `async with` does that, or when nobody holds it.
-    """
+class LiveDocument:
+    """What every open document has."""
 
     __slots__ = ("__weakref__", "_native")
-
-    def __init__(self, native: _kps.LiveDocument) -> None:
-        self._native = native
+    _native: _kps.Live
 
     @property
     def id(self) -> str:
@@ -45,21 +38,6 @@ class Document:
     def author(self) -> str:
         """Who edits here."""
         return self._native.author
-
-    @property
-    def text(self) -> str:
-        """The text, with what was edited here."""
-        if self.kind != "text":
-            raise RejectedError("the document is JSON: it has a value and no text", "wrong_kind")
-        text: str = self._native.content()
-        return text
-
-    @property
-    def value(self) -> Any:
-        """The JSON, with what was edited here."""
-        if self.kind != "json":
-            raise RejectedError("the document is text: it has a text and no value", "wrong_kind")
-        return self._native.content()
 
     @property
     def version(self) -> str:
@@ -80,6 +58,89 @@ class Document:
     def unsynced(self) -> list[str]:
         """Own operations that a crash of the server now would lose, oldest first: they are sent again then."""
         return self._native.unsynced
+
+    @property
+    def presence(self) -> list[Present]:
+        """Everybody else who is there and said so: `{"client", "author", "state"}`.
+
+        An editor of a Yjs document is the client `yjs:` and its number.
+        """
+        return self._native.presence()
+
+    def set_presence(self, state: Mapping[str, Any] | None) -> None:
+        """Tells everybody about this client: a name, a colour, what is useful; `None`: it is not there any more.
+
+        `cursor`, and `selection` with its two ends, are code points in `text`; in a text document they move with what
+        is edited. Yjs editors see the name and the colour.
+        """
+        self._native.set_presence(state)
+
+    def on(
+        self, event: DocumentEventName | Literal["*"], handler: Callable[[dict[str, Any]], Any]
+    ) -> Callable[[], None]:
+        """Calls `handler(event)` whenever it happens; the function returned ends that. `"*"` is every event.
+
+        What the server tells, to all alike: `change`, `ack`, `conflict`, `rejected`, `checkpoint`, `store_failed`,
+        `presence`. What this client tells: `failed` (an own operation was given up), `gap` (events were missed; the
+        content is right again), `resumed` (none were, though the connection was lost), `closed`; and of a Yjs document
+        `update`, what changed: `{"origin", "update"}`, where `origin` is `server`, `client` (an edit of this handle)
+        or `program` (`apply_update`), and the update is in base64.
+        """
+        number = self._native.on(event, handler)
+        native = self._native
+        return lambda: native.off(number)
+
+    async def flush(self) -> None:
+        """Waits until the server has everything that was edited here, or refused it."""
+        await self._native.flush()
+
+    async def close(self, timeout: float = 5.0) -> list[str]:
+        """Sends what is not sent, has the server store it, and leaves, within `timeout` seconds.
+
+        Returns the operations that a crash of the server now would lose.
+        """
+        return await self._native.close(timeout)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._native)
+
+
+class Document(LiveDocument):
+    """An open document. `await client.open_document(id)` makes one.
+
+    What is edited is in `text`, or `value`, at once, also without a connection, and goes to the server in this order.
+    What others do comes in by itself; `on` tells of it. Positions count Unicode code points. It is left when it is
+    closed, `async with` does that, or when nobody holds it.
+    """
+
+    __slots__ = ()
+    _native: _kps.LivePlain
+
+    def __init__(self, native: _kps.LivePlain) -> None:
+        self._native = native
+
+    @property
+    def text(self) -> str:
+        """The text, with what was edited here."""
+        if self.kind != "text":
+            raise RejectedError("the document is JSON: it has a value and no text", "wrong_kind")
+        text: str = self._native.content()
+        return text
+
+    @property
+    def value(self) -> Any:
+        """The JSON, with what was edited here."""
+        if self.kind != "json":
+            raise RejectedError("the document is text: it has a text and no value", "wrong_kind")
+        return self._native.content()
 
     def edit(self, edit: Edit | Sequence[Edit]) -> _kps.EditReceipt:
         """Edits, here at once; a list of edits is done together, wholly or not at all.
@@ -141,10 +202,6 @@ class Document:
         """Has the server forget all operations but the last `keep`, not what they did."""
         await self._native.compact(keep)
 
-    async def flush(self) -> None:
-        """Waits until the server has everything that was edited here, or refused it."""
-        await self._native.flush()
-
     def stream(
         self,
         *,
@@ -161,49 +218,6 @@ class Document:
         before, becomes one operation; and so does what has `flush_bytes`.
         """
         return DocumentStream(self._native.stream(position, before, after, flush_every, flush_bytes))
-
-    def on(
-        self, event: DocumentEventName | Literal["*"], handler: Callable[[dict[str, Any]], Any]
-    ) -> Callable[[], None]:
-        """Calls `handler(event)` whenever it happens; the function returned ends that. `"*"` is every event.
-
-        What the server tells, to all alike: `change`, `ack`, `conflict`, `rejected`, `checkpoint`, `store_failed`,
-        `presence`. What this client tells: `failed` (an own operation was given up), `gap` (events were missed; the
-        content is right again), `resumed` (none were, though the connection was lost), `closed`.
-        """
-        number = self._native.on(event, handler)
-        native = self._native
-        return lambda: native.off(number)
-
-    @property
-    def presence(self) -> list[Present]:
-        """Everybody else who is there and said so: `{"client", "author", "state"}`."""
-        return self._native.presence()
-
-    def set_presence(self, state: Mapping[str, Any] | None) -> None:
-        """Tells everybody about this client: a name, a colour, what is useful; `None`: it is not there any more.
-
-        `cursor`, and `selection` with its two ends, are code points in `text`; they move with what is edited.
-        """
-        self._native.set_presence(state)
-
-    async def close(self, timeout: float = 5.0) -> list[str]:
-        """Sends what is not sent, has the server store it, and leaves, within `timeout` seconds.
-
-        Returns the operations that a crash of the server now would lose.
-        """
-        return await self._native.close(timeout)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __repr__(self) -> str:
-        return repr(self._native)
 
 
 class DocumentStream:
@@ -236,7 +250,7 @@ class DocumentStream:
             await self.close()
 
 
-class YjsDocument:
+class YjsDocument(LiveDocument):
     """An open Yjs document. `await client.open_document(id, kind="yjs")` makes one.
 
     What is edited is in sight at once, also without a connection, and merges with what others do meanwhile, in other
@@ -245,25 +259,11 @@ class YjsDocument:
     or when nobody holds it.
     """
 
-    __slots__ = ("__weakref__", "_native")
+    __slots__ = ()
+    _native: _kps.LiveYjs
 
     def __init__(self, native: _kps.LiveYjs) -> None:
         self._native = native
-
-    @property
-    def id(self) -> str:
-        """Its name."""
-        return self._native.id
-
-    @property
-    def kind(self) -> DocumentKind:
-        """`yjs`."""
-        return "yjs"
-
-    @property
-    def author(self) -> str:
-        """Who edits here."""
-        return self._native.author
 
     @property
     def text(self) -> str:
@@ -278,26 +278,6 @@ class YjsDocument:
     def value(self) -> Any:
         """All roots, as JSON has them."""
         return self._native.value()
-
-    @property
-    def version(self) -> str:
-        """The server's version, as far as it was heard of: a weak ETag, `W/"17"`."""
-        return self._native.version
-
-    @property
-    def checkpointed(self) -> str:
-        """Up to which version everything is in the server's store."""
-        return self._native.checkpointed
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection, and everything that happened so far is here."""
-        return self._native.is_connected
-
-    @property
-    def unsynced(self) -> list[str]:
-        """Own operations that a crash of the server now would lose, oldest first: they are sent again then."""
-        return self._native.unsynced
 
     def state(self, state_vector: bytes | None = None) -> bytes:
         """All of it, or what one with this state vector misses: an update in version 1 of Yjs' encoding."""
@@ -336,49 +316,6 @@ class YjsDocument:
     def append(self, text: str, *, root: str = "text") -> YjsReceipt:
         """`text` at the end."""
         return self.edit({"type": "append", "text": text}, root=root)
-
-    async def flush(self) -> None:
-        """Waits until the server has everything that was done here, or refused it."""
-        await self._native.flush()
-
-    def on(
-        self, event: DocumentEventName | Literal["*"], handler: Callable[[dict[str, Any]], Any]
-    ) -> Callable[[], None]:
-        """Calls `handler(event)` whenever it happens; the function returned ends that. `"*"` is every event.
-
-        `update` tells what changed: `{"origin", "update"}`, `server`, `client` (an edit of this handle) or `program`
-        (`apply_update`), and the update in base64. The others are as those of `Document`.
-        """
-        number = self._native.on(event, handler)
-        native = self._native
-        return lambda: native.off(number)
-
-    @property
-    def presence(self) -> list[Present]:
-        """Everybody else who is there and said so; a Yjs editor is the client `yjs:` and its number."""
-        return self._native.presence()
-
-    def set_presence(self, state: Mapping[str, Any] | None) -> None:
-        """Tells everybody about this client, Yjs editors too; `None`: it is not there any more."""
-        self._native.set_presence(state)
-
-    async def close(self, timeout: float = 5.0) -> list[str]:
-        """Sends what is not sent, has the server store it, and leaves, within `timeout` seconds.
-
-        Returns the operations that a crash of the server now would lose.
-        """
-        return await self._native.close(timeout)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __repr__(self) -> str:
-        return repr(self._native)
 
 
 class YjsReceipt:
