@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { connect } from "kps";
 
+const NAME = `bees-${Date.now()}`; // a new one each time: a document stays when its writers go
 const TOKENS = ["Bees ", "dance ", "to ", "say ", "where ", "the ", "flowers ", "are."];
 
 /** Waits until all have the same text. */
@@ -10,8 +11,8 @@ async function agree(...documents) {
 }
 
 const [person, bot] = [await connect(process.argv[2], { id: "ann" }), await connect(process.argv[2], { id: "bot" })];
-const ann = await person.openDocument("bees");
-const agent = await bot.openDocument("bees", { author: "agent" });
+const ann = await person.openDocument(NAME);
+const agent = await bot.openDocument(NAME, { author: "agent" });
 
 const edited = ann.append("# Bees\n\n");
 console.log("at once:", ann.text.trim());
@@ -34,8 +35,8 @@ await agree(ann, agent);
 console.log("without the last sentence:", ann.text.includes("dark") ? "False" : "True");
 
 // An agent that wants to know when others were faster.
-const careful = await bot.openDocument("bees", { author: "careful", rebase: false });
-const stale = { id: "bees", op_id: "1", base_version: 'W/"1"', edit: { type: "append", text: "?" } };
+const careful = await bot.openDocument(NAME, { author: "careful", rebase: false });
+const stale = { id: NAME, op_id: "1", base_version: 'W/"1"', edit: { type: "append", text: "?" } };
 const conflict = new Promise((resolve) => careful.on("conflict", resolve));
 await bot.dispatch("document.edit", stale);
 const event = await conflict;

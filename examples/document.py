@@ -2,9 +2,11 @@
 
 import asyncio
 import sys
+import time
 
 import kps
 
+NAME = f"bees-{time.time_ns()}"  # a new one each time: a document stays when its writers go
 TOKENS = ["Bees ", "dance ", "to ", "say ", "where ", "the ", "flowers ", "are."]
 
 
@@ -16,8 +18,8 @@ async def agree(*documents):
 
 async def main():
     async with await kps.connect(*sys.argv[1:], id="ann") as person, await kps.connect(*sys.argv[1:], id="bot") as bot:
-        ann = await person.open_document("bees")
-        agent = await bot.open_document("bees", author="agent")
+        ann = await person.open_document(NAME)
+        agent = await bot.open_document(NAME, author="agent")
 
         edited = ann.append("# Bees\n\n")
         print("at once:", ann.text.strip())
@@ -42,8 +44,8 @@ async def main():
         print("without the last sentence:", "dark" not in ann.text)
 
         # An agent that wants to know when others were faster.
-        careful = await bot.open_document("bees", author="careful", rebase=False)
-        stale = {"id": "bees", "op_id": "1", "base_version": 'W/"1"', "edit": {"type": "append", "text": "?"}}
+        careful = await bot.open_document(NAME, author="careful", rebase=False)
+        stale = {"id": NAME, "op_id": "1", "base_version": 'W/"1"', "edit": {"type": "append", "text": "?"}}
         conflict = asyncio.get_running_loop().create_future()
         careful.on("conflict", conflict.set_result)
         await bot.dispatch("document.edit", stale)

@@ -66,6 +66,7 @@ def test_a_program_prints_what_readme_says(language: str, code: str, printed: st
     else:
         with broker():
             output = run(command)
+            assert run(command) == output, "what the first run left is in the way of the second"
     assert output == printed
 
 

@@ -131,11 +131,14 @@ class Client(_kps.Client):
     ) -> Document | YjsDocument:
         """Opens a live document, or makes it if there is none.
 
-        `author` is who edits: this client's id, unless told. An edit that others were faster than is moved over theirs
-        and sent again, `rebases` times at most; with `rebase=False` it raises `ConflictError` instead. What is edited
-        without a connection, and what the server might lose, is kept in the client's `outbox`, if that is a file, and
-        sent when the document is opened again by a client with this author.
-        `timeout` is for opening, and for each question to the server.
+        `kind` is what it is made of: `text`, `json` (an empty object at first) or `yjs`; a document that there is
+        already and that is of another kind raises `ConflictError`. `author` is who edits: this client's id, unless
+        told. `timeout` is for opening, and for each question to the server.
+
+        An edit that others were faster than is moved over theirs and sent again, `rebases` times at most; with
+        `rebase=False` it raises `ConflictError` instead. What is edited without a connection, and what the server might
+        lose, is kept in the client's `outbox`, if that is a file, and sent when the document is opened again by a
+        client with this author.
 
         Documents of the kind `yjs` merge instead, also what was edited offline: `rebase` and `rebases` say nothing
         there. Yjs editors find them at `ws://…/yjs/{id}`, by `y-websocket` for example.

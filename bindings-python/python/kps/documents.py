@@ -145,6 +145,11 @@ class Document(LiveDocument):
     def edit(self, edit: Edit | Sequence[Edit]) -> _kps.EditReceipt:
         """Edits, here at once; a list of edits is done together, wholly or not at all.
 
+        Positions are those of the text at this moment. What others do comes in beside this thread, between any two
+        lines and in handlers too: a position that was read before, such as `len(document.text)`, may be another place
+        by now, or raise `position_out_of_range`. `append`, a stream, and edits with `before`, `after` or `anchor` are
+        looked up and done in one step.
+
         Raises if it does not fit what is here: `RejectedError`, whose `code` says why. Awaiting what is returned gives
         `{"op_id", "version", "level"}`, or raises why it is not in the document: `ConflictError` if others were faster
         and it is not to be rebased, with what was missed in `event`; it may be left out.
@@ -152,7 +157,7 @@ class Document(LiveDocument):
         return self._native.edit(edit)
 
     def insert(self, position: int, text: str) -> _kps.EditReceipt:
-        """`text` before this code point."""
+        """`text` before this code point of the text as it is now; `edit` says how to be sure of the place."""
         return self._native.edit({"type": "insert", "position": position, "text": text})
 
     def delete(self, position: int, length: int) -> _kps.EditReceipt:
@@ -254,9 +259,11 @@ class YjsDocument(LiveDocument):
     """An open Yjs document. `await client.open_document(id, kind="yjs")` makes one.
 
     What is edited is in sight at once, also without a connection, and merges with what others do meanwhile, in other
-    clients and in Yjs editors. Positions count Unicode code points; `root` names the text. A document of `pycrdt` is
-    bound to it by `state`, `apply_update` and the event `update`. It is left when it is closed, `async with` does that,
-    or when nobody holds it.
+    clients and in Yjs editors. Positions count Unicode code points; `root` names the text. It is left when it is
+    closed, `async with` does that, or when nobody holds it.
+
+    A document of `pycrdt` is bound to it by `state`, `apply_update` and the event `update`, which is how to edit maps,
+    lists and formatted text. It changes only when the program applies an update: positions in it hold until then.
     """
 
     __slots__ = ()
@@ -295,6 +302,10 @@ class YjsDocument(LiveDocument):
     def edit(self, edit: Edit | Sequence[Edit], *, root: str = "text") -> YjsReceipt:
         """Edits the text of a root, here at once; a list of edits is done together.
 
+        Positions are those of the text at this moment. What others do comes in beside this thread, between any two
+        lines: a position that was read before may be another place by now, or raise `position_out_of_range`. `append`,
+        and edits with `before`, `after` or `anchor`, are looked up and done in one step.
+
         Raises `RejectedError` if it does not fit what is here. Awaiting what is returned waits until the server has it;
         it may be left out.
         """
@@ -302,7 +313,7 @@ class YjsDocument(LiveDocument):
         return YjsReceipt(self._native)
 
     def insert(self, position: int, text: str, *, root: str = "text") -> YjsReceipt:
-        """`text` before this code point."""
+        """`text` before this code point of the text as it is now; `edit` says how to be sure of the place."""
         return self.edit({"type": "insert", "position": position, "text": text}, root=root)
 
     def delete(self, position: int, length: int, *, root: str = "text") -> YjsReceipt:

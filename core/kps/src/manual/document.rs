@@ -135,6 +135,12 @@
 //! - **Edits** are in its `text` or `value` at once, also without a connection, and go to the server in their order, one
 //!   batch at a time. `edit` fails at once if an edit does not fit what is here; awaiting what it returns says what the
 //!   server made of it. Awaiting is optional: an operation that is given up is told as the event `failed` as well.
+//! - **Positions** are those of the content at the moment of `edit`. What others do comes in beside the program's own
+//!   thread, between any two of its lines and while a handler runs: a position that was read before — the length of `text`,
+//!   say — may be another place by then, or refused with `position_out_of_range`. What is looked up and done in one
+//!   step is not: `append`; `before`, `after` and `anchor`; a stream, which stays at its place; a JSON Patch that begins with `test`.
+//!   Who needs positions takes a document of the kind `yjs` and binds one of Yjs' own to it, which changes only where
+//!   the program lets it ([how](crate::manual::document_yjs)). Once an edit is done here, what others did is taken into account.
 //! - **Conflicts**: what others did first is taken in, the own operations are moved over it and sent again, 100 times
 //!   at most ([`OpenDocument::rebases`](crate::document::OpenDocument)); an operation that lost three times is let first by the
 //!   other clients. With `rebase: false` nothing is moved: the operation, and all that were edited after it, fail with

@@ -23,6 +23,53 @@
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
 //! ```
 //!
+//! # From a client
+//!
+//! [`Client::open_yjs`](crate::Client::open_yjs) — `await client.open_document(id, kind="yjs")` in Python, `await
+//! client.openDocument(id, { kind: "yjs" })` in Node — gives a [`YjsDocument`](crate::document::YjsDocument). What is edited
+//! there is in sight at once, also without a connection, and goes to the server when there is one: edits of the texts, by
+//! the names of their roots, as [other documents](crate::manual::document#edits) have them. `value` has all roots as JSON.
+//! What is not sent when the program ends is lost: an `outbox` file does not keep it.
+//!
+//! Maps, lists and formatted text are edited in a Yjs document of the program's own, which is bound to it. In Python, with
+//! `pycrdt`:
+//!
+//! ```py
+//! page = await client.open_document("page", kind="yjs")
+//! doc = pycrdt.Doc()
+//!
+//! def take(event):
+//!     if event["origin"] != "program":
+//!         doc.apply_update(base64.b64decode(event["update"]))
+//!
+//! page.on("update", take)
+//! doc.apply_update(page.state())
+//! # What comes back is there already and goes no further.
+//! doc.observe(lambda event: page.apply_update(event.update))
+//!
+//! doc.get("map", type=pycrdt.Map)["title"] = "Bees"
+//! ```
+//!
+//! and in Node, with `yjs`:
+//!
+//! ```js
+//! const page = await client.openDocument("page", { kind: "yjs" });
+//! const doc = new Y.Doc();
+//! page.on("update", ({ origin, update }) => {
+//!   if (origin !== "program") Y.applyUpdate(doc, Buffer.from(update, "base64"), page);
+//! });
+//! Y.applyUpdate(doc, page.state(), page);
+//! doc.on("update", (update, origin) => {
+//!   if (origin !== page) page.applyUpdate(update);
+//! });
+//!
+//! doc.getMap("map").set("title", "Bees");
+//! ```
+//!
+//! Such a document changes on the program's thread alone, when an update is applied: a position that was read in it holds until
+//! the program gives up control. In `page` itself what others do comes in between any two lines, as with [other
+//! documents](crate::manual::document#from-a-client).
+//!
 //! # Yjs editors: `/yjs/{id}`
 //!
 //! The server speaks the sync and awareness protocols of Yjs, so that an unmodified provider connects:
