@@ -4,7 +4,7 @@ import { Hold } from "./alive";
 import { Provider } from "./capability";
 import * as check from "./check";
 import { CLIENT_EVENTS, type ClientEvents } from "./client-events";
-import { type Document, openDocument } from "./document";
+import { Document } from "./document";
 import type { OpenDocumentOptions, OpenYjsOptions } from "./document-types";
 import { environment } from "./environment";
 import { KpsError, native } from "./errors";
@@ -12,6 +12,7 @@ import { Events } from "./events";
 import { Inbound } from "./inbound";
 import { type Json, bigints, plain } from "./json";
 import { type KpsCallback, type KpsClientOptions, kpsConnect } from "./kps";
+import { opened } from "./live-document";
 import type { Message } from "./message";
 import { Mode, Outbound } from "./outbound";
 import { type Receipt, Receipts } from "./receipt";
@@ -39,7 +40,7 @@ import type {
   TaskOptions,
   TimelineEntry,
 } from "./types";
-import { type YjsDocument, openYjs } from "./yjs-document";
+import { YjsDocument } from "./yjs-document";
 
 const ACK_TIMEOUT = 30_000;
 
@@ -243,7 +244,8 @@ export class Client implements AsyncDisposable {
   }
 
   /**
-   * Opens a live document, or makes it if there is none.
+   * Opens a live document, or makes it if there is none: of the kind `text`, `json` (an empty object at first) or `yjs`. One
+   * that there is already and that is of another kind rejects with `conflict`.
    *
    * What is edited without a connection, and what the server might lose, is kept in the client's `outbox`, if that is a
    * file, and sent when the document is opened again by a client with this author.
@@ -261,8 +263,9 @@ export class Client implements AsyncDisposable {
    */
   openDocument(id: string, options?: OpenDocumentOptions): Promise<Document>;
   openDocument(id: string, options: OpenYjsOptions): Promise<YjsDocument>;
-  openDocument(id: string, options: OpenDocumentOptions | OpenYjsOptions = {}): Promise<Document | YjsDocument> {
-    return options?.kind === "yjs" ? openYjs(this, id, options) : openDocument(this, id, options);
+  async openDocument(id: string, options: OpenDocumentOptions | OpenYjsOptions = {}): Promise<Document | YjsDocument> {
+    const about = await opened(this, id, options);
+    return about.kind === "yjs" ? new YjsDocument(this, about) : new Document(this, about);
   }
 
   /**

@@ -10,35 +10,13 @@ import type {
   Edit,
   Edited,
   JsonPatchStep,
-  OpenDocumentOptions,
 } from "./document-types";
 import { DocumentStream } from "./document-stream";
 import { settled, whole, written } from "./document-values";
 import { EditReceipt } from "./edit-receipt";
 import { environment } from "./environment";
 import { KpsError } from "./errors";
-import { LiveDocument } from "./live-document";
-
-/** What never changes of a document. */
-interface About {
-  id: string;
-  kind: DocumentKind;
-  author: string;
-}
-
-/** @internal */
-export async function openDocument(client: Client, id: string, options: OpenDocumentOptions): Promise<Document> {
-  check.string("id", id);
-  check.options(options, OPEN);
-  const { rebases, ...rest } = check.given(options);
-  if (rebases !== undefined) check.whole("rebases", rebases, 0);
-  whole("id", id);
-  whole("author", rest.author ?? "");
-  const json = JSON.stringify({ ...rest, rebases });
-  const number = environment.documents.number();
-  const about = await environment.call<About>((token) => environment.bridge.openDocument(client._key, token, number, id, json));
-  return new Document(client, number, about);
-}
+import { type About, LiveDocument } from "./live-document";
 
 /**
  * An open document. `await client.openDocument(id)` makes one.
@@ -52,9 +30,9 @@ export class Document extends LiveDocument {
   readonly kind: DocumentKind;
 
   /** @internal */
-  constructor(client: Client, number: number, { id, kind, author }: About) {
-    super(client, number, id, author);
-    this.kind = kind;
+  constructor(client: Client, about: About) {
+    super(client, about);
+    this.kind = about.kind;
   }
 
   /** The text, with what was edited here. */
@@ -72,6 +50,11 @@ export class Document extends LiveDocument {
   /**
    * Edits, here at once; a list of edits is done together, wholly or not at all.
    *
+   * Positions are those of the text at this moment. What others do comes in beside this thread, between any two lines and
+   * in handlers too: a position that was read before, such as the length of `text`, may be another place by now, or throw
+   * `position_out_of_range`. `append`, a stream, and edits with `before`, `after` or `anchor` are looked up and done in one
+   * step.
+   *
    * Throws if it does not fit what is here; `code` says why. What is returned says, when awaited, what the server made of
    * it, and rejects with why it is not in the document: with `conflict` if others were faster and it is not to be rebased,
    * and with what was missed in `event`. It may be left out.
@@ -83,7 +66,7 @@ export class Document extends LiveDocument {
     return this.receipt(operation, opId);
   }
 
-  /** `text` before this code point. */
+  /** `text` before this code point of the text as it is now; `edit` says how to be sure of the place. */
   insert(position: number, text: string): EditReceipt {
     return this.edit({ type: "insert", position, text });
   }
@@ -198,7 +181,6 @@ export class Document extends LiveDocument {
     environment.documents.await(operation, receipt);
     return receipt;
   }
-
 }
 
 function versionOf(name: string, version: string | number): string {
@@ -211,8 +193,6 @@ function operation(told: DocumentOperation & { op_id?: string }): DocumentOperat
   const { op_id: opId, ...rest } = told;
   return { ...rest, opId: opId! };
 }
-
-const OPEN = { kind: "string", author: "string", rebase: "boolean", rebases: "number", timeout: "duration" } as const;
 
 const STREAM = {
   position: "number",

@@ -1,10 +1,33 @@
 import * as check from "./check";
 import type { Client } from "./client";
 import { HALF_IN_JSON, whole } from "./document-values";
-import type { DocumentEvents, Present } from "./document-types";
+import type { DocumentEvents, DocumentKind, OpenDocumentOptions, OpenYjsOptions, Present } from "./document-types";
 import { Ears } from "./documents";
 import { environment } from "./environment";
 import { native } from "./errors";
+
+/** What never changes of a document. @internal */
+export interface About {
+  /** This thread's number of it. */
+  number: number;
+  id: string;
+  kind: DocumentKind;
+  author: string;
+}
+
+/** @internal */
+export async function opened(client: Client, id: string, options: OpenDocumentOptions | OpenYjsOptions): Promise<About> {
+  check.string("id", id);
+  check.options(options, OPEN);
+  const given = check.given(options);
+  if (given.rebases !== undefined) check.whole("rebases", given.rebases, 0);
+  whole("id", id);
+  whole("author", given.author ?? "");
+  const json = JSON.stringify(given);
+  const number = environment.documents.number();
+  const about = await environment.call<About>((token) => environment.bridge.openDocument(client._key, token, number, id, json));
+  return { ...about, number };
+}
 
 /** What every open document has. */
 export abstract class LiveDocument implements AsyncDisposable {
@@ -12,20 +35,19 @@ export abstract class LiveDocument implements AsyncDisposable {
   readonly _client: Client;
   /** @internal */
   readonly _number: number;
+  /** Its name. */
+  readonly id: string;
+  /** Who edits here. */
+  readonly author: string;
   private readonly ears: Ears;
   private isHeard = false;
 
   /** @internal */
-  constructor(
-    client: Client,
-    number: number,
-    /** Its name. */
-    readonly id: string,
-    /** Who edits here. */
-    readonly author: string,
-  ) {
+  constructor(client: Client, { number, id, author }: About) {
     this._client = client;
     this._number = number;
+    this.id = id;
+    this.author = author;
     this.ears = new Ears(client._hold, client._json);
     environment.documents.listen(number, this.ears);
     forgotten.register(this, number);
@@ -82,7 +104,8 @@ export abstract class LiveDocument implements AsyncDisposable {
   /**
    * Tells everybody about this client: a name, a colour, what is useful; `null`: it is not there any more.
    *
-   * `cursor`, and `selection` with its two ends, are code points in `text`; they move with what is edited.
+   * `cursor`, and `selection` with its two ends, are code points in `text`; in a text document they move with what is
+   * edited. Yjs editors see the name and the colour.
    */
   setPresence(state: Record<string, unknown> | null): void {
     let text: string | undefined;
@@ -132,3 +155,5 @@ const forgotten = new FinalizationRegistry<number>((number) => {
   environment.documents.forget(number);
   environment.bridge.dropDocument(number);
 });
+
+const OPEN = { kind: "string", author: "string", rebase: "boolean", rebases: "number", timeout: "duration" } as const;

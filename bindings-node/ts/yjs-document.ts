@@ -1,37 +1,21 @@
 import { inspect } from "node:util";
 import * as check from "./check";
-import type { Client } from "./client";
-import type { Edit, OpenYjsOptions, YjsEditOptions } from "./document-types";
+import type { Edit, YjsEditOptions } from "./document-types";
 import { settled, whole, written } from "./document-values";
-import { environment } from "./environment";
 import { LiveDocument } from "./live-document";
 
 /** The root that editors use unless told. */
 const TEXT = "text";
 
-/** @internal */
-export async function openYjs(client: Client, id: string, options: OpenYjsOptions): Promise<YjsDocument> {
-  check.string("id", id);
-  check.options(options, OPEN);
-  const { author, timeout } = check.given(options);
-  const given = check.given({ author, timeout });
-  whole("id", id);
-  whole("author", given.author ?? "");
-  const json = JSON.stringify(given);
-  const number = environment.documents.number();
-  const about = await environment.call<{ id: string; author: string }>((token) => {
-    environment.bridge.openYjs(client._key, token, number, id, json);
-  });
-  return new YjsDocument(client, number, about.id, about.author);
-}
-
 /**
  * An open Yjs document. `await client.openDocument(id, { kind: "yjs" })` makes one.
  *
  * What is edited is in sight at once, also without a connection, and merges with what others do meanwhile, in other
- * clients and in Yjs editors. Positions count Unicode code points; `root` names the text. A `Y.Doc` is bound to it by
- * `state`, `applyUpdate` and the event `update`. It is left when it is closed, or when nobody holds it and no handler
- * listens.
+ * clients and in Yjs editors. Positions count Unicode code points; `root` names the text. It is left when it is closed,
+ * or when nobody holds it and no handler listens.
+ *
+ * A `Y.Doc` is bound to it by `state`, `applyUpdate` and the event `update`, which is how to edit maps, lists and formatted
+ * text. It changes only when the program applies an update: positions in it hold until then.
  */
 export class YjsDocument extends LiveDocument {
   /** `yjs`. */
@@ -73,6 +57,10 @@ export class YjsDocument extends LiveDocument {
   /**
    * Edits the text of a root, here at once; a list of edits is done together. Throws if it does not fit what is here.
    *
+   * Positions are those of the text at this moment. What others do comes in beside this thread, between any two lines: a
+   * position that was read before may be another place by now, or throw `position_out_of_range`. `append`, and edits with
+   * `before`, `after` or `anchor`, are looked up and done in one step.
+   *
    * Awaiting what is returned waits until the server has it; it may be left out.
    */
   edit(edit: Edit | readonly Edit[], options: YjsEditOptions = {}): YjsReceipt {
@@ -84,7 +72,7 @@ export class YjsDocument extends LiveDocument {
     return new YjsReceipt(this);
   }
 
-  /** `text` before this code point. */
+  /** `text` before this code point of the text as it is now; `edit` says how to be sure of the place. */
   insert(position: number, text: string, options: YjsEditOptions = {}): YjsReceipt {
     return this.edit({ type: "insert", position, text }, options);
   }
@@ -133,5 +121,4 @@ function bytes(name: string, value: unknown): void {
   if (!(value instanceof Uint8Array)) throw new TypeError(`${name} must be a Uint8Array, not ${typeof value}`);
 }
 
-const OPEN = { kind: "string", author: "string", rebase: "boolean", rebases: "number", timeout: "duration" } as const;
 const EDIT = { root: "string" } as const;

@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use kps::{
+    Client,
     capability::Failure,
-    document::{Document, Listening, Present, Told, Version, YjsDocument},
+    document::{Document, Kind, Listening, OpenDocument, Present, Told, Version, YjsDocument},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// An open document.
 #[derive(Clone)]
@@ -25,6 +26,26 @@ macro_rules! either {
 }
 
 impl Live {
+    pub(super) async fn open(
+        client: &Client,
+        id: &str,
+        options: OpenDocument,
+    ) -> Result<Live, Failure> {
+        match options.kind {
+            Kind::Yjs => client.open_yjs(id, options).await.map(Live::Yjs),
+            Kind::Text | Kind::Json => client.open_document(id, options).await.map(Live::Plain),
+        }
+    }
+
+    /// What never changes of it.
+    pub(super) fn about(&self) -> Value {
+        let kind = match self {
+            Live::Plain(document) => document.kind(),
+            Live::Yjs(_) => Kind::Yjs,
+        };
+        either!(self, it => json!({ "id": it.id(), "kind": kind.as_str(), "author": it.author() }))
+    }
+
     pub(super) fn version(&self) -> Version {
         either!(self, document => document.version())
     }

@@ -19,12 +19,11 @@ use std::{
 use bytes::Bytes;
 use kps::{
     Error, ErrorKind,
-    document::{Document, DocumentStream, Kind, Listening, OpenDocument},
+    document::{Document, DocumentStream, Kind, Listening, OpenDocument, YjsDocument},
 };
 use napi_derive::napi;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use serde_json::json;
 
 pub(crate) use self::kept::Kept;
 use self::live::Live;
@@ -96,7 +95,7 @@ impl TryFrom<Options> for OpenDocument {
         let mut options = OpenDocument::default();
         if let Some(name) = given.kind {
             options.kind = Kind::parse(&name).ok_or_else(|| {
-                let sentence = format!("kind is {name:?}; there are text and json");
+                let sentence = format!("kind is {name:?}; there are text, json and yjs");
                 Error::new(ErrorKind::InvalidArgument, sentence)
             })?;
         }
@@ -125,12 +124,10 @@ impl Bridge {
         let options = options.try_into().map_err(thrown)?;
         let documents = self.shared.documents.clone();
         self.later(token, async move {
-            match client.open_document(&id, options).await {
+            match Live::open(&client, &id, options).await {
                 Ok(document) => {
-                    let kind = document.kind().as_str();
-                    let about =
-                        json!({ "id": document.id(), "kind": kind, "author": document.author() });
-                    documents.add(number, Live::Plain(document));
+                    let about = document.about();
+                    documents.add(number, document);
                     told::ok(about)
                 }
                 Err(failure) => told::failure(failure),
@@ -175,10 +172,14 @@ impl Bridge {
     fn document(&self, number: u32) -> Result<Document> {
         match self.live(number)? {
             Live::Plain(document) => Ok(document),
-            Live::Yjs(_) => {
-                let sentence = "this document is opened by openYjs";
-                Err(thrown(Error::new(ErrorKind::InvalidArgument, sentence)))
-            }
+            Live::Yjs(_) => Err(other_kind("this is a Yjs document")),
+        }
+    }
+
+    fn yjs(&self, number: u32) -> Result<YjsDocument> {
+        match self.live(number)? {
+            Live::Yjs(document) => Ok(document),
+            Live::Plain(_) => Err(other_kind("this is no Yjs document")),
         }
     }
 
@@ -190,4 +191,8 @@ impl Bridge {
             completions.push(Completion::Ended { token, json });
         });
     }
+}
+
+fn other_kind(sentence: &'static str) -> napi::Error<&'static str> {
+    thrown(Error::new(ErrorKind::InvalidArgument, sentence))
 }

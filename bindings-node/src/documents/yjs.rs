@@ -1,45 +1,16 @@
 //! Yjs documents; `ts/yjs-document.ts` is their face.
 
-use kps::{Error, ErrorKind, document::YjsDocument};
 use napi::bindgen_prelude::{Buffer, Uint8Array};
 use napi_derive::napi;
-use serde_json::json;
 
-use super::{Live, Options, edit::edits_of, told};
+use super::{edit::edits_of, told};
 use crate::{
     bridge::Bridge,
-    error::{Result, invalid, thrown},
+    error::{Result, thrown},
 };
 
 #[napi]
 impl Bridge {
-    /// Opens a Yjs document under `number`. Call `token` ends with what never changes of it.
-    #[napi]
-    pub fn open_yjs(
-        &self,
-        client: u32,
-        token: u32,
-        number: u32,
-        id: String,
-        options: String,
-    ) -> Result<()> {
-        let client = kps::Client::from(self.shared.client(client).map_err(thrown)?.bridge);
-        let options: Options = serde_json::from_str(&options).map_err(invalid)?;
-        let options = options.try_into().map_err(thrown)?;
-        let documents = self.shared.documents.clone();
-        self.later(token, async move {
-            match client.open_yjs(&id, options).await {
-                Ok(document) => {
-                    let (id, author) = (document.id().clone(), document.author().clone());
-                    documents.add(number, Live::Yjs(document));
-                    told::ok(json!({ "id": id, "author": author }))
-                }
-                Err(failure) => told::failure(failure),
-            }
-        });
-        Ok(())
-    }
-
     /// The text of a root.
     #[napi]
     pub fn yjs_text(&self, number: u32, root: String) -> Result<String> {
@@ -85,15 +56,5 @@ impl Bridge {
         let edits = self.value(&edits, parts).and_then(edits_of);
         let edited = edits.and_then(|edits| document.edit(&root, edits));
         Ok(edited.err().map(|it| told::refused(&it)))
-    }
-
-    fn yjs(&self, number: u32) -> Result<YjsDocument> {
-        match self.live(number)? {
-            Live::Yjs(document) => Ok(document),
-            Live::Plain(_) => {
-                let sentence = "this document is opened by openDocument";
-                Err(thrown(Error::new(ErrorKind::InvalidArgument, sentence)))
-            }
-        }
     }
 }
