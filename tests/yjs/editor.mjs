@@ -29,6 +29,13 @@ const until = (isSo) =>
     look();
   });
 
+/** Whether the text and the list have these marks, and the text none of these letters. */
+const holds = (marks, letters) => {
+  const [written, list] = [text.toString(), doc.getArray("list").toArray()];
+  const isThere = (mark) => written.includes(`<${mark}>`) && written.includes(` ${mark} 🙂`) && list.includes(mark);
+  return marks.every(isThere) && ![...letters].some((letter) => written.includes(letter));
+};
+
 const deeds = {
   insert: ({ at, insert }) => text.insert(at < 0 ? text.length : at, insert),
   delete: ({ at, count }) => text.delete(at, count),
@@ -37,6 +44,25 @@ const deeds = {
   many: ({ count, insert }) => {
     for (let i = 0; i < count; i += 1) text.insert(text.length, insert);
   },
+  write: ({ mark, letter, entry }) => {
+    text.insert(0, `<${mark}>`);
+    text.delete(text.toString().indexOf(letter), 1);
+    text.insert(text.length, ` ${mark} 🙂`);
+    doc.getMap("map").set(mark, entry);
+    doc.getMap("map").set("last", mark);
+    doc.getArray("list").push([mark]);
+  },
+  holds: ({ marks, letters }) =>
+    new Promise((resolve) => {
+      const look = () => {
+        if (!holds(marks, letters)) return;
+        doc.off("update", look);
+        resolve();
+      };
+      doc.on("update", look);
+      look();
+    }),
+  value: () => ({ text, map: doc.getMap("map"), list: doc.getArray("list") }),
   text: () => text.toString(),
   map: () => doc.getMap("map").toJSON(),
   state: () => Buffer.from(Y.encodeStateAsUpdate(doc)).toString("base64"),

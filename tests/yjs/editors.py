@@ -74,14 +74,17 @@ async def serving(folder: Path, *options: str) -> AsyncIterator[Serve]:
 
 
 class Editor:
-    """A program with an unmodified `y-websocket`."""
+    """A program with an unmodified `y-websocket`, or another one that is told what to do in the same way."""
+
+    def __init__(self, program: str = "editor.mjs") -> None:
+        self.program = program
 
     async def start(self, url: str, room: str, params: dict[str, str]) -> None:
         node = shutil.which("node")
         assert node is not None
         self.process = await asyncio.create_subprocess_exec(
             node,
-            str(HERE / "editor.mjs"),
+            str(HERE / self.program),
             url,
             room,
             json.dumps(params),
