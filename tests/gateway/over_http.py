@@ -13,9 +13,9 @@ KPS = str(Path(sys.executable).parent / "kps")
 
 
 @contextmanager
-def serving(*options: str) -> Iterator[str]:
-    """`kps serve` on a free port; its HTTP address."""
-    command = [KPS, "serve", "--json", "--listen", "127.0.0.1:0", *options]
+def serving(*options: str, listen: str = "127.0.0.1:0") -> Iterator[str]:
+    """`kps serve`, on a free port unless said; its HTTP address."""
+    command = [KPS, "serve", "--json", "--listen", listen, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
