@@ -11,6 +11,7 @@ mod client;
 mod describe;
 mod desk;
 mod engine;
+mod glance;
 mod held;
 #[cfg(feature = "yjs")]
 mod merging;

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     capability::{Map, Outcome, Value},
-    document,
+    document::{self, Kind, Version},
 };
 
 /// Bytes of a body. What is too much for a document is told as an event, not by the connection.
@@ -143,32 +143,34 @@ impl Call<'_> {
     }
 
     async fn get(&self, version: Option<String>, headers: &HeaderMap) -> Answer {
-        let is_newest = version.is_none();
-        let read = match version {
-            Some(version) => {
-                let mut map = Map::default();
-                map.push("version", version);
-                self.of("at", map).await?
-            }
-            None => self.of("read", Map::default()).await?,
-        };
-        let known = headers.get_all(header::IF_NONE_MATCH);
-        let etag = version_of(&read);
-        let is_known = known.iter().filter_map(|list| list.to_str().ok()).any(|list| {
-            list.split(',').any(|one| matches!(one.trim(), "*") || Some(one.trim()) == etag)
-        });
-        if is_known {
-            let mut response = Response::new(Body::Whole(None));
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            return Ok(tagged(response, etag));
+        if let Some(version) = version {
+            let mut map = Map::default();
+            map.push("version", version);
+            let read = self.of("at", map).await?;
+            return match version_of(&read) {
+                Some(etag) if is_known(headers, etag) => Ok(not_modified(etag)),
+                _ => described(StatusCode::OK, read).await,
+            };
         }
-        if !is_newest {
-            return described(StatusCode::OK, read).await;
+        let (kind, newest) = self.glance().await?;
+        let etag = newest.to_string();
+        if is_known(headers, &etag) {
+            return Ok(not_modified(&etag));
         }
-        // Who opens it is told more, and it is there: it will not be made.
+        // Who opens it is told more than who reads it, and it is there: it will not be made.
         let mut map = Map::default();
-        map.push("kind", read.get("kind").cloned().unwrap_or_default());
+        map.push("kind", kind.as_str());
         described(StatusCode::OK, self.here("read", "open", map).await?).await
+    }
+
+    /// What it is, without a copy of its content.
+    async fn glance(&self) -> Result<(Kind, Version), Fault> {
+        let principal = &self.visit.principal;
+        principal.check_publish(&format!("{SERVER_CALLS}document.read"))?;
+        let namespace = &principal.namespace;
+        let documents = self.visit.gateway.host.documents(namespace).await?;
+        let grants = Grants::of(principal);
+        Ok(documents.glance(namespace.as_str().into(), self.id, &grants).await?)
     }
 
     /// An operation, or several: what becomes of them is told as events alone.
@@ -186,6 +188,21 @@ impl Call<'_> {
         let accepted = Value::map([("accepted", 1.into()), ("op_ids", vec![op_id].into())]);
         json_of(StatusCode::ACCEPTED, accepted).await
     }
+}
+
+/// Whether `If-None-Match` names this version.
+fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let known = headers.get_all(header::IF_NONE_MATCH).iter();
+    known
+        .filter_map(|list| list.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .any(|one| matches!(one.trim(), one if one == "*" || one == etag))
+}
+
+fn not_modified(etag: &str) -> Response<Body> {
+    let mut response = Response::new(Body::Whole(None));
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    tagged(response, Some(etag))
 }
 
 /// Answers with what is known of a document, and its content if that is there.
