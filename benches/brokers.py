@@ -50,6 +50,7 @@ def choose(peer, workload, python):
         "ws": lambda: Broker("ws", lambda port: ["node", str(HERE / "peers/node/relay.mjs"), str(port)]),
         "hocuspocus": lambda: Broker("ws", yjs),
         "y_websocket": lambda: Broker("ws", yjs),
+        "node_http": lambda: Broker("http", lambda port: ["node", str(HERE / "peers/node/http_server.mjs"), str(port)]),
     }
     durable = {
         "nats": lambda: jetstream(always=workload == "durable_stored"),

@@ -160,6 +160,8 @@ SCRIPTS = {
     "load": "yjs",
     "memory": "yjs",
     "propose": "text",
+    "post": "gateway",
+    "streams": "gateway",
 }
 
 

@@ -1,7 +1,7 @@
 """kps beside its peers, in one run on one machine: `make bench`, or `.venv/bin/python benches/run.py`.
 
     run.py                       everything, medians of three
-    run.py --only python.acks    one language and workload; also: kps, node, throughput, durable, calls, documents, …
+    run.py --only python.acks    one language and workload; also: kps, node, throughput, durable, calls, documents, http
     run.py --rounds 5 --json     figures for a script
 
 Peers and kps take turns within each round, so that both see the same machine. Ratios travel
@@ -17,18 +17,19 @@ import brokers
 import capabilities
 import documents
 import durable
+import gateway
 import workloads
 from processes import Broken, Worker, worker_command
 from tables import print_tables
 from targets import TARGETS
 from workloads import COUNTS
 
-WORKLOADS = workloads.WORKLOADS | durable.WORKLOADS | capabilities.WORKLOADS | documents.WORKLOADS
+WORKLOADS = workloads.WORKLOADS | durable.WORKLOADS | capabilities.WORKLOADS | documents.WORKLOADS | gateway.WORKLOADS
 
 STORAGE = ["storage_memory", "storage_normal", "storage_full"]
 BATCHES = ["batch_small", "batch_heavy", "batch_bytes", "own_small", "own_heavy"]
 
-# Who runs what. `bare` and `asyncio` are no peers but floors; `without` is kps without history.
+# Who runs what. `bare`, `asyncio` and `node_http` are no peers but floors; `without` is kps without history.
 ENTRIES = [
     (language, peer, workload)
     for language, peers, workloads in [
@@ -51,6 +52,7 @@ ENTRIES = [
         ("node", ["nats", "kps"], ["remote"]),
         ("node", ["hocuspocus", "y_websocket", "kps"], documents.YJS),
         ("python", ["kps"], documents.TEXT),
+        ("python", ["node_http", "kps"], gateway.ALL),
     ]
     for workload in workloads
     for peer in peers

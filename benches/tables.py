@@ -21,6 +21,12 @@ EDITS = [
     ("propose to ack p50 µs", "p50_us", "{:,.0f}"),
     ("p99", "p99_us", "{:,.0f}"),
 ]
+POSTS = [
+    ("requests/s", "rate", "{:,.0f}"),
+    ("p50 µs", "p50_us", "{:,.0f}"),
+    ("p99", "p99_us", "{:,.0f}"),
+    ("µs CPU server", "broker_us", "{:.1f}"),
+]
 SCALING = [
     ("one, ms", "one_ms", "{:.2f}"),
     ("speed-up", "speedup", "{:.2f}"),
@@ -82,6 +88,8 @@ COLUMNS = {
         ("broker CPU %", "idle_percent", "{:.2f}"),
     ],
     **{f"documents_{kind}_{writers}": EDITS for kind in ("yjs", "text") for writers in (1, 10, 100)},
+    **{f"http_{what}_{connections}": POSTS for what in ("publish", "operations") for connections in (1, 16)},
+    "http_fanout": [("events/s", "rate", "{:,.0f}"), ("µs CPU server", "broker_us", "{:.2f}")],
     "documents_load": [("load p50 ms", "load_ms", "{:,.1f}")],
     "documents_memory": [("server KiB each", "each_kib", "{:,.1f}")],
     "storage_memory": STORAGE,
