@@ -450,9 +450,9 @@ export interface Grant {
   name?: string;
   /** Scopes its topics and ids. */
   namespace?: string;
-  /** Patterns of the topics it may publish to. */
+  /** Patterns of the topics it may publish to; of a document's topic, `kps.document.<id>`: it may change the document. */
   publish?: string[];
-  /** Patterns it may subscribe within. */
+  /** Patterns it may subscribe within; of a document's topic: it may read the document. */
   subscribe?: string[];
 }
 

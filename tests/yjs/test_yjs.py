@@ -14,6 +14,7 @@ import websockets
 from editors import PATIENCE, PyEditor, Serve, editing, serving
 
 import kps
+from kps.types import Grant, TokenGrant
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -302,6 +303,37 @@ def test_who_may_not_come_in_is_told_so_and_stays_away(tmp_path: Path) -> None:
                 await websockets.connect(
                     f"{server.url}/doc?token=s3cret", origin=websockets.Origin("https://evil.example")
                 )
+
+    run(scene())
+
+
+def test_a_hook_decides_for_each_document_who_reads_it_and_who_writes_it() -> None:
+    def on_connect(request: kps.ConnectRequest) -> Grant:
+        room = request.path.removeprefix("/yjs/").partition("?")[0]
+        may = {"name": request.name, "subscribe": ["kps.document.page"], "publish": ["kps.server.document.>"]}
+        if request.name == "ann":
+            may["publish"].append(f"kps.document.{room}")
+        return may
+
+    async def scene() -> None:
+        tokens: dict[str, TokenGrant] = {"a": {"name": "ann"}, "b": {"name": "bob"}}
+        async with kps.Server("127.0.0.1:0", tokens=tokens, on_connect=on_connect) as server:
+            url = f"ws://{server.address}/yjs"
+            # Who may only read comes first and makes nothing: it comes back until there is something.
+            async with editing(url, "page", token="b") as bob, editing(url, "page", token="a") as ann:
+                await ann.do("insert", at=0, insert="read me")
+                await bob.do("reads", wanted="read me")
+                await bob.do("show", state={"user": {"name": "bob"}})
+                await seen(ann, {"user": {"name": "bob"}})
+                await bob.do("insert", at=0, insert="do not ")
+                closed = await bob.do("closed")
+                assert closed["code"] == 4403
+                assert "not change it" in closed["reason"]
+                assert await ann.do("text") == "read me"
+            async with editing(url, "other", token="b") as bob:
+                closed = await bob.do("closed")
+                assert closed["code"] == 4403
+                assert "kps.document.other" in closed["reason"]
 
     run(scene())
 

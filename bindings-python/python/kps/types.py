@@ -55,7 +55,11 @@ class TimelineEntry(TypedDict):
 
 
 class TokenGrant(TypedDict, total=False):
-    """What the bearer of a token may do; topics left out or `None`: all."""
+    """What the bearer of a token may do; topics left out or `None`: all.
+
+    A document is its topic, `kps.document.<id>`: `subscribe` says which ones may be read, `publish` which ones may be
+    changed, besides the calls themselves, `kps.server.document.>`.
+    """
 
     name: str
     namespace: str

@@ -2,6 +2,11 @@
 //!
 //! A server knows static tokens ([`Token`]); a hook ([`OnConnect`]) may refuse or replace what
 //! they say. No token is ever logged: [`Token`]'s `Debug` leaves it out.
+//!
+//! Permissions are patterns of topics to publish to and to subscribe within. A call of a server's capability is its
+//! topic `kps.server.<capability>.<operation>`, to publish to; one of a document needs the document as well, which is
+//! `kps.document.<id>`: to subscribe to in order to read it, to publish to in order to change it (the server alone
+//! really publishes there). Who has no patterns may everything.
 
 use std::{fmt, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
@@ -35,15 +40,15 @@ impl Token {
         self
     }
 
-    /// Restricts publishing to topics that one of `patterns` matches. Fails with
-    /// `invalid_topic` for what is no pattern.
+    /// Restricts publishing to topics that one of `patterns` matches, and changing documents to those whose topic
+    /// `kps.document.<id>` one of them matches. Fails with `invalid_topic` for what is no pattern.
     pub fn publish<'a>(mut self, patterns: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         self.principal.publish = Some(parse(patterns)?);
         Ok(self)
     }
 
-    /// Restricts subscribing to patterns that lie within one of `patterns`. Fails with
-    /// `invalid_topic` for what is no pattern.
+    /// Restricts subscribing to patterns that lie within one of `patterns`, and reading documents to those whose topic
+    /// `kps.document.<id>` one of them matches. Fails with `invalid_topic` for what is no pattern.
     pub fn subscribe<'a>(mut self, patterns: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         self.principal.subscribe = Some(parse(patterns)?);
         Ok(self)

@@ -206,8 +206,50 @@
 //! | stored | 10 s after a change, or after 50 operations | `--document-checkpoint-every`, `--document-checkpoint-operations` |
 //! | leaves memory | after 30 min without a call | `--document-idle` |
 //!
-//! Who may do what is said as for other calls and topics: an operation is the topic `kps.server.document.<operation>` to
-//! publish to, events are `kps.document.<id>` to subscribe to.
+//! # Who may read, and who may change
+//!
+//! Without permissions everybody may everything. A token, or what [`OnConnect`](crate::auth::OnConnect) makes of it, says
+//! which calls and which documents:
+//!
+//! | permission | on | |
+//! | --- | --- | --- |
+//! | publish | `kps.server.document.<operation>` | call the operation at all |
+//! | subscribe | `kps.document.<id>` | read that document: `open`, `read`, `at`, `versions`, `sync`, `presence`, `close`, its events |
+//! | publish | `kps.document.<id>` | change it, too: `edit`, `edit_batch`, `undo`, `update`, `compact`; make it with `open` |
+//!
+//! A change needs both: its answer tells what others did. Patterns have to spell out `kps.document.`, and the levels of an
+//! id are levels of its topic: `kps.document.team.>` is every document whose id begins with `team.`. What is missing is
+//! `unauthorized` and named in the sentence; `open` by one who may only read is `not_found` while there is no document.
+//! The permission to publish lets nobody tell events: the server alone does, and refuses everybody else there. It is the
+//! same over the bus, KPS JSON, HTTP and `/yjs/{id}`; the program that runs the server may everything.
+//!
+//! ```
+//! use kps::{
+//!     Client, ConnectOptions, Server, ServerOptions, auth::Token, document::{Edit, OpenDocument},
+//! };
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let reader = Token::new("r3ad").name("reader").publish(["kps.server.document.>"])?;
+//! let writer = Token::new("wr1te").name("writer").publish(["kps.server.document.>", "kps.document.team.>"])?;
+//! let tokens = vec![
+//!     reader.subscribe(["kps.document.team.>"])?,
+//!     writer.subscribe(["kps.document.team.>"])?,
+//! ];
+//! let server = Server::start(ServerOptions { tokens, ..ServerOptions::listen("127.0.0.1:0") })?;
+//! let open = async |token: &str, id: &str| {
+//!     let token = Some(token.to_owned());
+//!     let client = Client::connect(ConnectOptions { token, ..ConnectOptions::new(server.url()) }).await?;
+//!     client.open_document(id, OpenDocument::default()).await
+//! };
+//!
+//! let notes = open("wr1te", "team.notes").await?;
+//! notes.edit(Edit::append("Hello"))?.await?;
+//! let read = open("r3ad", "team.notes").await?;
+//! assert_eq!(read.text().as_deref(), Some("Hello"));
+//! assert_eq!(read.edit(Edit::append("!"))?.await.unwrap_err().code, "unauthorized");
+//! assert_eq!(open("wr1te", "salaries").await.unwrap_err().code(), "unauthorized");
+//! # Ok(()) }
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run()).unwrap();
+//! ```
 //!
 //! [`DocumentOptions`]: crate::document::DocumentOptions
 //! [`DocumentOptions::memory`]: crate::document::DocumentOptions::memory

@@ -79,8 +79,11 @@
 //! ```
 //!
 //! The id is the rest of the path, percent-decoded. The token comes as `?token=` or `Authorization: Bearer`; `Origin`
-//! and `Host` are checked as everywhere. Whoever may call `document.open` may read, and whoever may call
-//! `document.update` may write. A refusal is told as an auth message and closes with 4400 (not taken), 4403 (may not),
+//! and `Host` are checked as everywhere. Who may call `document.open` and [read the document](crate::manual::document)
+//! (subscribe to `kps.document.{id}`) may read, and who may call `document.update`, too, and change it (publish to
+//! `kps.document.{id}`) may write. A reader that comes before there is a document is closed with 1013, and comes back.
+//! [`OnConnect`](crate::auth::OnConnect) sees the path of every connection, and may give it the permissions for the one
+//! document that it asks for. A refusal is told as an auth message and closes with 4400 (not taken), 4403 (may not),
 //! 4409 (a document of another kind) or 4413 (too large), after which `y-websocket` stays away; 1001 and 1013 are for
 //! now, and it comes back and syncs. A connection that does not read what waits for it is closed with 1013 at 8 MiB.
 //!

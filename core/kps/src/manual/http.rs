@@ -104,7 +104,9 @@
 //! the same, else the request is refused (400). That is all it does: an older version is a `conflict` event, never 412.
 //!
 //! Whoever may call `document.…` on the bus may do it here: `GET` needs the permission to publish to
-//! `kps.server.document.read`, and so on; the events need that to subscribe to `kps.document.{id}`.
+//! `kps.server.document.read`, and so on. And it has to be [a document of theirs](crate::manual::document): all of these
+//! need the permission to subscribe to `kps.document.{id}`, and operations, `undo`, `compact` and a `PUT` that makes the
+//! document that to publish there. Without it they are 403; a `PUT` of one who may only read is 404 while there is none.
 //!
 //! ```sh
 //! curl -X PUT -d '{"kind": "text"}' $bus/v1/documents/notes

@@ -12,9 +12,9 @@ pub struct Principal {
     pub name: Option<String>,
     /// Scopes topics and ids.
     pub namespace: String,
-    /// Topics it may publish to; `None`: all.
+    /// Topics it may publish to, and those of documents it may change; `None`: all.
     pub publish: Option<Vec<Pattern>>,
-    /// Patterns it may subscribe to; `None`: all.
+    /// Patterns it may subscribe to, and those of documents it may read; `None`: all.
     pub subscribe: Option<Vec<Pattern>>,
     /// It is the program that runs the server, which alone hears calls of the server's capabilities.
     pub is_server: bool,
