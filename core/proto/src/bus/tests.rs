@@ -9,6 +9,7 @@ use crate::{
     wire::frame::{AnswerFrame, Destination, Extensions, Name, Publish, REPORTS, Subscribe},
 };
 
+mod grants;
 mod kept;
 mod observed;
 mod policies;
