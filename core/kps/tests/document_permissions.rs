@@ -9,7 +9,7 @@ use std::time::Duration;
 use kps::{
     Client, ConnectOptions, Error, ErrorKind, Received, Server, ServerOptions,
     auth::{Token, decide_at_once},
-    capability::{DispatchOptions, Failure, Outcome, Value},
+    capability::{CallTarget, DispatchOptions, Failure, Outcome, Value},
     document::{Edit, OpenDocument},
     message::{Extras, ReceiptLevel},
     options::SubscribeOptions,
@@ -100,8 +100,8 @@ async fn what_was_answered_to_another_is_not_answered_to_whoever_has_its_idempot
     let (all, eve) = (client(&server, "all").await, client(&server, "eve").await);
     make(&all, &["secret"]).await;
     let read = async |client: &Client| {
-        let options =
-            DispatchOptions { idempotency_key: Some("key".into()), ..DispatchOptions::default() };
+        let (idempotency_key, target) = (Some("key".into()), CallTarget::Server);
+        let options = DispatchOptions { idempotency_key, target, ..DispatchOptions::default() };
         let asked = payload(&json!({"id": "secret"}));
         let outcome = client.capabilities().dispatch("document.read", asked, options).await.outcome;
         outcome.as_ref().map_or_else(Failure::code, |_| "ok")
@@ -331,4 +331,20 @@ async fn a_hook_decides_for_each_document_who_edits_it() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn documents_may_be_named_one_by_one_however_many() {
+    let named: Vec<String> = (0..2_000).map(|at| format!("kps.document.room-{at}")).collect();
+    let eve = Token::new("eve").subscribe(named.iter().map(|it| &**it)).unwrap();
+    let calls = ["kps.server.document.>", "kps.document.room-1999"];
+    let tokens = vec![eve.publish(calls).unwrap()];
+    let server =
+        Server::start(ServerOptions { tokens, ..ServerOptions::listen("127.0.0.1:0") }).unwrap();
+    let eve = client(&server, "eve").await;
+    make(&eve, &["room-1999"]).await;
+    assert_eq!(code(&eve, "edit", appending("room-1999", "a")).await, "ok");
+    assert_eq!(text(&eve, "room-1999").await, "a");
+    assert_eq!(code(&eve, "edit", appending("room-1998", "a")).await, "unauthorized");
+    assert_eq!(code(&eve, "read", json!({"id": "room-2000"})).await, "unauthorized");
 }
