@@ -88,7 +88,7 @@ export abstract class LiveDocument implements AsyncDisposable {
    *
    * What the server tells, to all alike: `change`, `ack`, `conflict`, `rejected`, `checkpoint`, `store_failed`, `presence`.
    * What this client tells: `failed` (an own operation was given up), `gap` (events were missed; the content is right
-   * again), `resumed` (none were, though the connection was lost), `closed`.
+   * again), `resumed` (none were, though the connection was lost), `closed`; and of a Yjs document `update`, what changed.
    *
    * While it listens an open document keeps the process alive.
    */
