@@ -134,7 +134,9 @@ async fn a_document_that_may_be_read_follows_what_others_do_and_refuses_its_own_
     let server = server();
     let (all, eve) = (client(&server, "all").await, client(&server, "eve").await);
     let missing = eve.open_document("shared", OpenDocument::default()).await.unwrap_err();
-    assert_eq!(missing.code(), "not_found");
+    assert_eq!(missing.code(), "unauthorized");
+    let yjs = tokio::time::timeout(PATIENCE, eve.open_yjs("shared", OpenDocument::default())).await;
+    assert_eq!(yjs.unwrap().unwrap_err().code(), "unauthorized");
     let written = all.open_document("shared", OpenDocument::default()).await.unwrap();
     let followed = eve.open_document("shared", OpenDocument::default()).await.unwrap();
     let mut events = followed.events();
@@ -229,7 +231,7 @@ fn http_asks_for_the_same_permissions() {
     let mut web = Web::to(&server);
     let open = json!({"kind": "text"});
     for id in ["shared", "secret"] {
-        assert_eq!(asked(&mut web, "eve", "PUT", id, &open).status / 100, 4, "{id}");
+        assert_eq!(asked(&mut web, "eve", "PUT", id, &open).fault(403), "unauthorized", "{id}");
         assert_eq!(asked(&mut web, "all", "PUT", id, &open).status, 201, "{id}");
     }
     assert_eq!(asked(&mut web, "eve", "PUT", "eve.notes", &open).status, 201);

@@ -28,7 +28,8 @@ impl Inner {
                 Err(failure) if failure.kind == ErrorKind::NotFound => {
                     let sentence =
                         format!("there is no document {:?}, and {}", name.1, denied.message());
-                    Err(Failure::new(ErrorKind::NotFound, sentence))
+                    // Not what others take for something that passes.
+                    Err(Failure::new(ErrorKind::Unauthorized, sentence))
                 }
                 opened => opened.map(drop),
             },

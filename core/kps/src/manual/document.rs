@@ -219,7 +219,7 @@
 //!
 //! A change needs both: its answer tells what others did. Patterns have to spell out `kps.document.`, and the levels of an
 //! id are levels of its topic: `kps.document.team.>` is every document whose id begins with `team.`. What is missing is
-//! `unauthorized` and named in the sentence; `open` by one who may only read is `not_found` while there is no document.
+//! `unauthorized` and named in the sentence, also where one who may only read opens what there is not.
 //! The permission to publish lets nobody tell events: the server alone does, and refuses everybody else there. It is the
 //! same over the bus, KPS JSON, HTTP and `/yjs/{id}`; the program that runs the server may everything.
 //!

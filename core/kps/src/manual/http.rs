@@ -106,7 +106,7 @@
 //! Whoever may call `document.…` on the bus may do it here: `GET` needs the permission to publish to
 //! `kps.server.document.read`, and so on. And it has to be [a document of theirs](crate::manual::document): all of these
 //! need the permission to subscribe to `kps.document.{id}`, and operations, `undo`, `compact` and a `PUT` that makes the
-//! document that to publish there. Without it they are 403; a `PUT` of one who may only read is 404 while there is none.
+//! document that to publish there. Without it they are 403.
 //!
 //! ```sh
 //! curl -X PUT -d '{"kind": "text"}' $bus/v1/documents/notes

@@ -101,7 +101,8 @@ async fn a_reader_opens_what_is_there_and_makes_nothing() {
     let room = Room::new();
     let opening = json!({"id": "d", "kind": "text"});
     let missing = room.as_one_who(&reader(), "open", opening.clone()).await.unwrap_err();
-    assert_eq!(missing.code(), "not_found");
+    assert_eq!(missing.code(), "unauthorized");
+    assert!(missing.message.contains("there is no document"), "{}", missing.message);
     assert!(missing.message.contains("publish to \"kps.document.d\""), "{}", missing.message);
     assert_eq!(room.code("read", json!({"id": "d"})).await, "not_found", "it was made");
     let made = room.as_one_who(&writer(), "open", opening.clone()).await.unwrap();
