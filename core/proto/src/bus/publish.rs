@@ -334,7 +334,7 @@ impl Bus {
         let cost = draft.cost();
         let room = self.memory() + cost <= self.config.limits.server_bytes;
         let session = &self.sessions[key];
-        let space = session.space;
+        let (space, is_restricted) = (session.space, session.principal.is_restricted());
         let (mut place, mut is_awaited) = (None, false);
         let (sessions, subscriptions) = (&self.sessions, &self.subscriptions);
         let admitted = draft.extras().filter(|_| draft.is_for_some());
@@ -440,9 +440,8 @@ impl Bus {
             }
         };
         let mut terms = draft.terms.map_or_else(Terms::default, |terms| *terms);
-        let principal = &self.sessions[key].principal;
-        if principal.is_restricted() && route.topic.starts_with(topic::DOCUMENT_CALLS) {
-            Grants::of(principal).vouch(&mut terms.extras);
+        if is_restricted && route.topic.starts_with(topic::DOCUMENT_CALLS) {
+            Grants::of(&self.sessions[key].principal).vouch(&mut terms.extras);
         }
         let published = Arc::new(Published {
             route,
