@@ -359,10 +359,10 @@ impl Desk {
     }
 
     /// Tells of a change; `from`: the editor that made it knows.
-    fn changed(&self, previous: Version, applied: Applied, from: Option<u64>) {
+    fn changed(&mut self, previous: Version, applied: Applied, from: Option<u64>) {
         #[cfg(feature = "yjs")]
-        if let Change::Update(update) = &applied.change {
-            self.peers.updated(update, from);
+        if let (Change::Update(update), Held::Yjs(document)) = (&applied.change, &self.document) {
+            self.peers.updated(update, from, document.is_waiting());
         }
         #[cfg(not(feature = "yjs"))]
         let _ = from;

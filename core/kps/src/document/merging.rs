@@ -36,7 +36,10 @@ impl Inner {
         let update = bytes(&mut fields, "update")?.ok_or_else(|| capability::missing("update"))?;
         fields.done()?;
         let merge = |desk: &mut Desk| vec![desk.update(&op_id, &author, &update, &self.options)];
-        Ok(answered(&self.change(name, 1, merge).await?))
+        let told = self.change(name, 1, merge).await;
+        let slot = self.open.lock().get(name).cloned();
+        slot.iter().for_each(|slot| slot.tell_soon());
+        Ok(answered(&told?))
     }
 
     pub(super) async fn call_sync(self: &Arc<Self>, name: &Name, mut fields: Fields) -> Outcome {

@@ -1,6 +1,6 @@
 //! A Yjs editor's place at a document: what it says, and what it is told.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kps_proto::{ErrorKind, bus::Grants};
@@ -84,7 +84,7 @@ impl Documents {
 }
 
 impl Seat {
-    /// The next message for the editor.
+    /// The next messages for the editor, as WebSocket frames.
     ///
     /// # Errors
     /// It is to leave.
@@ -110,7 +110,7 @@ impl Seat {
             Some(Said::Awareness(update)) => self.present(update),
             Some(Said::QueryAwareness) => {
                 let all = self.with(|desk| Ok(desk.peers.awareness.all()))?;
-                all.iter().for_each(|all| self.peer.answer(protocol::awareness(all)));
+                all.iter().for_each(|all| self.peer.answer(&protocol::awareness(all)));
                 Ok(())
             }
             Some(Said::Other) => Ok(()),
@@ -129,7 +129,7 @@ impl Seat {
             }
         };
         let missing = missing.map_err(left)?.map_err(|reject| self.refused(&reject))?;
-        self.peer.answer(protocol::step_2(&missing));
+        self.peer.answer(&protocol::step_2(&missing));
         Ok(())
     }
 
@@ -154,6 +154,7 @@ impl Seat {
                 Ok(Some(desk.merge(&self.peer, &self.author, update, options)))
             })?;
             if let Some(done) = done {
+                self.slot.tell_soon();
                 self.inner.store_soon(&self.slot);
                 return done.map_err(|reject| self.refused(&reject));
             }
@@ -162,7 +163,7 @@ impl Seat {
 
     fn read_only(&self) -> Result<(), Leave> {
         let sentence = "it may read this document, not change it";
-        self.peer.answer(protocol::denied(sentence));
+        self.peer.answer(&protocol::denied(sentence));
         Err(Leave::new(FORBIDDEN, sentence))
     }
 
@@ -173,11 +174,12 @@ impl Seat {
             desk.tell_present();
             Ok(said)
         })?;
+        self.slot.tell_soon();
         said.map_err(|reason| Leave::new(INVALID, reason))
     }
 
     fn refused(&self, reject: &Reject) -> Leave {
-        self.peer.answer(protocol::denied(&reject.message));
+        self.peer.answer(&protocol::denied(&reject.message));
         let code = match reject.code {
             Code::TooManyPending => LATER,
             Code::DocumentTooLarge | Code::OperationTooLarge => TOO_LARGE,
@@ -210,8 +212,26 @@ impl Drop for Seat {
 impl Slot {
     /// All editors are to leave: the server closes.
     pub(super) fn dismiss(&self) {
-        if let Some(desk) = &*self.desk.lock() {
+        if let Some(desk) = &mut *self.desk.lock() {
             desk.peers.dismiss(&Leave::new(AWAY, "the server closes"));
+        }
+    }
+
+    fn tell(&self) -> Option<Duration> {
+        self.desk.lock().as_mut().and_then(|desk| desk.peers.tell_asked())
+    }
+
+    /// Tells editors what there is to tell, with what others say who are ready to be heard now.
+    pub(super) fn tell_soon(self: &Arc<Self>) {
+        let asks = self.desk.lock().as_mut().is_some_and(|desk| desk.peers.asks());
+        if asks {
+            let slot = self.clone();
+            // A task runs after those that are ready.
+            runtime::spawn(async move {
+                while let Some(pause) = slot.tell() {
+                    tokio::time::sleep(pause).await;
+                }
+            });
         }
     }
 }
@@ -223,6 +243,7 @@ impl Desk {
             self.used = now;
         }
         self.peers.expire(now);
+        self.peers.tell_all();
         self.tell_present();
     }
 }

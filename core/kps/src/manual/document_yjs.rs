@@ -87,6 +87,10 @@
 //! 4409 (a document of another kind) or 4413 (too large), after which `y-websocket` stays away; 1001 and 1013 are for
 //! now, and it comes back and syncs. A connection that does not read what waits for it is closed with 1013 at 8 MiB.
 //!
+//! What several editors do at about the same time is told as one update: it costs each of the others as much as one. Where
+//! 10 or more are connected, they are told at most every 0.1 ms for each of them, and at least every 50 ms; what comes
+//! after a pause is told at once.
+//!
 //! Awareness is told on the bus as `presence` of the client `yjs:<number>`, and who is present on the bus is shown to
 //! editors as `{"user": {"name", "color"}, "kps": …}`. An editor that leaves, or says nothing for 30 seconds, is gone.
 //!

@@ -209,26 +209,32 @@ impl Line {
 
     /// Tells the editor what there is to tell until it is to leave.
     async fn speak(&self, seat: &Seat) -> Leave {
+        let mut said = Instant::now();
+        // Set again when it goes off: for every message would cost more than the message.
+        let mut silence = pin!(sleep_until(said + SILENCE));
         loop {
-            let silent = Instant::now() + SILENCE;
-            let said = tokio::select! {
+            let saying = tokio::select! {
                 () = self.news.notified() => {
                     let pong = self.pong.lock().take().unwrap_or_default();
                     timeout(STALL, self.say(Opcode::Pong, &pong)).await
                 }
-                message = seat.next() => match message {
-                    Ok(message) => timeout(STALL, self.say(Opcode::Binary, &message)).await,
+                frames = seat.next() => match frames {
+                    Ok(frames) => timeout(STALL, self.write(&frames, &[])).await,
                     Err(leave) => return leave,
                 },
-                () = sleep_until(silent) => {
+                () = &mut silence => {
+                    if said.elapsed() < SILENCE {
+                        silence.as_mut().reset(said + SILENCE);
+                        continue;
+                    }
                     if self.heard.lock().elapsed() > GONE {
                         return Leave::new(AWAY, "nothing was heard for too long");
                     }
                     timeout(STALL, self.keep_alive()).await
                 }
             };
-            match said {
-                Ok(Ok(())) => {}
+            match saying {
+                Ok(Ok(())) => said = Instant::now(),
                 Ok(Err(_)) => return Leave::new(NORMAL, "it is gone"),
                 Err(_) => return Leave::new(AWAY, "it takes nothing any more"),
             }

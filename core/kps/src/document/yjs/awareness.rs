@@ -49,7 +49,7 @@ struct Gone {
 }
 
 impl Awareness {
-    /// What a connection says of whom it speaks for; returns what is new in it, for the others.
+    /// What a connection says of whom it speaks for; returns of whom that was new: the others are told.
     ///
     /// # Errors
     /// Why it is not taken.
@@ -58,7 +58,7 @@ impl Awareness {
         update: &[u8],
         of: PeerId,
         now_ms: u64,
-    ) -> Result<Option<Vec<u8>>, &'static str> {
+    ) -> Result<Vec<u64>, &'static str> {
         let mut reader = Reader::new(update);
         let mut changed = Vec::new();
         for _ in 0..reader.count(3).ok_or(CUT)? {
@@ -70,7 +70,7 @@ impl Awareness {
                 changed.push(client);
             }
         }
-        Ok((!changed.is_empty()).then(|| self.encode(changed.into_iter())))
+        Ok(changed)
     }
 
     fn take_one(
@@ -113,29 +113,29 @@ impl Awareness {
         Ok(true)
     }
 
-    /// A client of the bus says what it is, or leaves; returns what is new, for all.
+    /// A client of the bus says what it is, or leaves; returns whether that is new: all are told.
     pub(crate) fn show(
         &mut self,
         client: u64,
         state: Option<Arc<str>>,
         last: PeerId,
         now: u64,
-    ) -> Option<Vec<u8>> {
+    ) -> bool {
         let before = self.clients.get(&client).filter(|it| it.of == SERVER);
         let clock = now.max(before.map_or(0, |it| it.clock + 1));
         match state {
-            Some(state) if before.is_some_and(|it| it.state == state) => return None,
+            Some(state) if before.is_some_and(|it| it.state == state) => return false,
             Some(state) => {
                 let there = Present { clock, state, of: SERVER, heard: now };
                 self.clients.insert(client, there);
             }
+            None if before.is_none() => return false,
             None => {
-                before?;
                 self.clients.remove(&client);
                 self.gone.insert(client, Gone { clock, before: last, at: now });
             }
         }
-        Some(self.encode(std::iter::once(client)))
+        true
     }
 
     /// Whom else the connection speaks for, and in how many bytes.
@@ -153,13 +153,13 @@ impl Awareness {
         self.news.push((client, None));
     }
 
-    /// The connection ended; returns what is new, for the others. `last`: the last connection there was.
-    pub(crate) fn leave(&mut self, of: PeerId, last: PeerId, now_ms: u64) -> Option<Vec<u8>> {
+    /// The connection ended; returns who left with it. `last`: the last connection there was.
+    pub(crate) fn leave(&mut self, of: PeerId, last: PeerId, now_ms: u64) -> Vec<u64> {
         self.remove_where(|it| it.of == of, last, now_ms)
     }
 
-    /// Who said nothing for too long is gone; returns what is new, for all.
-    pub(crate) fn expire(&mut self, last: PeerId, now_ms: u64) -> Option<Vec<u8>> {
+    /// Who said nothing for too long is gone; returns who that is.
+    pub(crate) fn expire(&mut self, last: PeerId, now_ms: u64) -> Vec<u64> {
         self.gone.retain(|_, gone| now_ms.saturating_sub(gone.at) < OUTDATED_MS);
         let is_over =
             |it: &Present| it.of != SERVER && now_ms.saturating_sub(it.heard) >= OUTDATED_MS;
@@ -171,16 +171,16 @@ impl Awareness {
         which: impl Fn(&Present) -> bool,
         last: PeerId,
         now: u64,
-    ) -> Option<Vec<u8>> {
+    ) -> Vec<u64> {
         let all = self.clients.iter().filter(|(_, it)| which(it));
         let gone: Vec<_> = all.map(|(client, it)| (*client, it.clock)).collect();
         gone.iter().for_each(|(client, clock)| self.remove(*client, *clock, last, now));
-        (!gone.is_empty()).then(|| self.encode(gone.into_iter().map(|(client, _)| client)))
+        gone.into_iter().map(|(client, _)| client).collect()
     }
 
     /// Everybody who is there; `None`: nobody is.
     pub(crate) fn all(&self) -> Option<Vec<u8>> {
-        (!self.clients.is_empty()).then(|| self.encode(self.clients.keys().copied()))
+        (!self.clients.is_empty()).then(|| self.said(self.clients.keys().copied()))
     }
 
     /// Editors that came, changed or left since it was asked last; `None`: left.
@@ -196,7 +196,8 @@ impl Awareness {
             .map(|(client, it)| (*client, &it.state))
     }
 
-    fn encode(&self, clients: impl ExactSizeIterator<Item = u64>) -> Vec<u8> {
+    /// What these say now, or that they left.
+    pub(crate) fn said(&self, clients: impl ExactSizeIterator<Item = u64>) -> Vec<u8> {
         let mut out = Vec::new();
         put_int(&mut out, clients.len() as u64);
         for client in clients {
@@ -236,7 +237,7 @@ mod tests {
     }
 
     fn take(awareness: &mut Awareness, update: &[u8], of: PeerId, now: u64) -> bool {
-        awareness.take(update, of, now).unwrap().is_some()
+        !awareness.take(update, of, now).unwrap().is_empty()
     }
 
     #[test]
@@ -258,8 +259,9 @@ mod tests {
         let mut all = Awareness::default();
         take(&mut all, &one(7, 3, "{}"), 1, 0);
         take(&mut all, &one(8, 1, "{}"), 2, 0);
-        assert_eq!(all.leave(1, 2, 0), Some(one(7, 3, "null")));
-        assert_eq!(all.leave(1, 2, 0), None);
+        assert_eq!(all.leave(1, 2, 0), [7]);
+        assert_eq!(all.said([7].into_iter()), one(7, 3, "null"));
+        assert!(all.leave(1, 2, 0).is_empty());
         assert!(!take(&mut all, &one(7, 3, "{}"), 2, 0), "an echo");
         assert!(take(&mut all, &one(7, 3, "{}"), 3, 0), "itself");
     }
@@ -269,8 +271,9 @@ mod tests {
         let mut all = Awareness::default();
         take(&mut all, &one(7, 1, "{}"), 1, 0);
         take(&mut all, &one(8, 1, "{}"), 1, 20_000);
-        assert_eq!(all.expire(1, 29_999), None);
-        assert_eq!(all.expire(1, 30_000), Some(one(7, 1, "null")));
+        assert!(all.expire(1, 29_999).is_empty());
+        assert_eq!(all.expire(1, 30_000), [7]);
+        assert_eq!(all.said([7].into_iter()), one(7, 1, "null"));
         assert_eq!(all.states().count(), 1);
         all.expire(1, 60_000);
         assert_eq!((all.clients.len(), all.gone.len()), (0, 1));
@@ -279,13 +282,15 @@ mod tests {
     #[test]
     fn a_client_of_the_bus_is_there_until_it_is_told_to_be_gone() {
         let mut all = Awareness::default();
-        assert_eq!(all.show(7, Some("{}".into()), 1, 5), Some(one(7, 5, "{}")));
-        assert_eq!(all.show(7, Some("{}".into()), 1, 6), None, "it says the same");
+        assert!(all.show(7, Some("{}".into()), 1, 5));
+        assert_eq!(all.all(), Some(one(7, 5, "{}")));
+        assert!(!all.show(7, Some("{}".into()), 1, 6), "it says the same");
         assert!(!take(&mut all, &one(7, 9, "{\"forged\":1}"), 1, 6));
-        assert_eq!(all.expire(1, 100_000), None);
+        assert!(all.expire(1, 100_000).is_empty());
         assert_eq!(all.states().count(), 0);
-        assert_eq!(all.show(7, None, 1, 5), Some(one(7, 6, "null")));
-        assert_eq!(all.show(7, None, 1, 5), None);
+        assert!(all.show(7, None, 1, 5));
+        assert_eq!(all.said([7].into_iter()), one(7, 6, "null"));
+        assert!(!all.show(7, None, 1, 5));
         assert!(all.news().is_empty(), "the bus knows");
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod replica;
 mod saved;
 #[cfg(test)]
 mod tests;
+mod untold;
 mod view;
 
 use std::{
@@ -111,6 +112,11 @@ impl YjsDocument {
     /// Its state at [`oldest`](Self::oldest).
     pub(crate) fn base(&self) -> &Bytes {
         &self.base
+    }
+
+    /// Whether something in it waits for what is not there.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.pending > 0
     }
 
     /// Bytes of its state, or a few more.

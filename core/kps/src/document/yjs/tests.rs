@@ -8,6 +8,8 @@ use yrs::{
 
 use super::{lib0::put_int, *};
 
+mod together;
+
 /// Somebody's document, and the updates it made.
 struct Editor {
     doc: Doc,
