@@ -94,14 +94,20 @@ impl Subscription {
     /// All items that are there, at least one; `None` when it has ended.
     pub async fn batch(&mut self) -> Option<Vec<Received>> {
         let mut batch = vec![self.next().await?];
-        let acked = std::mem::take(&mut self.open);
-        let mut waiting = acked;
-        for event in self.feed.take() {
-            batch.extend(self.received(event));
-            waiting.append(&mut self.open);
-        }
-        self.open = waiting;
+        batch.append(&mut self.waiting());
         Some(batch)
+    }
+
+    /// All items that are there.
+    pub(crate) fn waiting(&mut self) -> Vec<Received> {
+        let mut items = Vec::new();
+        let mut open = std::mem::take(&mut self.open);
+        for event in self.feed.take() {
+            items.extend(self.received(event));
+            open.append(&mut self.open);
+        }
+        self.open = open;
+        items
     }
 
     /// Calls `handler` with each message until the subscription ends, `concurrency` at a time (at

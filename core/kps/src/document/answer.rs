@@ -8,12 +8,17 @@ use crate::capability::{Map, Value};
 
 /// What is known of a document.
 pub(super) fn described(desk: &Desk) -> Map {
+    described_at(desk, desk.document.version())
+}
+
+/// The same of one that is told as it was at this version.
+pub(super) fn described_at(desk: &Desk, version: Version) -> Map {
     let document = &desk.document;
     let mut map = Map::default();
     map.push("id", &*desk.name().1);
     map.push("kind", document.kind().as_str());
     map.push("lineage", &**document.lineage());
-    map.push("version", document.version().to_string());
+    map.push("version", version.to_string());
     map.push("oldest", document.oldest().to_string());
     map.push("checkpointed", desk.stored().to_string());
     map.push("durable", desk.is_durable());

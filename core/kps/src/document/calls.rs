@@ -172,13 +172,16 @@ impl Inner {
                 .collect::<Result<_, _>>()?,
             Some(other) => return Err(capability::wrong("known", &other, "a list of versions")),
         };
+        let in_parts = fields.flag("in_parts")?;
         #[cfg(feature = "yjs")]
         let state_vector = super::merging::bytes(&mut fields, "state_vector")?;
         fields.done()?;
         let slot = self.open(name, Some(kind)).await?;
-        let most = self.options.limits.missing;
         slot.with(|desk| {
-            let mut map = answer::described(desk);
+            // One in this process that has no session looks at it, and will not have to find its way back.
+            let stored = (desk.is_durable() && !caller.is_here).then(|| desk.stored());
+            let told = desk.document.introduce(lineage.as_deref(), &known, in_parts, stored);
+            let mut map = answer::described_at(desk, told.version);
             if slot.is_new.swap(false, Ordering::Relaxed) {
                 map.push("created", true);
             }
@@ -197,16 +200,16 @@ impl Inner {
                 super::merging::push_missing(&mut map, document, state_vector.as_deref(), most)?;
                 return Ok(map.into());
             }
-            let since = lineage.and_then(|it| desk.document.since_known(&it, &known));
-            let weight =
-                |missing: &[_]| -> usize { missing.iter().map(super::engine::weigh).sum() };
-            let since = since.filter(|(_, missing)| weight(missing) <= most);
-            let is_enough = since.as_ref().is_some_and(|(from, _)| Some(from) == known.first());
-            if let Some((from, missing)) = since {
+            if let Some((from, missing)) = &told.since {
                 map.push("since", from.to_string());
-                map.push("missing_ops", answer::operations(&missing));
+                map.push("missing_ops", answer::operations(missing));
             }
-            if !is_enough && let Some(content) = desk.document.at(desk.document.version()) {
+            if told.more {
+                map.push("more", true);
+            }
+            if told.needs_content
+                && let Some(content) = desk.document.at(told.version)
+            {
                 answer::push_content(&mut map, content, caller.cut(self.options.part, None));
             }
             Ok(map.into())

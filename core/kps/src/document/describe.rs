@@ -31,6 +31,11 @@ impl Documents {
                         "array",
                         "versions that are known: operations since are told instead",
                     ),
+                    (
+                        "in_parts?",
+                        "boolean",
+                        "all operations since are needed: with more in the answer, ask again for those after its version",
+                    ),
                 ],
             ),
             operation(

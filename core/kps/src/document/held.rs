@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{
     engine::{
-        Applied, Base, Document, Kind, Limits, Operation, Outcome, Segment, Snapshot, Version,
+        Applied, Base, Document, Introduction, Kind, Limits, Operation, Outcome, Segment, Snapshot,
+        Version,
     },
     shelf::Stored,
 };
@@ -16,7 +17,6 @@ use super::{
 use crate::capability::Failure;
 
 /// What is known of older versions: one of them, and all operations after it.
-type Since = (Version, Vec<Applied>);
 
 /// A document in memory.
 pub(super) enum Held {
@@ -155,12 +155,18 @@ impl Held {
         }
     }
 
-    /// The first of `known` that is one of its versions, and all operations after it.
-    pub(super) fn since_known(&self, lineage: &str, known: &[Version]) -> Option<Since> {
+    /// What one who opens it is told; see [`Document::introduce`].
+    pub(super) fn introduce(
+        &self,
+        lineage: Option<&str>,
+        known: &[Version],
+        in_parts: bool,
+        stored: Option<Version>,
+    ) -> Introduction {
         match self {
-            Held::Versioned(document) => document.since_known(lineage, known),
+            Held::Versioned(document) => document.introduce(lineage, known, in_parts, stored),
             #[cfg(feature = "yjs")]
-            Held::Yjs(_) => None,
+            Held::Yjs(document) => Introduction::whole(document.version()),
         }
     }
 

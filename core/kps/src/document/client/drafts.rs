@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
-use super::state::{Shared, State, Waiter};
+use super::{
+    opening::Known,
+    state::{Shared, State, Waiter},
+};
 use crate::{
     capability::{Failure, Unsent},
     client::{Client, WeakBridge},
-    document::engine::{Applied, Draft, Edit, Manners, Version},
+    document::engine::{Draft, Edit, Manners, Version},
     net::BoxFuture,
 };
 
@@ -18,8 +21,8 @@ const NONE: Version = Version((1 << 53) - 1);
 #[derive(Default)]
 pub(super) struct Drafts {
     /// `None`: nothing is kept, now and later.
-    claim: Option<Claim>,
-    all: Vec<Draft>,
+    pub(super) claim: Option<Claim>,
+    pub(super) all: Vec<Draft>,
 }
 
 /// That what is kept of a document is one's own. Whoever opens it next has it when this is dropped.
@@ -47,26 +50,15 @@ impl Drafts {
     }
 
     /// What the server is to begin with: what the first of them was made for.
-    pub(super) fn known(&self) -> Option<(Arc<str>, Vec<Version>)> {
+    pub(super) fn known(&self) -> Option<Known> {
         let lineage = &self.all.last()?.lineage;
         let first = self.all.iter().find(|draft| draft.lineage == *lineage)?;
-        Some((lineage.clone(), vec![NONE, first.base]))
+        let versions = vec![NONE, first.base];
+        Some(Known { lineage: lineage.clone(), versions, has_own: true })
     }
 }
 
 impl Shared {
-    /// What was kept is pending again.
-    pub(super) fn restore(&self, kept: Drafts, since: Option<(Version, Vec<Applied>)>) {
-        let Some(claim) = kept.claim else { return };
-        *self.claim.lock() = Some(claim);
-        if !kept.all.is_empty() {
-            self.with(|state, out| {
-                let news = state.replica.restore(kept.all, since);
-                state.take(&self.id, news, None, out);
-            });
-        }
-    }
-
     /// Edits, and keeps the operation.
     pub(super) fn edit(
         &self,

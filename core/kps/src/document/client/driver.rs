@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kps_proto::ErrorKind;
+use kps_proto::{ErrorKind, message::GapReason};
 use tokio::{
     task::JoinSet,
     time::{self, Instant},
@@ -11,8 +11,8 @@ use tokio::{
 
 use super::{
     call,
-    opening::Opening,
-    state::{Lost, Phase, Shared, closed},
+    opening::{Known, Opening},
+    state::{Lost, Phase, RESUMED, Shared, closed},
     told::telling,
 };
 use crate::{
@@ -143,6 +143,7 @@ impl Driver {
                             replayed: u64,
                         }
                         out.told.push(telling("resumed", &shared.id, Resumed { replayed }));
+                        state.lost.get_or_insert(Lost { reason: RESUMED, count: None });
                     }
                     Received::Closed(error) => ended = Some(Failure::from(error)),
                 }
@@ -243,17 +244,28 @@ impl Driver {
 
     async fn reopen(&mut self) {
         let shared = self.shared.clone();
-        let known = shared.state.lock().replica.known();
+        let known = {
+            let replica = &shared.state.lock().replica;
+            let (lineage, versions) = replica.known();
+            Known { lineage, versions, has_own: replica.has_own() }
+        };
         let opened = tokio::select! {
             opened = shared.opening.ask(Some(known)) => opened,
             () = self.ended() => return,
         };
         match opened {
-            Ok((opened, present)) => {
+            Ok(way) => {
+                let came = self.subscription.waiting();
+                if came.iter().any(is_new_line) {
+                    // Nobody knows which server answered, the one before or the one after. What the one before said of
+                    // operations must not be taken for what the other one does with them.
+                    return self.received(came);
+                }
                 let is_in_step = shared.with(|state, out| {
-                    state.reopened(&shared.id, opened, present, out);
+                    state.reopened(&shared.id, way, out);
                     state.lost.is_none()
                 });
+                self.received(came);
                 if is_in_step {
                     (self.pause, self.paused_until) = (FIRST_PAUSE, None);
                     return;
@@ -283,6 +295,17 @@ impl Driver {
                 () = time::sleep_until(until) => if self.is_over() { return },
             }
         }
+    }
+}
+
+/// Whether the server may have started again here.
+fn is_new_line(received: &Received) -> bool {
+    match received {
+        Received::Gap(gap) => {
+            matches!(gap.reason, GapReason::NewEpoch | GapReason::SessionExpired)
+        }
+        Received::Resumed(_) | Received::Closed(_) => true,
+        Received::Message(_) => false,
     }
 }
 

@@ -127,11 +127,8 @@ impl Client {
         let opening = Opening::new(self, id, &options);
         let author = options.author.clone().or_else(|| self.id()).unwrap_or_default();
         let kept = Drafts::claim(self, id, &author);
-        let (mut opened, present) = opening.ask(kept.known()).await?;
-        let since = opened.since.take();
-        let shared = Shared::new(id, author, options, opening, opened, present);
-        let shared = Arc::new(shared);
-        shared.restore(kept, since);
+        let way = opening.ask(kept.known()).await?;
+        let shared = Arc::new(Shared::new(id, author, options, opening, way, kept));
         let unsent: Weak<Shared> = Arc::downgrade(&shared);
         shared.opening.router.wait_at_close(unsent);
         runtime::spawn(Driver::new(shared.clone(), subscription).run());

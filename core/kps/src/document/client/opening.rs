@@ -13,6 +13,23 @@ use crate::{
 
 /// Times that a document which changes while it is read is read again.
 const TRIES: usize = 10;
+/// Answers that tell of one document: the server keeps no more operations than fit into a tenth of them.
+const PARTS: usize = 1000;
+
+/// A client's way to what the server has: what is opened, and what happened since, in order.
+pub(super) struct Way {
+    pub(super) parts: Vec<Opened>,
+    pub(super) present: Vec<Present>,
+}
+
+/// What a client has of a document already.
+pub(super) struct Known {
+    pub(super) lineage: Arc<str>,
+    /// The best first.
+    pub(super) versions: Vec<Version>,
+    /// Whether it has operations to move over what happened: it needs all of that.
+    pub(super) has_own: bool,
+}
 
 /// How a document is asked for.
 pub(super) struct Opening {
@@ -33,14 +50,33 @@ impl Opening {
     }
 
     /// Opens it; with what is known already, only what happened since is told, where that is less.
-    pub(super) async fn ask(
-        &self,
-        known: Option<(Arc<str>, Vec<Version>)>,
-    ) -> Result<(Opened, Vec<Present>), Failure> {
+    pub(super) async fn ask(&self, known: Option<Known>) -> Result<Way, Failure> {
+        let (mut part, mut present) = self.ask_once(known).await?;
+        let mut parts = Vec::new();
+        while std::mem::take(&mut part.more) {
+            let (lineage, versions) = (part.opened.lineage.clone(), vec![part.opened.version]);
+            parts.push(part.opened);
+            if parts.len() >= PARTS {
+                let sentence = "the document changes faster than it can be opened; try again later";
+                return Err(Failure::new(ErrorKind::Unavailable, sentence).retryable());
+            }
+            let known = Known { lineage, versions, has_own: true };
+            (part, present) = self.ask_once(Some(known)).await?;
+        }
+        parts.push(part.opened);
+        Ok(Way { parts, present })
+    }
+
+    async fn ask_once(&self, known: Option<Known>) -> Result<(Part, Vec<Present>), Failure> {
         let mut fields = vec![("kind", self.kind.as_str().into())];
-        if let Some((lineage, known)) = known {
-            let known: Vec<Value> = known.iter().map(|it| it.to_string().into()).collect();
-            fields.extend([("lineage", Value::from(&*lineage)), ("known", known.into())]);
+        if let Some(known) = known {
+            let versions: Vec<Value> =
+                known.versions.iter().map(|it| it.to_string().into()).collect();
+            fields.extend([
+                ("lineage", Value::from(&*known.lineage)),
+                ("known", versions.into()),
+                ("in_parts", known.has_own.into()),
+            ]);
         }
         let mut tries = 0;
         loop {
@@ -62,7 +98,7 @@ impl Opening {
         self.content(&answer, version).await?.ok_or_else(unreadable)
     }
 
-    async fn opened(&self, answer: Value) -> Result<(Opened, Vec<Present>), Failure> {
+    async fn opened(&self, answer: Value) -> Result<(Part, Vec<Present>), Failure> {
         let version = call::version(&answer, "version").ok_or_else(unreadable)?;
         let missing = || -> Option<Vec<Applied>> { call::plain(answer.get("missing_ops")?) };
         let since = call::version(&answer, "since").and_then(|since| Some((since, missing()?)));
@@ -76,7 +112,8 @@ impl Opening {
             snapshot: self.content(&answer, version).await?,
         };
         let present = answer.get("presence").and_then(call::plain);
-        Ok((opened, present.unwrap_or_default()))
+        let more = answer.get("more") == Some(&Value::Bool(true));
+        Ok((Part { opened, more }, present.unwrap_or_default()))
     }
 
     /// What is in the answer, and what it begins.
@@ -123,6 +160,12 @@ impl Opening {
         ];
         call::call(&router, "edit_batch", &id, fields, timeout).await
     }
+}
+
+/// One answer; `more`: what happened after it is told by another one.
+struct Part {
+    opened: Opened,
+    more: bool,
 }
 
 fn unreadable() -> Failure {

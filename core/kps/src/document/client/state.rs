@@ -21,9 +21,9 @@ use tokio::{
 use super::{
     OpenDocument,
     courtesy::Courtesy,
-    drafts::Claim,
+    drafts::{Claim, Drafts},
     edits::{Edited, Refused},
-    opening::Opening,
+    opening::{Opening, Way},
     presence::{Heard, Presence, Present},
     told::{Listeners, Telling, telling},
 };
@@ -38,6 +38,10 @@ use crate::{
 const MOST: usize = 10_000;
 /// Bytes of them, after which no further one is taken.
 const MOST_BYTES: usize = 64 << 20;
+
+/// Why a document is opened again although no message is missing: the server may have started again, and its document
+/// lost what its topic has.
+pub(super) const RESUMED: &str = "resumed";
 
 /// The event that tells who is there.
 const PRESENCE: &str = "presence";
@@ -101,16 +105,16 @@ impl Shared {
         author: String,
         options: OpenDocument,
         opening: Opening,
-        opened: Opened,
-        present: Vec<Present>,
+        way: Way,
+        kept: Drafts,
     ) -> Shared {
         let rebases = if options.rebase { options.rebases.max(1) } else { 0 };
-        let replica = Replica::new(opened, rebases);
-        let mut presence = Presence::default();
-        presence.opened(present, replica.version());
+        let mut parts = way.parts.into_iter();
+        let first = parts.next().expect("a way has one part at least");
+        let (replica, news) = Replica::with_drafts(first, rebases, kept.all);
         let state = State {
             replica,
-            presence,
+            presence: Presence::default(),
             courtesy: Courtesy::default(),
             phase: Phase::Open,
             lost: None,
@@ -118,18 +122,23 @@ impl Shared {
         };
         // Without a source of chance ids are unique among this process' alone.
         let prefix = format!("{:016x}", getrandom::u64().unwrap_or_default());
-        Shared {
+        let shared = Shared {
             id: id.into(),
             author: author.into(),
             options,
-            claim: Mutex::default(),
+            claim: Mutex::new(kept.claim),
             opening,
             state: Mutex::new(state),
             listeners: Listeners::default(),
             wake: Notify::new(),
             progress: watch::Sender::new(0),
             op_ids: (prefix, AtomicU64::new(0)),
-        }
+        };
+        shared.with(|state, out| {
+            state.take(id, news, None, out);
+            state.follow(id, parts, way.present, out);
+        });
+        shared
     }
 
     pub(super) fn new_op_id(&self) -> Arc<str> {
@@ -262,6 +271,10 @@ impl State {
             }
             _ => {}
         }
+        if self.lost.is_some() {
+            // What is opened has it already; or it is what a server lost that is there no more.
+            return;
+        }
         let about = event.op_id().cloned();
         let news = self.replica.hear(event);
         self.take(id, news, about.map(|op_id| (op_id, json.clone())), out);
@@ -328,19 +341,12 @@ impl State {
     }
 
     /// It was opened again.
-    pub(super) fn reopened(
-        &mut self,
-        id: &str,
-        opened: Opened,
-        present: Vec<Present>,
-        out: &mut Out,
-    ) {
+    pub(super) fn reopened(&mut self, id: &str, way: Way, out: &mut Out) {
         let lost = self.lost.take();
-        let news = self.replica.reopened(opened);
-        self.take(id, news, None, out);
-        self.presence.opened(present, self.replica.version());
+        self.follow(id, way.parts, way.present, out);
         if self.lost.is_none()
             && let Some(lost) = lost
+            && lost.reason != RESUMED
         {
             #[derive(Serialize)]
             struct Gap {
@@ -350,6 +356,20 @@ impl State {
             }
             out.told.push(telling("gap", id, Gap { lost, version: self.replica.version() }));
         }
+    }
+
+    fn follow(
+        &mut self,
+        id: &str,
+        parts: impl IntoIterator<Item = Opened>,
+        present: Vec<Present>,
+        out: &mut Out,
+    ) {
+        for opened in parts {
+            let news = self.replica.reopened(opened);
+            self.take(id, news, None, out);
+        }
+        self.presence.opened(present, self.replica.version());
     }
 
     fn end(&mut self, id: &str, why: Failure, out: &mut Out) {

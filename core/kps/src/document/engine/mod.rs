@@ -4,6 +4,7 @@
 mod content;
 mod edit;
 mod event;
+mod introduction;
 mod json;
 mod operation;
 mod reject;
@@ -33,6 +34,7 @@ pub use self::{
     version::Version,
 };
 pub(crate) use self::{
+    introduction::Introduction,
     json::{plain, value},
     replica::{Draft, Manners, News, Opened, Outgoing, Replica, moved_place},
     saved::{Base, Segment},
@@ -385,11 +387,6 @@ impl Document {
         }
         Ok(())
     }
-}
-
-/// Bytes that an operation takes, about.
-pub(super) fn weigh(applied: &Applied) -> usize {
-    applied.weight()
 }
 
 /// Bytes of edits as JSON.

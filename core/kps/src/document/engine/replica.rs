@@ -1,23 +1,24 @@
 //! A client's side of a document: what the server has, what was edited here and the server does not have
 //! yet, and what both come to.
 
+mod pending;
+mod reopening;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
-use ropey::Rope;
-use serde::{Deserialize, Serialize};
-
+use self::pending::{Pending, positional};
+pub(crate) use self::pending::{Draft, Manners, Outgoing};
 use super::{
     Change,
     content::{Content, Kind, Snapshot},
-    edit::{Edit, Place, Range},
+    edit::Edit,
     event::{DocumentEvent, Level},
-    json,
     operation::Applied,
     reject::{Code, Reject},
-    splice::{Splice, retraction, transform},
+    splice::{Splice, retraction},
     version::Version,
 };
 
@@ -31,9 +32,9 @@ pub(crate) struct Opened {
     pub(crate) checkpointed: Version,
     /// Whether the server's store outlives the server.
     pub(crate) durable: bool,
-    /// A version that the client said it knows, and all operations after it.
+    /// A version, and all operations after it: one that the client said it knows, or the one that is stored.
     pub(crate) since: Option<(Version, Vec<Applied>)>,
-    /// The content, unless `since` begins with the version that the client has.
+    /// The content at `version`, unless `since` begins with the version that the client has.
     pub(crate) snapshot: Option<Snapshot>,
 }
 
@@ -53,51 +54,6 @@ pub(crate) enum News {
     OutOfStep,
 }
 
-/// An operation to send. The one after it follows from it.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Outgoing {
-    pub(crate) op_id: Arc<str>,
-    /// `None`: it follows the one before in its batch.
-    pub(crate) base: Option<(Version, Arc<str>)>,
-    pub(crate) edits: Vec<Edit>,
-}
-
-/// How an edit behaves among those of others.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Manners {
-    /// At the same place its text comes first, not theirs.
-    pub(crate) sticks: bool,
-    /// Conflicts after which it is given up, if they are not the replica's own.
-    pub(crate) rebases: Option<u32>,
-}
-
-/// An operation as it is kept for another process.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Draft {
-    op_id: Arc<str>,
-    /// What it was made for: that version, and the operations that were kept before it.
-    pub(crate) base: Version,
-    pub(crate) lineage: Arc<str>,
-    edits: Vec<Edit>,
-    splices: Vec<Splice>,
-}
-
-/// An operation that the server is not known to have.
-#[derive(Clone, Debug)]
-struct Pending {
-    op_id: Arc<str>,
-    edits: Vec<Edit>,
-    /// What they do to the text before them; empty for JSON.
-    splices: Vec<Splice>,
-    manners: Manners,
-    /// Bytes of its edits, when they were made.
-    weight: usize,
-    is_sent: bool,
-    conflicts: u32,
-    /// The version and lineage it was made for, from which no way leads to the server's.
-    stranded: Option<(Version, Arc<str>)>,
-}
-
 /// A document as a client has it.
 #[derive(Debug)]
 pub(crate) struct Replica {
@@ -111,8 +67,10 @@ pub(crate) struct Replica {
     pending: VecDeque<Pending>,
     checkpointed: Version,
     durable: bool,
-    /// What happened after `checkpointed`, and whether by this client: a server that crashes forgets it.
+    /// What happened after `floor`, and whether by this client: a server that crashes forgets it.
     recent: VecDeque<(Applied, bool)>,
+    /// The checkpoint, or the earliest version after it from which on everything is known here.
+    floor: Version,
     /// Conflicts after which an operation is given up; 0: whatever others do before it is one.
     rebases: u32,
     /// Places in the view, which move with what others do.
@@ -121,25 +79,6 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// What was opened; `rebases`: how often an operation is sent again after a conflict.
-    pub(crate) fn new(opened: Opened, rebases: u32) -> Replica {
-        let content = opened.snapshot.map_or_else(|| Content::empty(opened.kind), Content::from);
-        Replica {
-            lineage: opened.lineage,
-            version: opened.version,
-            view: content.clone(),
-            is_stale: false,
-            content,
-            pending: VecDeque::new(),
-            checkpointed: opened.checkpointed,
-            durable: opened.durable,
-            recent: VecDeque::new(),
-            rebases,
-            marks: BTreeMap::new(),
-            last_mark: 0,
-        }
-    }
-
     /// The content, own edits that are pending included.
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.current().snapshot()
@@ -152,7 +91,12 @@ impl Replica {
 
     /// The versions that the server may be asked to begin with, the best first.
     pub(crate) fn known(&self) -> (Arc<str>, Vec<Version>) {
-        (self.lineage.clone(), vec![self.version, self.checkpointed])
+        (self.lineage.clone(), vec![self.version, self.floor])
+    }
+
+    /// Whether there are own operations that may have to be moved over what happened.
+    pub(crate) fn has_own(&self) -> bool {
+        !self.pending.is_empty() || self.recent.iter().any(|(_, own)| *own)
     }
 
     /// Own operations that a crash of the server now would lose, oldest first.
@@ -262,16 +206,7 @@ impl Replica {
             // Numbers count what the others do: they can only be moved together.
             edits = positional(&splices);
         }
-        self.pending.push_back(Pending {
-            op_id,
-            weight: json::weight(&edits),
-            edits,
-            splices,
-            manners,
-            is_sent: false,
-            conflicts: 0,
-            stranded: None,
-        });
+        self.pending.push_back(Pending { manners, ..Pending::new(op_id, edits, splices) });
         Ok(())
     }
 
@@ -283,57 +218,7 @@ impl Replica {
 
     /// The operation that was edited last.
     pub(crate) fn draft(&self) -> Option<Draft> {
-        let last = self.pending.back()?;
-        Some(Draft {
-            op_id: last.op_id.clone(),
-            base: self.version,
-            lineage: self.lineage.clone(),
-            edits: last.edits.clone(),
-            splices: last.splices.clone(),
-        })
-    }
-
-    /// What another process left is pending again, oldest first. `since`: what the server did since the first of
-    /// them was made.
-    pub(crate) fn restore(
-        &mut self,
-        drafts: Vec<Draft>,
-        since: Option<(Version, Vec<Applied>)>,
-    ) -> Vec<News> {
-        let mut news = Vec::new();
-        let from = since.as_ref().map(|(from, _)| *from);
-        let (mut at, missing) = since.unwrap_or_default();
-        let mut missing = missing.into_iter().peekable();
-        let mut pass = |this: &mut Self, applied: Applied| {
-            let own = this.absorb(&applied, Some(at));
-            at = applied.version;
-            this.note(&applied, own);
-            news.extend(own.then(|| acked(&applied)));
-        };
-        for draft in drafts {
-            while let Some(applied) = missing.next_if(|it| it.version <= draft.base) {
-                pass(self, applied);
-            }
-            let is_known = draft.lineage == self.lineage && from.is_some_and(|it| it <= draft.base);
-            let mut pending = Pending {
-                op_id: draft.op_id,
-                weight: json::weight(&draft.edits),
-                edits: draft.edits,
-                splices: if is_known { draft.splices } else { Vec::new() },
-                manners: Manners::default(),
-                is_sent: false,
-                conflicts: 0,
-                stranded: None,
-            };
-            if !is_known && pending.is_positional() {
-                pending.stranded = Some((draft.base, draft.lineage));
-            }
-            self.pending.push_back(pending);
-        }
-        missing.for_each(|applied| pass(self, applied));
-        self.checkpoint(self.checkpointed, &mut news);
-        self.look();
-        news
+        Some(self.pending.back()?.draft(self.version, self.lineage.clone()))
     }
 
     /// Whether a crash of the server now would lose this own operation.
@@ -366,14 +251,16 @@ impl Replica {
         let mut bytes = 0;
         let mut batch = Vec::new();
         for pending in self.pending.iter_mut().take(most.max(1)) {
-            bytes += json::weight(&pending.edits);
+            bytes += super::json::weight(&pending.edits);
             if !batch.is_empty() && (pending.stranded.is_some() || bytes > most_bytes) {
                 break;
             }
             pending.is_sent = true;
-            let now = || (self.version, self.lineage.clone());
-            let is_first = batch.is_empty();
-            let base = is_first.then(|| pending.stranded.clone().unwrap_or_else(now));
+            let made_for = || match &pending.stranded {
+                Some(stranded) => (stranded.version, stranded.lineage.clone()),
+                None => (self.version, self.lineage.clone()),
+            };
+            let base = batch.is_empty().then(made_for);
             let (op_id, edits) = (pending.op_id.clone(), pending.edits.clone());
             batch.push(Outgoing { op_id, base, edits });
             if pending.stranded.is_some() {
@@ -413,8 +300,8 @@ impl Replica {
                 let missing = missing_ops.map(|missing| (base_version, missing));
                 self.conflict(&op_id, server_version, missing, &mut news);
             }
-            DocumentEvent::Rejected { op_id, code, message, .. } => {
-                self.rejected(&op_id, code, message, &mut news);
+            DocumentEvent::Rejected { op_id, code, message, version, .. } => {
+                self.rejected(&op_id, code, message, version, &mut news);
             }
             // One who has not heard what is stored does not know either whether its own is among it: after a crash it
             // is not.
@@ -430,48 +317,6 @@ impl Replica {
             | DocumentEvent::StoreFailed { .. }
             | DocumentEvent::Presence { .. } => {}
         }
-        news
-    }
-
-    /// The document was opened again, after a connection or messages were lost.
-    pub(crate) fn reopened(&mut self, opened: Opened) -> Vec<News> {
-        let mut news = Vec::new();
-        self.lost();
-        let is_same = opened.lineage == self.lineage;
-        let since = opened.since.filter(|_| is_same);
-        match (since, opened.snapshot) {
-            (Some((from, missing)), _) if from == self.version => {
-                for applied in missing {
-                    let previous = self.version;
-                    self.change(previous, applied, &mut news);
-                }
-            }
-            (since, Some(snapshot)) => {
-                let before = self.current();
-                match since {
-                    Some((from, missing)) if from == self.checkpointed => {
-                        self.rewind();
-                        for applied in &missing {
-                            let own = self.absorb(applied, None);
-                            news.push(News::Changed { applied: applied.clone(), own });
-                            news.extend(own.then(|| acked(applied)));
-                            self.note(applied, own);
-                        }
-                    }
-                    _ if self.is_new() && !is_same => self.follow(&snapshot),
-                    _ => self.strand(),
-                }
-                self.lineage = opened.lineage;
-                self.content = snapshot.into();
-                self.version = opened.version;
-                self.look();
-                self.marks_after(&before);
-            }
-            _ => return vec![News::OutOfStep],
-        }
-        self.durable = opened.durable;
-        self.checkpoint(opened.checkpointed, &mut news);
-        self.look();
         news
     }
 
@@ -500,7 +345,7 @@ impl Replica {
         if let Some(before) = before.filter(|_| self.rebases == 0 && own.is_none()) {
             // They say so to the server, and hear from it what they missed.
             for pending in &mut self.pending {
-                pending.stranded.get_or_insert_with(|| (before, self.lineage.clone()));
+                pending.strand(before, &self.lineage, true);
             }
         }
         let Change::Splices(splices) = &applied.change else {
@@ -545,7 +390,7 @@ impl Replica {
         self.view = self.content.clone();
         for pending in &mut self.pending {
             // What does not fit any more the server will reject.
-            let Ok(change) = self.view.resolve(&pending.edits) else { continue };
+            let Ok(change) = pending.change(&self.view) else { continue };
             if self.view.apply(&change, usize::MAX).is_ok()
                 && let Change::Splices(splices) = change
             {
@@ -562,8 +407,8 @@ impl Replica {
             news.push(News::OutOfStep);
             return;
         }
-        self.pending.remove(place);
-        self.look();
+        // The content has it, and came without a word of it.
+        self.withdraw(place);
         news.push(News::Acked { op_id: op_id.clone(), version, level: Level::Applied });
     }
 
@@ -578,7 +423,12 @@ impl Replica {
         let pending = &mut self.pending[place];
         pending.is_sent = false;
         pending.conflicts += 1;
-        let is_lost = pending.stranded.take().is_some() && pending.is_positional();
+        let stranded = pending.stranded.take();
+        let was_stranded = stranded.is_some();
+        let is_lost = stranded.is_some_and(|it| !it.is_moved) && pending.is_positional();
+        if was_stranded && pending.is_positional() {
+            pending.edits = positional(&pending.splices);
+        }
         let most = match self.rebases {
             0 => 0,
             most => pending.manners.rebases.unwrap_or(most),
@@ -589,30 +439,34 @@ impl Replica {
             let message = "others changed the document meanwhile; look at it and edit again";
             self.give_up(place, "conflict", message, news);
         }
-        if server_version > self.version {
-            match missing {
-                Some((mut previous, missing)) if previous <= self.version => {
-                    for applied in missing {
-                        let version = applied.version;
-                        self.change(previous, applied, news);
-                        previous = version;
-                    }
+        match missing {
+            Some((mut previous, missing)) if previous <= self.version => {
+                for applied in missing {
+                    let version = applied.version;
+                    self.change(previous, applied, news);
+                    previous = version;
                 }
-                _ => news.push(News::OutOfStep),
             }
+            // The server does not know what it was made for.
+            _ if server_version > self.version || !was_stranded => news.push(News::OutOfStep),
+            _ => {}
         }
     }
 
-    fn rejected(&mut self, op_id: &Arc<str>, code: String, message: String, news: &mut Vec<News>) {
+    fn rejected(
+        &mut self,
+        op_id: &Arc<str>,
+        code: String,
+        message: String,
+        version: Version,
+        news: &mut Vec<News>,
+    ) {
         let Some(place) = self.pending.iter().position(|it| it.op_id == *op_id) else { return };
         if code == Code::Skipped.as_str() {
             self.pending[place].is_sent = false;
         } else if code == Code::OpIdReused.as_str() {
             // Ids are used once here: it is this one, as it was before it was moved.
-            let op_id = op_id.clone();
-            self.pending.remove(place);
-            self.look();
-            news.push(News::Acked { op_id, version: self.version, level: Level::Applied });
+            self.acked(op_id, version, news);
         } else {
             self.give_up(place, &code, &message, news);
         }
@@ -625,19 +479,27 @@ impl Replica {
         let last = if self.rebases == 0 { self.pending.len() } else { place + 1 };
         let at = news.len();
         for place in (place..last).rev() {
-            let Some(pending) = self.pending.remove(place) else { continue };
-            let mut theirs = retraction(&pending.splices);
-            for later in self.pending.iter_mut().skip(place) {
-                theirs = later.meet(&theirs);
+            if let Some(op_id) = self.withdraw(place) {
+                news.insert(at, failed(op_id));
             }
-            self.move_marks(&theirs);
-            news.insert(at, failed(pending.op_id));
         }
+    }
+
+    /// It is not pending any more. What was edited after it was made with it, and is made without it now.
+    fn withdraw(&mut self, place: usize) -> Option<Arc<str>> {
+        let pending = self.pending.remove(place)?;
+        let mut theirs = retraction(&pending.splices);
+        for later in self.pending.iter_mut().skip(place) {
+            theirs = later.meet(&theirs);
+        }
+        self.move_marks(&theirs);
         self.look();
+        Some(pending.op_id)
     }
 
     fn checkpoint(&mut self, version: Version, news: &mut Vec<News>) {
         self.checkpointed = self.checkpointed.max(version);
+        self.floor = self.floor.max(version.min(self.version));
         while self.recent.front().is_some_and(|(applied, _)| applied.version <= version)
             && let Some((applied, own)) = self.recent.pop_front()
         {
@@ -653,126 +515,12 @@ impl Replica {
         }
         let mut view = self.content.clone();
         for pending in &self.pending {
-            if let Ok(change) = view.resolve(&pending.edits) {
+            if let Ok(change) = pending.change(&view) {
                 // As above.
                 let _ = view.apply(&change, usize::MAX);
             }
         }
         view
-    }
-
-    /// Where marks are, if nobody knows how the view came from what it was `before`.
-    fn marks_after(&mut self, before: &Content) {
-        if self.marks.is_empty() {
-            return;
-        }
-        self.freshen();
-        if let (Content::Text(before), Content::Text(after)) = (before, &self.view) {
-            let splice = difference(before, after);
-            self.move_marks(&[splice]);
-        }
-    }
-
-    /// The server has forgotten what happened after the checkpoint. What was done here is pending again, made
-    /// for the content of the checkpoint; what others did they will do again.
-    fn rewind(&mut self) {
-        let mut again = VecDeque::new();
-        // Leads from what there was to what there would be without the others.
-        let mut without: Vec<Splice> = Vec::new();
-        for (applied, own) in std::mem::take(&mut self.recent) {
-            let (splices, edits) = match applied.change {
-                Change::Splices(splices) => (splices, None),
-                Change::Changes(changes) => (Vec::new(), Some(json_edits(changes))),
-                Change::Update(_) => continue,
-            };
-            if !own {
-                without = [retraction(&splices), without].concat();
-                continue;
-            }
-            let (splices, after) = transform(&splices, &without);
-            without = after;
-            again.push_back(Pending {
-                op_id: applied.op_id,
-                weight: 0,
-                edits: edits.unwrap_or_else(|| positional(&splices)),
-                splices,
-                manners: Manners::default(),
-                is_sent: false,
-                conflicts: 0,
-                stranded: None,
-            });
-        }
-        for pending in &mut self.pending {
-            without = pending.meet(&without);
-        }
-        again.append(&mut self.pending);
-        self.pending = again;
-    }
-
-    /// Whether what is pending was made for a document that nobody had edited, and may be moved.
-    fn is_new(&self) -> bool {
-        self.version == Version(0) && self.rebases > 0
-    }
-
-    /// Nobody had edited the document that is gone, as far as is known here: what was made for it was made for
-    /// nothing, which comes after all that is there now.
-    fn follow(&mut self, snapshot: &Snapshot) {
-        let Snapshot::Text(text) = snapshot else { return };
-        let mut theirs = vec![Splice { at: 0, delete: 0, insert: text.clone() }];
-        for pending in &mut self.pending {
-            theirs = pending.meet(&theirs);
-        }
-    }
-
-    /// No way leads from what is here to what the server has. What was made by numbers is sent once more as
-    /// it was: the server may have it already.
-    fn strand(&mut self) {
-        let from = (self.version, self.lineage.clone());
-        for (applied, _) in
-            std::mem::take(&mut self.recent).into_iter().filter(|(_, own)| *own).rev()
-        {
-            let edits = match applied.change {
-                Change::Splices(splices) => positional(&splices),
-                Change::Changes(changes) => json_edits(changes),
-                Change::Update(_) => continue,
-            };
-            self.pending.push_front(Pending {
-                op_id: applied.op_id,
-                weight: 0,
-                edits,
-                splices: Vec::new(),
-                manners: Manners::default(),
-                is_sent: false,
-                conflicts: 0,
-                stranded: None,
-            });
-        }
-        for pending in &mut self.pending {
-            if pending.is_positional() && pending.stranded.is_none() {
-                pending.stranded = Some(from.clone());
-            }
-        }
-    }
-}
-
-impl Pending {
-    /// Moves it over what others did before it; returns what they did, for what comes after it.
-    fn meet(&mut self, theirs: &[Splice]) -> Vec<Splice> {
-        let (splices, theirs) = if self.manners.sticks {
-            let (theirs, splices) = transform(theirs, &self.splices);
-            (splices, theirs)
-        } else {
-            transform(&self.splices, theirs)
-        };
-        self.splices = splices;
-        if self.is_positional() && self.stranded.is_none() {
-            self.edits = positional(&self.splices);
-        }
-        theirs
-    }
-
-    fn is_positional(&self) -> bool {
-        self.edits.iter().any(Edit::is_positional)
     }
 }
 
@@ -788,40 +536,7 @@ pub(crate) fn moved_place(mut place: usize, splices: &[Splice]) -> usize {
     place
 }
 
-/// One splice that leads from one text to the other.
-fn difference(before: &Rope, after: &Rope) -> Splice {
-    let same = |(a, b): &(char, char)| a == b;
-    let start = before.chars().zip(after.chars()).take_while(same).count();
-    let most = before.len_chars().min(after.len_chars()) - start;
-    let (from, to) = (before.len_chars(), after.len_chars());
-    let backwards = before.chars_at(from).reversed().zip(after.chars_at(to).reversed());
-    let end = backwards.take(most).take_while(same).count();
-    let insert = after.slice(start..to - end).to_string();
-    Splice { at: start, delete: from - end - start, insert }
-}
-
 fn acked(applied: &Applied) -> News {
     let (op_id, version) = (applied.op_id.clone(), applied.version);
     News::Acked { op_id, version, level: Level::Applied }
-}
-
-/// The same by numbers alone.
-fn positional(splices: &[Splice]) -> Vec<Edit> {
-    let edit = |splice: &Splice| {
-        let (position, length, text) = (splice.at, splice.delete, splice.insert.clone());
-        match (length, text.is_empty()) {
-            (0, _) => Edit::Insert { place: Place::At { position }, text },
-            (_, true) => Edit::Delete { range: Range::At { position, length } },
-            (_, false) => Edit::Replace { range: Range::At { position, length }, text },
-        }
-    };
-    splices.iter().map(edit).collect()
-}
-
-fn json_edits(changes: Vec<super::JsonChange>) -> Vec<Edit> {
-    let edit = |change| match change {
-        super::JsonChange::Patch(patch) => Edit::Patch { patch },
-        super::JsonChange::Merge(merge) => Edit::Merge { merge },
-    };
-    changes.into_iter().map(edit).collect()
 }

@@ -51,7 +51,7 @@ fn nothing_is_written_past_what_others_did_first() {
     let told = change(apply(&mut document, &faster[0], "other"));
     // It hears of it before it sends.
     assert!(!agent.hear(told.clone()).contains(&News::OutOfStep));
-    assert_eq!(text(&agent), ">other agent", "what it would be is in sight");
+    assert_eq!(text(&agent), "other >agent", "what it would be is in sight");
     let sent = agent.outgoing(10, usize::MAX);
     assert_eq!(sent[0].base.as_ref().unwrap().0, Version(0), "what it was made for");
     let outcome = apply(&mut document, &sent[0], "agent");

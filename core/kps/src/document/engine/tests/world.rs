@@ -15,6 +15,8 @@ struct World {
     limits: Arc<Limits>,
     clients: Vec<Client>,
     last_op: usize,
+    /// No version above it was told.
+    last_told: u64,
     /// Per operation the safest level its client was told.
     told: BTreeMap<Arc<str>, Level>,
     failed: HashSet<Arc<str>>,
@@ -22,7 +24,20 @@ struct World {
 
 struct Client {
     replica: Replica,
-    inbox: VecDeque<DocumentEvent>,
+    inbox: VecDeque<Heard>,
+    /// What is told goes nowhere, until it is back.
+    is_away: bool,
+    /// It has to open the document again.
+    is_lost: bool,
+    /// What it was told when it asked for the document, and has not looked at.
+    answer: Option<Vec<Opened>>,
+}
+
+#[derive(Clone)]
+enum Heard {
+    Event(DocumentEvent),
+    /// There is another server now, and nobody knows what is missing.
+    Gap,
 }
 
 #[derive(Clone, Debug)]
@@ -54,18 +69,37 @@ enum Step {
     Gap {
         client: usize,
     },
+    /// It has a line again, after a crash.
+    Back {
+        client: usize,
+    },
+    /// Asks for the document.
+    Ask {
+        client: usize,
+    },
+    /// Looks at the answer.
+    Answer {
+        client: usize,
+    },
     /// It does not know what became of what it sent.
     Doubt {
         client: usize,
     },
     Checkpoint,
-    Crash,
+    /// So many of the messages to a client, and at most one more to each next one, are there before the server is not.
+    Crash {
+        heard: usize,
+    },
     Fold,
 }
 
 impl World {
     fn new(kind: Kind, clients: usize) -> World {
-        let limits = Arc::new(Limits::default());
+        World::with(kind, clients, Limits::default())
+    }
+
+    fn with(kind: Kind, clients: usize, limits: Limits) -> World {
+        let limits = Arc::new(limits);
         let document = Document::new(kind, "l".into(), limits.clone());
         let mut world = World {
             stored: stored(&document),
@@ -74,27 +108,30 @@ impl World {
             limits,
             clients: Vec::new(),
             last_op: 0,
+            last_told: 0,
             told: BTreeMap::new(),
             failed: HashSet::new(),
         };
         for _ in 0..clients {
-            let replica = Replica::new(world.opened("", &[]), 1000);
-            world.clients.push(Client { replica, inbox: VecDeque::new() });
+            let replica = Replica::new(world.opened("", &[], true), 1000);
+            let (inbox, answer) = (VecDeque::new(), None);
+            world.clients.push(Client { replica, inbox, is_away: false, is_lost: false, answer });
         }
         world
     }
 
-    fn opened(&self, lineage: &str, known: &[Version]) -> Opened {
-        let since = self.document.since_known(lineage, known);
-        let is_enough = since.as_ref().is_some_and(|(from, _)| *from == known[0]);
+    /// What an answer of the server comes to.
+    fn opened(&self, lineage: &str, known: &[Version], in_parts: bool) -> Opened {
+        let told =
+            self.document.introduce(Some(lineage), known, in_parts, Some(self.checkpointed));
         Opened {
             kind: self.document.kind(),
             lineage: self.document.lineage().clone(),
-            version: self.document.version(),
+            version: told.version,
             checkpointed: self.checkpointed,
             durable: true,
-            since,
-            snapshot: (!is_enough).then(|| self.document.snapshot()),
+            since: told.since,
+            snapshot: told.needs_content.then(|| self.document.at(told.version).unwrap()),
         }
     }
 
@@ -126,7 +163,15 @@ impl World {
                     self.hear(client);
                 }
             }
-            Step::Gap { client } => self.reopen(client),
+            Step::Gap { client } => {
+                // The server is the same one: no message tells that it is not.
+                let client = self.client(client);
+                client.inbox.retain(|heard| matches!(heard, Heard::Gap));
+                client.is_lost = true;
+            }
+            Step::Back { client } => self.back(client),
+            Step::Ask { client } => self.ask(client),
+            Step::Answer { client } => self.answer(client),
             Step::Doubt { client } => self.client(client).replica.lost(),
             Step::Checkpoint => {
                 self.stored = stored(&self.document);
@@ -134,10 +179,11 @@ impl World {
                 let (version, level) = (self.checkpointed, Level::Checkpointed);
                 self.tell(&DocumentEvent::Checkpoint { id: "d".into(), version, level });
             }
-            Step::Crash => self.crash(),
+            Step::Crash { heard } => self.crash(heard),
             Step::Fold => {
                 // Only what is stored: the rest may be needed again.
-                self.document.fold(4, usize::MAX);
+                let unstored = self.document.since(self.checkpointed).unwrap().len();
+                self.document.compact(unstored + 2, usize::MAX);
             }
         }
     }
@@ -164,6 +210,9 @@ impl World {
     }
 
     fn send(&mut self, client: usize) {
+        if self.client(client).is_lost || self.client(client).is_away {
+            return;
+        }
         let batch = self.client(client).replica.outgoing(5, usize::MAX);
         let mut before: Option<Version> = None;
         let mut is_broken = false;
@@ -232,14 +281,25 @@ impl World {
     /// As it travels.
     fn tell(&mut self, event: &DocumentEvent) {
         let event: DocumentEvent = serde_json::from_slice(&event.to_json()).unwrap();
-        self.clients.iter_mut().for_each(|client| client.inbox.push_back(event.clone()));
+        for client in self.clients.iter_mut().filter(|client| !client.is_away) {
+            client.inbox.push_back(Heard::Event(event.clone()));
+        }
     }
 
     fn hear(&mut self, client: usize) {
-        let Some(event) = self.client(client).inbox.pop_front() else { return };
-        let news = self.client(client).replica.hear(event);
-        if self.take(news) {
-            self.reopen(client);
+        if self.client(client).answer.is_some() {
+            // It looks at that first.
+            return;
+        }
+        match self.client(client).inbox.pop_front() {
+            None => {}
+            Some(Heard::Gap) => self.client(client).is_lost = true,
+            // What is opened has it.
+            Some(Heard::Event(_)) if self.client(client).is_lost => {}
+            Some(Heard::Event(event)) => {
+                let news = self.client(client).replica.hear(event);
+                self.client(client).is_lost |= self.take(news);
+            }
         }
     }
 
@@ -261,39 +321,77 @@ impl World {
         is_lost
     }
 
-    fn reopen(&mut self, client: usize) {
-        let (lineage, known) = self.client(client).replica.known();
-        let opened = self.opened(&lineage, &known);
-        let it = self.client(client);
-        it.inbox.clear();
-        let news = it.replica.reopened(opened);
-        assert!(!self.take(news));
+    fn back(&mut self, client: usize) {
+        let client = self.client(client);
+        if std::mem::take(&mut client.is_away) {
+            client.inbox.push_back(Heard::Gap);
+        }
     }
 
-    fn crash(&mut self) {
-        let next = self.document.version().0 + 1000;
+    fn ask(&mut self, client: usize) {
+        let it = self.client(client);
+        if it.is_away || !it.is_lost || it.answer.is_some() {
+            return;
+        }
+        let ((lineage, known), has_own) = (it.replica.known(), it.replica.has_own());
+        let mut parts = vec![self.opened(&lineage, &known, has_own)];
+        while let Some(last) = parts.last()
+            && last.version < self.document.version()
+        {
+            parts.push(self.opened(&last.lineage.clone(), &[last.version], true));
+        }
+        self.client(client).answer = Some(parts);
+    }
+
+    fn answer(&mut self, client: usize) {
+        let it = self.client(client);
+        let Some(parts) = it.answer.take() else { return };
+        if let Some(last) = it.inbox.iter().rposition(|heard| matches!(heard, Heard::Gap)) {
+            it.inbox.drain(..=last);
+            return;
+        }
+        it.is_lost = false;
+        for opened in parts {
+            let news = self.client(client).replica.reopened(opened);
+            assert!(!self.take(news));
+        }
+    }
+
+    fn crash(&mut self, heard: usize) {
+        let next = self.document.version().0.max(self.last_told) + 1000;
         let base = serde_json::from_slice(&self.stored.0).unwrap();
         let segment = serde_json::from_slice(&self.stored.1).unwrap();
         self.document = Document::restored(base, vec![segment], self.limits.clone()).unwrap();
         self.document.reserve(Version(next));
+        self.last_told = next;
         for (op_id, level) in &self.told {
             let is_here = self.document.seen.contains_key(op_id);
             assert!(*level == Level::Applied || is_here, "{op_id} was checkpointed");
         }
-        (0..self.clients.len()).for_each(|client| self.reopen(client));
+        for (n, client) in self.clients.iter_mut().enumerate() {
+            client.inbox.truncate((heard + n) % (client.inbox.len() + 1));
+            client.is_away = true;
+        }
     }
 
     /// Everybody hears and sends until there is nothing left.
     fn settle(&mut self) {
         for _ in 0..10_000 {
-            let is_quiet = self.clients.iter().all(|it| it.inbox.is_empty());
+            let is_quiet = |it: &Client| {
+                it.inbox.is_empty() && !it.is_lost && !it.is_away && it.answer.is_none()
+            };
+            let was_quiet = self.clients.iter().all(is_quiet);
             for client in 0..self.clients.len() {
+                self.back(client);
+                self.answer(client);
                 while !self.clients[client].inbox.is_empty() {
                     self.hear(client);
                 }
+                self.ask(client);
+                self.answer(client);
                 self.send(client);
             }
-            if is_quiet && self.clients.iter().all(|it| it.inbox.is_empty()) {
+            if was_quiet && self.clients.iter().all(is_quiet) {
                 return;
             }
         }
@@ -325,6 +423,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (client(), 1..6usize).prop_map(|(client, count)| Step::Hear { client, count }),
         1 => client().prop_map(|client| Step::Gap { client }),
         1 => client().prop_map(|client| Step::Doubt { client }),
+        2 => client().prop_map(|client| Step::Ask { client }),
+        2 => client().prop_map(|client| Step::Answer { client }),
         1 => Just(Step::Checkpoint),
         1 => Just(Step::Fold),
     ]
@@ -339,8 +439,12 @@ fn writing() -> impl Strategy<Value = Step> {
         8 => (client(), 1..6usize).prop_map(|(client, count)| Step::Hear { client, count }),
         1 => client().prop_map(|client| Step::Gap { client }),
         1 => client().prop_map(|client| Step::Doubt { client }),
+        2 => client().prop_map(|client| Step::Back { client }),
+        3 => client().prop_map(|client| Step::Ask { client }),
+        3 => client().prop_map(|client| Step::Answer { client }),
         2 => Just(Step::Checkpoint),
-        2 => Just(Step::Crash),
+        1 => Just(Step::Fold),
+        2 => any::<usize>().prop_map(|heard| Step::Crash { heard }),
     ]
 }
 
@@ -351,8 +455,11 @@ fn merging() -> impl Strategy<Value = Step> {
         8 => client().prop_map(|client| Step::Send { client }),
         8 => (client(), 1..6usize).prop_map(|(client, count)| Step::Hear { client, count }),
         1 => client().prop_map(|client| Step::Gap { client }),
+        2 => client().prop_map(|client| Step::Back { client }),
+        2 => client().prop_map(|client| Step::Ask { client }),
+        2 => client().prop_map(|client| Step::Answer { client }),
         1 => Just(Step::Checkpoint),
-        1 => Just(Step::Crash),
+        1 => any::<usize>().prop_map(|heard| Step::Crash { heard }),
     ]
 }
 
@@ -371,9 +478,11 @@ proptest! {
 
     #[test]
     fn a_crash_loses_nothing_that_is_sent_again_and_doubles_nothing(
-        clients in 1..6usize, steps in prop::collection::vec(writing(), 0..150),
+        clients in 1..6usize, missing in 200..2000usize,
+        steps in prop::collection::vec(writing(), 0..150),
     ) {
-        let mut world = World::new(Kind::Text, clients);
+        let limits = Limits { missing, ..Limits::default() };
+        let mut world = World::with(Kind::Text, clients, limits);
         steps.into_iter().for_each(|step| world.step(step));
         world.check();
         let Snapshot::Text(text) = world.document.snapshot() else { panic!() };

@@ -1,0 +1,77 @@
+//! What one who opens a document is told of it.
+
+use super::{Document, json, operation::Applied, version::Version};
+
+/// The document at a version, and a way to it from another one.
+#[derive(Debug)]
+pub(crate) struct Introduction {
+    /// What is told is the document as it was at this version: not the latest one, if there is more.
+    pub(crate) version: Version,
+    /// A version, and all operations after it.
+    pub(crate) since: Option<(Version, Vec<Applied>)>,
+    /// Whether `since` begins with another version than the one that is there.
+    pub(crate) needs_content: bool,
+    /// Whether more happened since: who knows `version` asks again.
+    pub(crate) more: bool,
+}
+
+impl Introduction {
+    /// The content alone.
+    pub(in crate::document) fn whole(version: Version) -> Introduction {
+        Introduction { version, since: None, needs_content: true, more: false }
+    }
+}
+
+impl Document {
+    /// For one who has the first version of `known`, and could begin with one of the others.
+    ///
+    /// `in_parts`: it has operations to move over what happened, and needs all of that, in however many parts.
+    /// `stored`: what a crash would lose comes after this version. It is told as well: whoever knows how to get from
+    /// there to here can also find the way back.
+    pub(crate) fn introduce(
+        &self,
+        lineage: Option<&str>,
+        known: &[Version],
+        in_parts: bool,
+        stored: Option<Version>,
+    ) -> Introduction {
+        let found = lineage.and_then(|lineage| self.since_known(lineage, known));
+        let found = found.and_then(|found| self.part(found, in_parts));
+        let or_stored = || {
+            let stored = stored?;
+            self.part((stored, self.since(stored)?.cloned().collect()), true)
+        };
+        let Some((from, missing)) = found.or_else(or_stored) else {
+            return Introduction::whole(self.version());
+        };
+        let version = missing.last().map_or(from, |applied| applied.version);
+        Introduction {
+            version,
+            needs_content: known.first() != Some(&from) || lineage != Some(&**self.lineage()),
+            since: Some((from, missing)),
+            more: version < self.version(),
+        }
+    }
+
+    /// As many of them as are told at once; `None`: not even the first, or not all.
+    fn part(
+        &self,
+        (from, mut missing): (Version, Vec<Applied>),
+        in_parts: bool,
+    ) -> Option<(Version, Vec<Applied>)> {
+        let most = self.limits.missing;
+        let mut bytes = 0;
+        let fits = |applied: &&Applied| {
+            bytes += applied.weight();
+            bytes <= most
+        };
+        let count = missing.iter().take_while(fits).count();
+        if count == missing.len() {
+            return Some((from, missing));
+        }
+        // One alone may be larger, but not what it is as JSON.
+        let is_told = in_parts && (count > 0 || json::weight(&missing[0]) <= 4 * most);
+        missing.truncate(count.max(1));
+        is_told.then_some((from, missing))
+    }
+}
