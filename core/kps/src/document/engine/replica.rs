@@ -9,8 +9,8 @@ use std::{
     sync::Arc,
 };
 
-use self::pending::{Pending, positional};
 pub(crate) use self::pending::{Draft, Manners, Outgoing};
+use self::pending::{Pending, positional};
 use super::{
     Change,
     content::{Content, Kind, Snapshot},

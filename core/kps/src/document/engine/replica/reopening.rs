@@ -53,12 +53,7 @@ impl Replica {
     }
 
     /// `missing`: what the server did since `at`.
-    fn restore(
-        &mut self,
-        drafts: Vec<Draft>,
-        mut at: Version,
-        missing: Vec<Applied>,
-    ) -> Vec<News> {
+    fn restore(&mut self, drafts: Vec<Draft>, mut at: Version, missing: Vec<Applied>) -> Vec<News> {
         let mut news = Vec::new();
         let mut missing = missing.into_iter().peekable();
         let mut pass = |this: &mut Self, at: &mut Version, applied: Applied| {
@@ -96,7 +91,11 @@ impl Replica {
                 let marks = std::mem::take(&mut self.marks);
                 let (from, missing) = since.unwrap_or((opened.version, Vec::new()));
                 let is_way = is_same && from == self.floor;
-                if is_way { self.rewind() } else { self.strand(&snapshot, is_same) }
+                if is_way {
+                    self.rewind()
+                } else {
+                    self.strand(&snapshot, is_same)
+                }
                 (self.lineage, self.floor) = (opened.lineage, from);
                 (self.content, self.version) = (snapshot.into(), opened.version);
                 for applied in missing {

@@ -14,6 +14,7 @@ struct World {
     checkpointed: Version,
     limits: Arc<Limits>,
     clients: Vec<Client>,
+    on_its_way: Vec<Vec<Outgoing>>,
     last_op: usize,
     /// No version above it was told.
     last_told: u64,
@@ -58,9 +59,16 @@ enum Step {
         client: usize,
         key: u8,
     },
+    /// What it has to send is on its way.
     Send {
         client: usize,
     },
+    /// One of the messages that are on their way is there, maybe at another server than it was sent to.
+    Arrive {
+        which: usize,
+    },
+    /// One more opens the document.
+    Join,
     Hear {
         client: usize,
         count: usize,
@@ -107,23 +115,25 @@ impl World {
             checkpointed: Version(0),
             limits,
             clients: Vec::new(),
+            on_its_way: Vec::new(),
             last_op: 0,
             last_told: 0,
             told: BTreeMap::new(),
             failed: HashSet::new(),
         };
-        for _ in 0..clients {
-            let replica = Replica::new(world.opened("", &[], true), 1000);
-            let (inbox, answer) = (VecDeque::new(), None);
-            world.clients.push(Client { replica, inbox, is_away: false, is_lost: false, answer });
-        }
+        (0..clients).for_each(|_| world.join());
         world
+    }
+
+    fn join(&mut self) {
+        let (inbox, answer, is_lost) = (VecDeque::new(), None, true);
+        let replica = Replica::new(self.opened("", &[], true), 1000);
+        self.clients.push(Client { replica, inbox, is_away: false, is_lost, answer });
     }
 
     /// What an answer of the server comes to.
     fn opened(&self, lineage: &str, known: &[Version], in_parts: bool) -> Opened {
-        let told =
-            self.document.introduce(Some(lineage), known, in_parts, Some(self.checkpointed));
+        let told = self.document.introduce(Some(lineage), known, in_parts, Some(self.checkpointed));
         Opened {
             kind: self.document.kind(),
             lineage: self.document.lineage().clone(),
@@ -158,6 +168,9 @@ impl World {
                 self.edit(client, token, Edit::Merge { merge });
             }
             Step::Send { client } => self.send(client),
+            Step::Arrive { which } => self.arrive(which),
+            Step::Join if self.clients.len() < 9 => self.join(),
+            Step::Join => {}
             Step::Hear { client, count } => {
                 for _ in 0..count {
                     self.hear(client);
@@ -214,6 +227,16 @@ impl World {
             return;
         }
         let batch = self.client(client).replica.outgoing(5, usize::MAX);
+        if !batch.is_empty() {
+            self.on_its_way.push(batch);
+        }
+    }
+
+    fn arrive(&mut self, which: usize) {
+        if self.on_its_way.is_empty() {
+            return;
+        }
+        let batch = self.on_its_way.remove(which % self.on_its_way.len());
         let mut before: Option<Version> = None;
         let mut is_broken = false;
         for (n, outgoing) in batch.into_iter().enumerate() {
@@ -391,6 +414,9 @@ impl World {
                 self.answer(client);
                 self.send(client);
             }
+            while !self.on_its_way.is_empty() {
+                self.arrive(0);
+            }
             if was_quiet && self.clients.iter().all(is_quiet) {
                 return;
             }
@@ -404,6 +430,19 @@ impl World {
         for client in &self.clients {
             assert_eq!(client.replica.snapshot(), server);
         }
+    }
+
+    /// Nothing was deleted: every operation is there once.
+    fn check_letters(&mut self) {
+        self.check();
+        let Snapshot::Text(text) = self.document.snapshot() else { panic!("it is text") };
+        for n in 1..=self.last_op {
+            let count = text.matches(&format!("<{n}>")).count();
+            // Somebody may have written inside of it: its characters are there all the same.
+            assert!(count <= 1, "{n} is there {count} times in {text}");
+        }
+        let expected: usize = (1..=self.last_op).map(|n| format!("<{n}>").len()).sum();
+        assert_eq!(text.len(), expected, "{:?} failed", self.failed);
     }
 }
 
@@ -420,6 +459,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, at, length)| Step::Delete { client, at, length }),
         2 => client().prop_map(|client| Step::Append { client }),
         8 => client().prop_map(|client| Step::Send { client }),
+        8 => any::<usize>().prop_map(|which| Step::Arrive { which }),
         8 => (client(), 1..6usize).prop_map(|(client, count)| Step::Hear { client, count }),
         1 => client().prop_map(|client| Step::Gap { client }),
         1 => client().prop_map(|client| Step::Doubt { client }),
@@ -436,9 +476,11 @@ fn writing() -> impl Strategy<Value = Step> {
         6 => (client(), any::<usize>()).prop_map(|(client, at)| Step::Insert { client, at }),
         2 => client().prop_map(|client| Step::Append { client }),
         8 => client().prop_map(|client| Step::Send { client }),
+        8 => any::<usize>().prop_map(|which| Step::Arrive { which }),
         8 => (client(), 1..6usize).prop_map(|(client, count)| Step::Hear { client, count }),
         1 => client().prop_map(|client| Step::Gap { client }),
         1 => client().prop_map(|client| Step::Doubt { client }),
+        1 => Just(Step::Join),
         2 => client().prop_map(|client| Step::Back { client }),
         3 => client().prop_map(|client| Step::Ask { client }),
         3 => client().prop_map(|client| Step::Answer { client }),
@@ -448,11 +490,29 @@ fn writing() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// One crash after the other: whoever asks for the document may be told by the next server, or by the one after.
+fn crashing() -> impl Strategy<Value = Step> {
+    let client = || 0..3usize;
+    prop_oneof![
+        3 => (client(), any::<usize>()).prop_map(|(client, at)| Step::Insert { client, at }),
+        5 => client().prop_map(|client| Step::Send { client }),
+        6 => any::<usize>().prop_map(|which| Step::Arrive { which }),
+        4 => (client(), 1..4usize).prop_map(|(client, count)| Step::Hear { client, count }),
+        1 => client().prop_map(|client| Step::Doubt { client }),
+        5 => client().prop_map(|client| Step::Back { client }),
+        4 => client().prop_map(|client| Step::Ask { client }),
+        4 => client().prop_map(|client| Step::Answer { client }),
+        1 => Just(Step::Checkpoint),
+        3 => any::<usize>().prop_map(|heard| Step::Crash { heard }),
+    ]
+}
+
 fn merging() -> impl Strategy<Value = Step> {
     let client = || 0..8usize;
     prop_oneof![
         6 => (client(), 0..4u8).prop_map(|(client, key)| Step::Merge { client, key }),
         8 => client().prop_map(|client| Step::Send { client }),
+        8 => any::<usize>().prop_map(|which| Step::Arrive { which }),
         8 => (client(), 1..6usize).prop_map(|(client, count)| Step::Hear { client, count }),
         1 => client().prop_map(|client| Step::Gap { client }),
         2 => client().prop_map(|client| Step::Back { client }),
@@ -479,20 +539,21 @@ proptest! {
     #[test]
     fn a_crash_loses_nothing_that_is_sent_again_and_doubles_nothing(
         clients in 1..6usize, missing in 200..2000usize,
-        steps in prop::collection::vec(writing(), 0..150),
+        steps in prop::collection::vec(writing(), 0..200),
     ) {
         let limits = Limits { missing, ..Limits::default() };
         let mut world = World::with(Kind::Text, clients, limits);
         steps.into_iter().for_each(|step| world.step(step));
-        world.check();
-        let Snapshot::Text(text) = world.document.snapshot() else { panic!() };
-        for n in 1..=world.last_op {
-            let count = text.matches(&format!("<{n}>")).count();
-            // Somebody may have written inside of it: its characters are there all the same.
-            prop_assert!(count <= 1, "{n} is there {count} times in {text}");
-        }
-        let expected: usize = (1..=world.last_op).map(|n| format!("<{n}>").len()).sum();
-        prop_assert_eq!(text.len(), expected, "{:?} failed", world.failed);
+        world.check_letters();
+    }
+
+    #[test]
+    fn crash_after_crash_loses_nothing_either(
+        clients in 1..4usize, steps in prop::collection::vec(crashing(), 0..150),
+    ) {
+        let mut world = World::new(Kind::Text, clients);
+        steps.into_iter().for_each(|step| world.step(step));
+        world.check_letters();
     }
 
     #[test]
@@ -503,6 +564,35 @@ proptest! {
         steps.into_iter().for_each(|step| world.step(step));
         world.check();
     }
+}
+
+#[test]
+fn an_ack_of_a_server_that_is_gone_is_not_taken_for_one_of_the_next() {
+    let mut world = World::new(Kind::Text, 2);
+    let steps = [
+        Step::Insert { client: 0, at: 0 },
+        Step::Send { client: 0 },
+        Step::Crash { heard: 0 },
+        Step::Back { client: 0 },
+        Step::Back { client: 1 },
+        Step::Hear { client: 0, count: 1 },
+        Step::Arrive { which: 0 },
+        // The ack is heard by the one who waits to open the document again.
+        Step::Crash { heard: 2 },
+        Step::Back { client: 0 },
+        Step::Back { client: 1 },
+        Step::Hear { client: 1, count: 5 },
+        Step::Ask { client: 1 },
+        Step::Answer { client: 1 },
+        Step::Insert { client: 1, at: 0 },
+        Step::Send { client: 1 },
+        Step::Arrive { which: 0 },
+        Step::Ask { client: 0 },
+        Step::Answer { client: 0 },
+        Step::Hear { client: 0, count: 5 },
+    ];
+    steps.into_iter().for_each(|step| world.step(step));
+    world.check_letters();
 }
 
 #[test]
@@ -518,6 +608,7 @@ fn a_hundred_writers_come_to_one_text() {
             _ => Step::Insert { client, at },
         });
         world.step(Step::Send { client });
+        world.step(Step::Arrive { which: 0 });
         let listener = (seed >> 50) as usize % 100;
         world.step(Step::Hear { client: listener, count: 300 });
     }
