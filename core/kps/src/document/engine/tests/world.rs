@@ -39,6 +39,8 @@ enum Heard {
     Event(DocumentEvent),
     /// There is another server now, and nobody knows what is missing.
     Gap,
+    /// Messages of the same server are missing.
+    Overflow,
 }
 
 #[derive(Clone, Debug)]
@@ -126,8 +128,10 @@ impl World {
     }
 
     fn join(&mut self) {
-        let (inbox, answer, is_lost) = (VecDeque::new(), None, true);
+        let (inbox, answer) = (VecDeque::new(), None);
         let replica = Replica::new(self.opened("", &[], true), 1000);
+        // It may have been told a part.
+        let is_lost = replica.version() < self.document.version();
         self.clients.push(Client { replica, inbox, is_away: false, is_lost, answer });
     }
 
@@ -177,10 +181,9 @@ impl World {
                 }
             }
             Step::Gap { client } => {
-                // The server is the same one: no message tells that it is not.
                 let client = self.client(client);
                 client.inbox.retain(|heard| matches!(heard, Heard::Gap));
-                client.is_lost = true;
+                client.inbox.push_back(Heard::Overflow);
             }
             Step::Back { client } => self.back(client),
             Step::Ask { client } => self.ask(client),
@@ -316,7 +319,7 @@ impl World {
         }
         match self.client(client).inbox.pop_front() {
             None => {}
-            Some(Heard::Gap) => self.client(client).is_lost = true,
+            Some(Heard::Gap | Heard::Overflow) => self.client(client).is_lost = true,
             // What is opened has it.
             Some(Heard::Event(_)) if self.client(client).is_lost => {}
             Some(Heard::Event(event)) => {
