@@ -16,8 +16,6 @@ use super::{
 };
 use crate::capability::Failure;
 
-/// What is known of older versions: one of them, and all operations after it.
-
 /// A document in memory.
 pub(super) enum Held {
     /// Text or JSON, whose operations are made for a version.

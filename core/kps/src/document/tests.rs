@@ -154,7 +154,8 @@ impl Room {
     }
 
     async fn version(&self) -> String {
-        self.open().await["version"].as_str().unwrap().to_owned()
+        let read = self.ok("read", serde_json::json!({"id": "d"})).await;
+        read["version"].as_str().unwrap().to_owned()
     }
 
     async fn text(&self) -> String {

@@ -55,7 +55,7 @@
 //!
 //! | operation | fields | answer |
 //! | --- | --- | --- |
-//! | `open` | `id`, `kind`, `lineage?`, `known?` | description, `presence`, and `text` or `value`; `created: true` once |
+//! | `open` | `id`, `kind`, `lineage?`, `known?`, `in_parts?` | description, `presence`, and `text` or `value`; `created: true` once |
 //! | `edit` | `id`, `op_id`, `base_version`, `author?`, `lineage?`, `edit` | `{accepted, results: [event]}` |
 //! | `edit_batch` | `id`, `author?`, `lineage?`, `operations` | `{accepted, results: [event, …]}` |
 //! | `undo` | `id`, `op_id`, `author?`, `count?` | `{accepted, results: [event]}` |
@@ -73,6 +73,11 @@
 //! - Who was there before says its `lineage` and the versions it knows as `known` (8 at most, the best first): if one
 //!   of them can still be reached, the answer has `since` and `missing_ops`, and no content if it was the first.
 //!   A document that was made anew under an old name has another lineage: its versions say nothing about the old one.
+//! - With a data folder `since` and `missing_ops` are there also for one who knows nothing: what was done after what is stored,
+//!   and is in the content already. A crash would lose it, and who has to get its own operations back to what was there
+//!   before knows the way so.
+//! - What is more than 128 KiB of operations is left out, and the content told instead. With `in_parts` as much is told
+//!   as fits, and the version it leads to; `more: true` says that who knows that version asks again.
 //! - Operations of a batch (256 at most) follow one another: without `base_version` one is made for the version
 //!   that the one before it made. If that was not applied, those after it are rejected with `skipped`.
 //! - `undo` takes back the author's last `count` operations (1 to 100; 1) that are kept and not taken back yet, as a
@@ -156,7 +161,8 @@
 //!   is sent again, under the same ids: nothing is done twice. `unsynced` are the own operations that a crash of the server
 //!   now would lose; after a crash exactly those are sent again. A client with an `outbox` file keeps them there, and another
 //!   process with the same client id (or author) sends them when it opens the document. The server may have them, and others may
-//!   have gone on: what was edited is moved over that, as long as the server knows the operations since.
+//!   have gone on: what was edited is moved over that, operation by operation as long as the server knows those since,
+//!   else to where a comparison of the two texts puts it. What another process left is refused then (`conflict`).
 //! - **Presence**: what `set_presence` is given is told again every 10 s; `cursor` and `selection` of everybody are moved over
 //!   what is edited, and are positions in the text as it is here.
 //! - `close` sends what is not sent, has the server store it, and returns what is still `unsynced`; a client that closes

@@ -68,15 +68,12 @@ impl Opening {
     }
 
     async fn ask_once(&self, known: Option<Known>) -> Result<(Part, Vec<Present>), Failure> {
-        let mut fields = vec![("kind", self.kind.as_str().into())];
+        let in_parts = known.as_ref().is_none_or(|known| known.has_own);
+        let mut fields = vec![("kind", self.kind.as_str().into()), ("in_parts", in_parts.into())];
         if let Some(known) = known {
             let versions: Vec<Value> =
                 known.versions.iter().map(|it| it.to_string().into()).collect();
-            fields.extend([
-                ("lineage", Value::from(&*known.lineage)),
-                ("known", versions.into()),
-                ("in_parts", known.has_own.into()),
-            ]);
+            fields.extend([("lineage", Value::from(&*known.lineage)), ("known", versions.into())]);
         }
         let mut tries = 0;
         loop {

@@ -25,7 +25,8 @@ impl Introduction {
 impl Document {
     /// For one who has the first version of `known`, and could begin with one of the others.
     ///
-    /// `in_parts`: it has operations to move over what happened, and needs all of that, in however many parts.
+    /// `in_parts`: it needs all that happened since, in however many parts; if not, what is too much for one answer is
+    /// left out, and the content tells enough.
     /// `stored`: what a crash would lose comes after this version. It is told as well: whoever knows how to get from
     /// there to here can also find the way back.
     pub(crate) fn introduce(
@@ -39,7 +40,7 @@ impl Document {
         let found = found.and_then(|found| self.part(found, in_parts));
         let or_stored = || {
             let stored = stored?;
-            self.part((stored, self.since(stored)?.cloned().collect()), true)
+            self.part((stored, self.since(stored)?.cloned().collect()), in_parts)
         };
         let Some((from, missing)) = found.or_else(or_stored) else {
             return Introduction::whole(self.version());

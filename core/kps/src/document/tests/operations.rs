@@ -131,8 +131,53 @@ async fn one_who_knows_a_version_is_told_what_came_since() {
     assert_eq!((known["missing_ops"].as_array().unwrap().len(), known.get("text")), (2, None));
     let known = room.ok("open", knowing(&opened["lineage"], json!([99, 1]))).await;
     assert_eq!((&known["since"], known.get("text").is_some()), (&"W/\"1\"".into(), true));
+    // One who knows nothing of it is told what a crash would lose: it is the way back.
     let other = room.ok("open", knowing(&"other".into(), json!([1]))).await;
-    assert_eq!((other.get("since"), other.get("text").is_some()), (None, true));
+    let count = other["missing_ops"].as_array().unwrap().len();
+    let text = room.text().await;
+    assert_eq!((&other["since"], count, &other["text"]), (&"W/\"0\"".into(), 3, &text.into()));
+    room.ok("close", json!({"id": "d"})).await;
+    let stored = room.ok("open", json!({"id": "d", "kind": "text"})).await;
+    assert_eq!((&stored["since"], &stored["missing_ops"]), (&"W/\"3\"".into(), &json!([])));
+}
+
+#[tokio::test]
+async fn much_that_happened_is_told_in_parts_to_one_who_has_operations_of_its_own() {
+    let limits = Arc::new(Limits { missing: 300, ..Limits::default() });
+    let room = Room::with(DocumentOptions { limits, ..DocumentOptions::default() });
+    let lineage = room.open().await["lineage"].clone();
+    room.append_many(10).await;
+    let whole = json!({"id": "d", "kind": "text", "lineage": lineage, "known": [0]});
+    let mut asked = whole.clone();
+    asked["in_parts"] = true.into();
+    let (mut count, mut parts) = (0, 0);
+    loop {
+        let part = room.ok("open", asked.clone()).await;
+        assert_eq!((part.get("text"), &part["since"]), (None, &asked_for(&asked)));
+        (count, parts) = (count + part["missing_ops"].as_array().unwrap().len(), parts + 1);
+        asked["known"] = json!([part["version"]]);
+        if part.get("more").is_none() {
+            break;
+        }
+    }
+    assert_eq!((count, parts > 2, &asked["known"][0]), (10, true, &"W/\"10\"".into()));
+    // One who has none is told the content.
+    let content = room.ok("open", whole).await;
+    assert_eq!((content.get("since"), content.get("more")), (None, None));
+    assert_eq!(content["text"].as_str(), Some(&*room.text().await));
+    // One who opens it is told a content, and all that happened to it since what is stored.
+    let part = room.ok("open", json!({"id": "d", "kind": "text", "in_parts": true})).await;
+    let missing = part["missing_ops"].as_array().unwrap();
+    let letters: String = missing.iter().map(|it| it["op_id"].as_str().unwrap()).collect();
+    assert_eq!((&part["more"], &part["since"]), (&true.into(), &"W/\"0\"".into()));
+    assert_eq!((part["text"].as_str(), part["version"] == "W/\"10\""), (Some(&*letters), false));
+}
+
+fn asked_for(asked: &serde_json::Value) -> serde_json::Value {
+    match &asked["known"][0] {
+        serde_json::Value::Number(number) => format!("W/\"{number}\"").into(),
+        other => other.clone(),
+    }
 }
 
 #[tokio::test]
