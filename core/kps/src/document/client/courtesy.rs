@@ -20,16 +20,16 @@ pub(in crate::document) struct Courtesy(HashMap<Arc<str>, (u32, Instant)>);
 
 impl Courtesy {
     /// Somebody's operation was in conflict.
-    pub(super) fn conflict(&mut self, op_id: &Arc<str>) {
+    pub(super) fn conflict(&mut self, op_id: &str) {
         self.conflict_at(op_id, Instant::now());
     }
 
-    pub(in crate::document) fn conflict_at(&mut self, op_id: &Arc<str>, now: Instant) {
+    pub(in crate::document) fn conflict_at(&mut self, op_id: &str, now: Instant) {
         if self.0.len() >= MOST {
             self.0.retain(|_, (_, last)| now.duration_since(*last) < PATIENCE * LONGEST);
         }
         if self.0.len() < MOST || self.0.contains_key(op_id) {
-            let (count, last) = self.0.entry(op_id.clone()).or_insert((0, now));
+            let (count, last) = self.0.entry(op_id.into()).or_insert((0, now));
             (*count, *last) = (*count + 1, now);
         }
     }

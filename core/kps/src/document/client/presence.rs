@@ -110,8 +110,7 @@ impl Presence {
         is_due.then(|| self.own.as_ref().map_or(Value::Null, |own| own.state.clone().into()))
     }
 
-    /// What an event of the topic says, where no positions are moved.
-    #[cfg(feature = "yjs")]
+    /// What an event of the topic says; `version`: what its positions are of, if it does not say so.
     pub(super) fn hear_json(&mut self, json: &[u8], version: Version) {
         if let Ok(heard) = serde_json::from_slice::<Heard>(json) {
             self.hear(heard, version);

@@ -1,6 +1,7 @@
 //! What the handles of an open document and its driver share.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{
         Arc,
@@ -24,7 +25,7 @@ use super::{
     drafts::{Claim, Drafts},
     edits::{Edited, Refused},
     opening::{Opening, Way},
-    presence::{Heard, Presence, Present},
+    presence::{Presence, Present},
     told::{Listeners, Telling, telling},
 };
 use crate::{
@@ -88,6 +89,15 @@ pub(super) enum Phase {
 pub(super) struct Lost {
     pub(super) reason: &'static str,
     pub(super) count: Option<u64>,
+}
+
+/// What an event is about. Of those about operations of others, which are most of them, nothing else is read.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+    #[serde(borrow, default)]
+    op_id: Option<Cow<'a, str>>,
 }
 
 /// What is to be told when the state is unlocked.
@@ -255,19 +265,17 @@ impl State {
 
     /// An event of the document's topic.
     pub(super) fn hear(&mut self, id: &str, json: &Bytes, out: &mut Out) {
-        let Ok(event) = serde_json::from_slice::<DocumentEvent>(json) else {
-            return self.hear_other(json, out);
-        };
-        if event.name() == PRESENCE {
-            return self.hear_other(json, out);
-        }
-        out.told.push((event.name().into(), json.clone()));
-        match &event {
-            DocumentEvent::Conflict { op_id, .. } if !self.waiters.contains_key(op_id) => {
-                self.courtesy.conflict(op_id);
-            }
-            DocumentEvent::Ack { op_id, .. } | DocumentEvent::Rejected { op_id, .. } => {
+        let Ok(head) = serde_json::from_slice::<Head>(json) else { return };
+        out.told.push((head.event.as_ref().into(), json.clone()));
+        let op_id = head.op_id.as_deref().unwrap_or_default();
+        match &*head.event {
+            PRESENCE => return self.presence.hear_json(json, self.replica.version()),
+            "conflict" if !self.replica.is_pending(op_id) => return self.courtesy.conflict(op_id),
+            "ack" | "rejected" => {
                 self.courtesy.over(op_id);
+                if !self.replica.is_pending(op_id) {
+                    return;
+                }
             }
             _ => {}
         }
@@ -275,24 +283,11 @@ impl State {
             // What is opened has it already; or it is what a server lost that is there no more.
             return;
         }
+        // One that newer servers tell changes nothing of the content.
+        let Ok(event) = serde_json::from_slice::<DocumentEvent>(json) else { return };
         let about = event.op_id().cloned();
         let news = self.replica.hear(event);
         self.take(id, news, about.map(|op_id| (op_id, json.clone())), out);
-    }
-
-    /// One that newer servers tell, or that changes nothing of the content.
-    fn hear_other(&mut self, json: &Bytes, out: &mut Out) {
-        #[derive(Deserialize)]
-        struct Named {
-            event: Arc<str>,
-        }
-        let Ok(Named { event }) = serde_json::from_slice(json) else { return };
-        if &*event == PRESENCE
-            && let Ok(heard) = serde_json::from_slice::<Heard>(json)
-        {
-            self.presence.hear(heard, self.replica.version());
-        }
-        out.told.push((event, json.clone()));
     }
 
     /// What came of what was heard; `about`: the operation that the server's event was about, and the event.

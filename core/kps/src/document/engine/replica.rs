@@ -129,6 +129,11 @@ impl Replica {
         self.pending.iter().any(|it| it.is_sent && *it.op_id == *op_id)
     }
 
+    /// Whether the server is not known to have this own operation.
+    pub(crate) fn is_pending(&self, op_id: &str) -> bool {
+        self.pending.iter().any(|it| *it.op_id == *op_id)
+    }
+
     /// How many operations are pending.
     pub(crate) fn count_pending(&self) -> usize {
         self.pending.len()
@@ -223,8 +228,7 @@ impl Replica {
 
     /// Whether a crash of the server now would lose this own operation.
     pub(crate) fn is_unsynced(&self, op_id: &str) -> bool {
-        self.recent.iter().any(|(it, own)| *own && *it.op_id == *op_id)
-            || self.pending.iter().any(|it| *it.op_id == *op_id)
+        self.recent.iter().any(|(it, own)| *own && *it.op_id == *op_id) || self.is_pending(op_id)
     }
 
     /// Whether all of it could be edited, one after the other.
