@@ -1,7 +1,8 @@
 """Breaks core in one place at a time and says whether some test noticed: `make mutations`.
 
 Works on a copy, with build output of its own. Each mutation is judged by the conformance cases, which speak for users,
-and if they let it pass by kps-proto's own tests (state machines, simulation). One that neither catches is a hole in the tests.
+and if they let it pass by the tests of its room: kps-proto's own (state machines, simulation), or those of documents. One that neither
+catches is a hole in the tests.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 SUITES = {
     "conformance": ["cargo", "test", "--quiet", "-p", "kps", "--test", "conformance"],
     "proto": ["cargo", "test", "--quiet", "-p", "kps-proto"],
+    "documents": ["cargo", "test", "--quiet", "-p", "kps", "--lib", "document::"],
 }
 LONGEST = 900  # seconds; a mutation may make a test wait for ever
 
@@ -29,8 +31,13 @@ class Mutation:
     before: str
     after: str
 
+    @property
+    def suites(self) -> list[str]:
+        return ["conformance", "documents" if self.file.startswith(DOCUMENT) else "proto"]
+
 
 PROTO = "core/proto/src/"
+DOCUMENT = "core/kps/src/document/"
 MUTATIONS = [
     Mutation(
         "a repeated publish is routed again",
@@ -53,8 +60,8 @@ MUTATIONS = [
     Mutation(
         "a group's message goes to its first member always",
         PROTO + "bus/publish.rs",
-        "let better = (fit.0, fit.1).cmp(&(best_fit.0, best_fit.1));\n            if better.then(best_fit.2.cmp(&fit.2)).is_gt() {",
-        "if candidate == self.members[0] {",
+        "if is_better {\n                best = Some((candidate, fit));",
+        "if is_better && candidate == self.members[0] {\n                best = Some((candidate, fit));",
     ),
     Mutation(
         "in a client's row success outweighs failure",
@@ -125,8 +132,8 @@ MUTATIONS = [
     Mutation(
         "what was not accepted is not sent again after a resume",
         PROTO + "session/handshake.rs",
-        "let released = self.outbox.resume(welcome)?;",
-        "let released = self.outbox.resume(&Welcome { published: u64::MAX >> 12, ..welcome.clone() })?;",
+        "let released = self.outbox.resume(now, welcome)?;",
+        "let released = self.outbox.resume(now, &Welcome { published: u64::MAX >> 12, ..welcome.clone() })?;",
     ),
     Mutation(
         "who catches up with history misses what came meanwhile",
@@ -161,8 +168,56 @@ MUTATIONS = [
     Mutation(
         "after a restart a subscription begins anew instead of at its cursor",
         PROTO + "session/subscriptions.rs",
-        "(Some(cursor), Phase::Again, _) if self.options.group.is_none() => {",
-        "(Some(cursor), Phase::Again, _) if self.options.group.is_some() => {",
+        "(Some(cursor), true, _) if self.options.group.is_none() => {",
+        "(Some(cursor), true, _) if self.options.group.is_some() => {",
+    ),
+    Mutation(
+        "an operation for a document's older version is applied",
+        DOCUMENT + "engine/mod.rs",
+        "if is_other || operation.base_version != self.version {",
+        "if is_other || operation.base_version > self.version {",
+    ),
+    Mutation(
+        "a document takes an operation that is sent again for another one",
+        DOCUMENT + "engine/mod.rs",
+        "if let Some(outcome) = self.repeated(&operation.op_id, digest) {",
+        "if let Some(outcome) = self.repeated(&operation.op_id, digest).filter(|_| digest.0 == 0) {",
+    ),
+    Mutation(
+        "a document gives versions again that a crash took",
+        DOCUMENT + "desk.rs",
+        "Some(run) => Version(last.max(run.start).0 + pending),",
+        "Some(run) => Version(last.max(run.start).0 + pending.min(0)),",
+    ),
+    Mutation(
+        "a document is not stored before a crash could take more than it may",
+        DOCUMENT + "desk.rs",
+        "self.unstored >= options.checkpoint_operations ||",
+        "self.unstored >= options.checkpoint_operations * 3 ||",
+    ),
+    Mutation(
+        "a document's client does not send again what a crash took",
+        DOCUMENT + "engine/replica/reopening.rs",
+        "            if !own {\n                without =",
+        "            if !own || !self.rebases.is_power_of_two() {\n                without =",
+    ),
+    Mutation(
+        "one who opens a document does not know the way back to what is stored",
+        DOCUMENT + "engine/introduction.rs",
+        "let stored = stored?;",
+        "let stored = stored.filter(|it| it.0 > 1 << 50)?;",
+    ),
+    Mutation(
+        "who may read a document may change it",
+        DOCUMENT + "access.rs",
+        "Err(denied) if !READING.contains(&operation) => Err(denied.into()),",
+        "Err(denied) if operation.is_empty() => Err(denied.into()),",
+    ),
+    Mutation(
+        "a document that somebody else stored meanwhile is overwritten",
+        DOCUMENT + "shelf.rs",
+        "if has_content && stored.mark != writing.mark {",
+        "if has_content && stored.mark != writing.mark && stored.base.is_none() {",
     ),
 ]
 
@@ -187,7 +242,7 @@ def main() -> int:
             survived.append(mutation)
             continue
         file.write_text(text.replace(mutation.before, mutation.after))
-        said = judge(copy, environment)
+        said = judge(mutation.suites, copy, environment)
         file.write_text(text)
         if not said.startswith("caught"):
             survived.append(mutation)
@@ -206,8 +261,8 @@ def copy_tree(copy: Path) -> None:
             shutil.copyfile(source, destination)
 
 
-def judge(tree: Path, environment: dict[str, str]) -> str:
-    for suite in SUITES:
+def judge(suites: list[str], tree: Path, environment: dict[str, str]) -> str:
+    for suite in suites:
         match verdict(suite, tree, environment):
             case "fails":
                 return f"caught by {suite}"
