@@ -20,6 +20,7 @@ EDITS = [
     ("operations/s", "rate", "{:,.0f}"),
     ("propose to ack p50 µs", "p50_us", "{:,.0f}"),
     ("p99", "p99_us", "{:,.0f}"),
+    ("µs CPU server", "broker_us", "{:,.0f}"),
 ]
 POSTS = [
     ("requests/s", "rate", "{:,.0f}"),

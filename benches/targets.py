@@ -148,6 +148,7 @@ TARGETS = [
                     ("operations", "rate", "more", 1.5),
                     ("p50", "p50_us", "less", 0.7),
                     ("p99", "p99_us", "less", 0.7),
+                    ("server's CPU", "broker_us", "less", 0.7),
                 ]
             ),
             ("load", "load.load_ms", "less", 0.7),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,29 @@ def test_editors_of_two_languages_converge_and_merge_what_they_did_offline(tmp_p
                 one = await ann.do("text")
                 assert (await bob.do("text"), str(cy.text)) == (one, one)
                 assert "grüße" not in one, "what bob deleted is gone"
+
+    run(scene())
+
+
+def test_many_editors_who_write_at_once_converge(tmp_path: Path) -> None:
+    """They are told after pauses, several edits as one; one who hears is told all of it as well."""
+    words = [f"<{number}.{n}>" for number in range(14) for n in range(10)]
+
+    async def write(editor: PyEditor, number: int) -> None:
+        for n in range(10):
+            editor.text.insert(random.randint(0, len(str(editor.text))), f"<{number}.{n}>")
+            await asyncio.sleep(random.random() / 200)
+
+    async def scene() -> None:
+        async with serving(tmp_path) as server, editing(server.url, "doc") as ann, AsyncExitStack() as stack:
+            editors = [await stack.enter_async_context(PyEditor().online(server.url, "doc")) for _ in range(14)]
+            await asyncio.gather(*(write(editor, number) for number, editor in enumerate(editors)))
+            length = sum(len(word) for word in words)
+            for editor in editors:
+                await editor.until(lambda text: len(text) == length)
+            texts = {str(editor.text) for editor in editors}
+            assert len(texts) == 1
+            await ann.do("reads", wanted=texts.pop())
 
     run(scene())
 
