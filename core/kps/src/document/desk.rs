@@ -125,11 +125,15 @@ impl Desk {
             Some(run) => Version(last.max(run.start).0 + pending),
         };
         document.reserve(start);
+        let durable = shelf.is_durable();
+        if durable {
+            document.stored(last);
+        }
         Ok(Desk {
             name: name.clone(),
             base: document.oldest(),
             document,
-            durable: shelf.is_durable(),
+            durable,
             teller,
             mark: stored.mark,
             segments: stored.segments.into_keys().collect(),
@@ -437,6 +441,9 @@ impl Desk {
         self.dirty_since = (self.unstored > 0).then_some(now);
         if plan.version > self.stored {
             self.stored = plan.version;
+            if self.durable {
+                self.document.stored(plan.version);
+            }
             self.tell_stored();
         }
     }

@@ -110,6 +110,15 @@ impl Held {
         either!(self, document => document.reserve(version));
     }
 
+    /// Everything up to this version is stored, and outlives a crash.
+    pub(super) fn stored(&mut self, version: Version) {
+        match self {
+            Held::Versioned(document) => document.stored(version),
+            #[cfg(feature = "yjs")]
+            Held::Yjs(_) => {}
+        }
+    }
+
     /// Applies an operation, wholly or not at all.
     pub(super) fn apply(&mut self, operation: &Operation, now_ms: u64) -> Outcome {
         match self {

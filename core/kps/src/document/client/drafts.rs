@@ -14,9 +14,6 @@ use crate::{
     net::BoxFuture,
 };
 
-/// No document has this version: whoever says it knows it is told the content.
-const NONE: Version = Version((1 << 53) - 1);
-
 /// What is kept of a document.
 #[derive(Default)]
 pub(super) struct Drafts {
@@ -53,7 +50,8 @@ impl Drafts {
     pub(super) fn known(&self) -> Option<Known> {
         let lineage = &self.all.last()?.lineage;
         let first = self.all.iter().find(|draft| draft.lineage == *lineage)?;
-        let versions = vec![NONE, first.base];
+        // Whoever says it knows a version that no document has is told the content.
+        let versions = vec![Version::NEVER, first.base];
         Some(Known { lineage: lineage.clone(), versions, has_own: true })
     }
 }

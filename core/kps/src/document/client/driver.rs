@@ -41,6 +41,8 @@ pub(super) struct Driver {
     pause: Duration,
     /// Nothing is sent before.
     paused_until: Option<Instant>,
+    /// What was opened did not follow from what is here.
+    is_astray: bool,
     /// Operations in the next batch: one alone after a batch that the server did not even look at.
     batch: usize,
 }
@@ -66,6 +68,7 @@ impl Driver {
             present_again: Instant::now() + PRESENCE,
             pause: FIRST_PAUSE,
             paused_until: None,
+            is_astray: false,
             batch: BATCH,
         }
     }
@@ -247,6 +250,8 @@ impl Driver {
         let known = {
             let replica = &shared.state.lock().replica;
             let (lineage, versions) = replica.known();
+            // What leads from what is here did not fit: the content does.
+            let versions = if self.is_astray { Vec::new() } else { versions };
             Known { lineage, versions, has_own: replica.has_own() }
         };
         let opened = tokio::select! {
@@ -265,6 +270,7 @@ impl Driver {
                     state.reopened(&shared.id, way, out);
                     state.lost.is_none()
                 });
+                self.is_astray = !is_in_step;
                 self.received(came);
                 if is_in_step {
                     (self.pause, self.paused_until) = (FIRST_PAUSE, None);

@@ -213,8 +213,11 @@ impl Shared {
     /// Everything up to this version is in the server's store.
     pub(super) fn stored(&self, version: Version) {
         self.with(|state, out| {
-            let news = state.replica.stored(version);
-            state.take(&self.id, news, None, out);
+            // One that is opened again hears of it then: what it asked for begins at what it knows now.
+            if state.lost.is_none() {
+                let news = state.replica.stored(version);
+                state.take(&self.id, news, None, out);
+            }
         });
     }
 }

@@ -36,11 +36,14 @@ impl Document {
         in_parts: bool,
         stored: Option<Version>,
     ) -> Introduction {
-        let found = lineage.and_then(|lineage| self.since_known(lineage, known));
-        let found = found.and_then(|found| self.part(found, in_parts));
+        let is_ours = lineage == Some(&**self.lineage());
+        let known_here = known.iter().filter(|_| is_ours);
+        let found =
+            known_here.filter_map(|it| self.place_after(*it).map(|place| (*it, place))).next();
+        let found = found.and_then(|(from, place)| self.part(from, place, in_parts));
         let or_stored = || {
             let stored = stored?;
-            self.part((stored, self.since(stored)?.cloned().collect()), in_parts)
+            self.part(stored, self.place_after(stored)?, in_parts)
         };
         let Some((from, missing)) = found.or_else(or_stored) else {
             return Introduction::whole(self.version());
@@ -48,31 +51,31 @@ impl Document {
         let version = missing.last().map_or(from, |applied| applied.version);
         Introduction {
             version,
-            needs_content: known.first() != Some(&from) || lineage != Some(&**self.lineage()),
+            needs_content: known.first() != Some(&from) || !is_ours,
             since: Some((from, missing)),
             more: version < self.version(),
         }
     }
 
-    /// As many of them as are told at once; `None`: not even the first, or not all.
-    fn part(
-        &self,
-        (from, mut missing): (Version, Vec<Applied>),
-        in_parts: bool,
-    ) -> Option<(Version, Vec<Applied>)> {
+    /// As many of the operations after `from`, which begin at `place`, as are told at once; `None`: not even the first, or
+    /// not all.
+    fn part(&self, from: Version, place: usize, in_parts: bool) -> Option<(Version, Vec<Applied>)> {
         let most = self.limits.missing;
+        let missing = self.history.range(place..).map(|kept| &kept.applied);
         let mut bytes = 0;
         let fits = |applied: &&Applied| {
             bytes += applied.weight();
             bytes <= most
         };
-        let count = missing.iter().take_while(fits).count();
-        if count == missing.len() {
-            return Some((from, missing));
+        let count = missing.clone().take_while(fits).count();
+        if count < missing.len() {
+            // One alone may be larger, but not what it is as JSON.
+            let is_told =
+                in_parts && (count > 0 || json::weight(&missing.clone().next()) <= 4 * most);
+            if !is_told {
+                return None;
+            }
         }
-        // One alone may be larger, but not what it is as JSON.
-        let is_told = in_parts && (count > 0 || json::weight(&missing[0]) <= 4 * most);
-        missing.truncate(count.max(1));
-        is_told.then_some((from, missing))
+        Some((from, missing.take(count.max(1)).cloned().collect()))
     }
 }

@@ -84,6 +84,8 @@ impl Default for Limits {
 
 /// Longest `op_id`, in bytes.
 const MAX_OP_ID: usize = 128;
+/// Times the bytes of [`Limits::history_bytes`] that are kept of what is not stored.
+const HELD: usize = 4;
 /// Longest author, in bytes.
 const MAX_AUTHOR: usize = 256;
 
@@ -123,6 +125,9 @@ pub(crate) struct Document {
     seen: HashMap<Arc<str>, Seen>,
     /// The operations in `seen` that are in `history` no more, oldest first.
     folded: VecDeque<Arc<str>>,
+    /// Operations after it are kept: a crash would lose them, and whoever has them needs a way back. `None`: nothing
+    /// outlives a crash.
+    stored: Option<Version>,
     limits: Arc<Limits>,
 }
 
@@ -169,6 +174,7 @@ impl Document {
             reserved: Version(0),
             seen: HashMap::new(),
             folded: VecDeque::new(),
+            stored: None,
             limits,
         }
     }
@@ -229,21 +235,20 @@ impl Document {
         Some(self.history.range(from..).map(|kept| &kept.applied))
     }
 
-    /// The first of `known` that is one of its versions, and all operations after it.
-    pub(crate) fn since_known(
-        &self,
-        lineage: &str,
-        known: &[Version],
-    ) -> Option<(Version, Vec<Applied>)> {
-        if *lineage != *self.lineage {
-            return None;
-        }
-        known.iter().find_map(|known| Some((*known, self.since(*known)?.cloned().collect())))
-    }
-
     /// From now on versions up to this one are not given again: they may have been told before a crash.
     pub(crate) fn reserve(&mut self, version: Version) {
         self.reserved = self.reserved.max(version);
+    }
+
+    /// Everything up to this version is stored.
+    pub(crate) fn stored(&mut self, version: Version) {
+        self.stored = Some(version);
+    }
+
+    /// Whether it has to be kept. What a store does not take for long has a bound.
+    fn is_held(&self, applied: &Applied) -> bool {
+        let is_bounded = self.history_bytes <= self.limits.history_bytes.saturating_mul(HELD);
+        is_bounded && self.stored.is_some_and(|stored| applied.version > stored)
     }
 
     /// Applies an operation, wholly or not at all.
@@ -304,6 +309,7 @@ impl Document {
     pub(crate) fn compact(&mut self, operations: usize, bytes: usize) {
         while let Some(kept) = self.history.front()
             && (self.history.len() > operations || self.history_bytes > bytes)
+            && !self.is_held(&kept.applied)
         {
             // It was applied once, to the same content.
             let done = self.base.apply(&kept.applied.change, usize::MAX);

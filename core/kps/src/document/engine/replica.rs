@@ -22,6 +22,9 @@ use super::{
     version::Version,
 };
 
+/// Bytes of what is not stored that are kept, if they are others': as many as a server keeps, by default.
+const RECENT: usize = 16 << 20;
+
 /// What the server says when a document is opened, or opened again.
 #[derive(Clone, Debug)]
 pub(crate) struct Opened {
@@ -69,6 +72,10 @@ pub(crate) struct Replica {
     durable: bool,
     /// What happened after `floor`, and whether by this client: a server that crashes forgets it.
     recent: VecDeque<(Applied, bool)>,
+    recent_bytes: usize,
+    /// Own ones that the server has not stored, and that came with a content and not by themselves: with the versions
+    /// they made. As if they were made for the content.
+    loose: VecDeque<(Version, Pending)>,
     /// The checkpoint, or the earliest version after it from which on everything is known here.
     floor: Version,
     /// Conflicts after which an operation is given up; 0: whatever others do before it is one.
@@ -96,13 +103,15 @@ impl Replica {
 
     /// Whether there are own operations that may have to be moved over what happened.
     pub(crate) fn has_own(&self) -> bool {
-        !self.pending.is_empty() || self.recent.iter().any(|(_, own)| *own)
+        let is_any = !self.pending.is_empty() || !self.loose.is_empty();
+        is_any || self.recent.iter().any(|(_, own)| *own)
     }
 
     /// Own operations that a crash of the server now would lose, oldest first.
     pub(crate) fn unsynced(&self) -> Vec<Arc<str>> {
-        let applied = self.recent.iter().filter(|(_, own)| *own).map(|(it, _)| &it.op_id);
-        applied.chain(self.pending.iter().map(|it| &it.op_id)).cloned().collect()
+        let loose = self.loose.iter().map(|(_, it)| &it.op_id);
+        let recent = self.recent.iter().filter(|(_, own)| *own).map(|(it, _)| &it.op_id);
+        loose.chain(recent).chain(self.pending.iter().map(|it| &it.op_id)).cloned().collect()
     }
 
     /// Everything up to here is in the server's store.
@@ -223,12 +232,17 @@ impl Replica {
 
     /// The operation that was edited last.
     pub(crate) fn draft(&self) -> Option<Draft> {
-        Some(self.pending.back()?.draft(self.version, self.lineage.clone()))
+        let mut latest = self.pending.iter().rev();
+        let (last, before) = (latest.next()?, latest.next());
+        let after = before.map(|it| it.op_id.clone());
+        Some(last.draft(self.version, self.lineage.clone(), after))
     }
 
     /// Whether a crash of the server now would lose this own operation.
     pub(crate) fn is_unsynced(&self, op_id: &str) -> bool {
-        self.recent.iter().any(|(it, own)| *own && *it.op_id == *op_id) || self.is_pending(op_id)
+        self.is_pending(op_id)
+            || self.loose.iter().any(|(_, it)| *it.op_id == *op_id)
+            || self.recent.iter().any(|(it, own)| *own && *it.op_id == *op_id)
     }
 
     /// Whether all of it could be edited, one after the other.
@@ -297,7 +311,9 @@ impl Replica {
             DocumentEvent::Change { previous, applied, .. } => {
                 self.change(previous, applied, &mut news);
             }
-            DocumentEvent::Ack { op_id, version, .. } => self.acked(&op_id, version, &mut news),
+            DocumentEvent::Ack { op_id, version, level, .. } => {
+                self.acked(&op_id, version, level, &mut news);
+            }
             DocumentEvent::Conflict {
                 op_id, base_version, server_version, missing_ops, ..
             } => {
@@ -348,7 +364,7 @@ impl Replica {
         let own = self.pending.iter().position(|it| it.op_id == applied.op_id);
         if let Some(before) = before.filter(|_| self.rebases == 0 && own.is_none()) {
             // They say so to the server, and hear from it what they missed.
-            for pending in &mut self.pending {
+            for pending in self.pending.iter_mut().filter(|it| !it.was_applied) {
                 pending.strand(before, &self.lineage, true);
             }
         }
@@ -356,8 +372,11 @@ impl Replica {
             own.map(|place| self.pending.remove(place));
             return own.is_some();
         };
-        // Those after it were made with it.
-        let moved = own.unwrap_or(self.pending.len());
+        // Those after it were made with it, also if nobody kept it because it is stored.
+        let is_after = |it: &Pending| it.after.as_ref() == Some(&applied.op_id);
+        let made_with = own.or_else(|| self.pending.iter().position(is_after));
+        let moved = made_with.unwrap_or(self.pending.len());
+        self.loose.iter_mut().for_each(|(_, loose)| drop(loose.meet(splices)));
         let mut theirs = splices.clone();
         for pending in self.pending.iter_mut().take(moved) {
             theirs = pending.meet(&theirs);
@@ -376,8 +395,17 @@ impl Replica {
     }
 
     fn note(&mut self, applied: &Applied, own: bool) {
-        if self.durable {
-            self.recent.push_back((applied.clone(), own));
+        if !self.durable {
+            return;
+        }
+        self.recent_bytes += applied.weight();
+        self.recent.push_back((applied.clone(), own));
+        // What a server cannot store for long is not kept for ever: there is no way back to before it.
+        while self.recent_bytes > RECENT
+            && let Some((applied, _)) = pop_if(&mut self.recent, |(_, own)| !*own)
+        {
+            self.recent_bytes -= applied.weight();
+            self.floor = applied.version;
         }
     }
 
@@ -403,7 +431,7 @@ impl Replica {
         }
     }
 
-    fn acked(&mut self, op_id: &Arc<str>, version: Version, news: &mut Vec<News>) {
+    fn acked(&mut self, op_id: &Arc<str>, version: Version, level: Level, news: &mut Vec<News>) {
         let Some(place) = self.pending.iter().position(|it| it.op_id == *op_id) else { return };
         if version > self.version {
             // It was applied, and not heard of.
@@ -412,7 +440,11 @@ impl Replica {
             return;
         }
         // The content has it, and came without a word of it.
-        self.withdraw(place);
+        let pending = self.withdraw(place);
+        if level == Level::Applied && self.durable && version > self.checkpointed {
+            let again = |it| Pending { is_sent: false, stranded: None, was_applied: true, ..it };
+            self.loose.extend(pending.map(|it| (version, again(it))));
+        }
         news.push(News::Acked { op_id: op_id.clone(), version, level: Level::Applied });
     }
 
@@ -434,6 +466,8 @@ impl Replica {
             pending.edits = positional(&pending.splices);
         }
         let most = match self.rebases {
+            // Its author was told that it is applied.
+            0 if pending.was_applied => u32::MAX,
             0 => 0,
             most => pending.manners.rebases.unwrap_or(most),
         };
@@ -470,7 +504,7 @@ impl Replica {
             self.pending[place].is_sent = false;
         } else if code == Code::OpIdReused.as_str() {
             // Ids are used once here: it is this one, as it was before it was moved.
-            self.acked(op_id, version, news);
+            self.acked(op_id, version, Level::Applied, news);
         } else {
             self.give_up(place, &code, &message, news);
         }
@@ -483,14 +517,14 @@ impl Replica {
         let last = if self.rebases == 0 { self.pending.len() } else { place + 1 };
         let at = news.len();
         for place in (place..last).rev() {
-            if let Some(op_id) = self.withdraw(place) {
-                news.insert(at, failed(op_id));
+            if let Some(pending) = self.withdraw(place) {
+                news.insert(at, failed(pending.op_id));
             }
         }
     }
 
     /// It is not pending any more. What was edited after it was made with it, and is made without it now.
-    fn withdraw(&mut self, place: usize) -> Option<Arc<str>> {
+    fn withdraw(&mut self, place: usize) -> Option<Pending> {
         let pending = self.pending.remove(place)?;
         let mut theirs = retraction(&pending.splices);
         for later in self.pending.iter_mut().skip(place) {
@@ -498,16 +532,18 @@ impl Replica {
         }
         self.move_marks(&theirs);
         self.look();
-        Some(pending.op_id)
+        Some(pending)
     }
 
     fn checkpoint(&mut self, version: Version, news: &mut Vec<News>) {
         self.checkpointed = self.checkpointed.max(version);
         self.floor = self.floor.max(version.min(self.version));
-        while self.recent.front().is_some_and(|(applied, _)| applied.version <= version)
-            && let Some((applied, own)) = self.recent.pop_front()
-        {
-            let level = Level::Checkpointed;
+        let level = Level::Checkpointed;
+        while let Some((_, it)) = pop_if(&mut self.loose, |(made, _)| *made <= version) {
+            news.push(News::Acked { op_id: it.op_id, version, level });
+        }
+        while let Some((applied, own)) = pop_if(&mut self.recent, |(it, _)| it.version <= version) {
+            self.recent_bytes -= applied.weight();
             news.extend(own.then_some(News::Acked { op_id: applied.op_id, version, level }));
         }
     }
@@ -526,6 +562,11 @@ impl Replica {
         }
         view
     }
+}
+
+/// The first one, if it is so.
+fn pop_if<T>(queue: &mut VecDeque<T>, is_so: impl FnOnce(&T) -> bool) -> Option<T> {
+    queue.front().is_some_and(is_so).then(|| queue.pop_front())?
 }
 
 /// A place in a text after `splices`. It stays where it is if something is inserted right there.

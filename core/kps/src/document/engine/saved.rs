@@ -122,6 +122,7 @@ impl Document {
             reserved: base.version,
             seen,
             folded,
+            stored: None,
             limits,
         };
         for Saved { digest: SavedDigest(digest), applied } in

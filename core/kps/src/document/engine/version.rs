@@ -14,6 +14,11 @@ pub struct Version(pub u64);
 /// Integers that every language holds exactly.
 const LAST: u64 = (1 << 53) - 1;
 
+impl Version {
+    /// No document ever has it: what is made for it is applied if it was applied before, or is in conflict.
+    pub(crate) const NEVER: Version = Version(LAST);
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "W/\"{}\"", self.0)

@@ -39,8 +39,11 @@ pub(crate) struct Draft {
     /// What it was made for: that version, and the operations that were kept before it.
     pub(crate) base: Version,
     pub(crate) lineage: Arc<str>,
+    /// The last of them.
+    #[serde(default)]
+    pub(super) after: Option<Arc<str>>,
     edits: Vec<Edit>,
-    splices: Vec<Splice>,
+    pub(super) splices: Vec<Splice>,
 }
 
 /// An operation that the server is not known to have.
@@ -55,6 +58,10 @@ pub(super) struct Pending {
     pub(super) weight: usize,
     pub(super) is_sent: bool,
     pub(super) conflicts: u32,
+    /// The one that it was made with last, if another process did.
+    pub(super) after: Option<Arc<str>>,
+    /// It was applied once, and the program was told so.
+    pub(super) was_applied: bool,
     pub(super) stranded: Option<Stranded>,
 }
 
@@ -78,6 +85,8 @@ impl Pending {
             manners: Manners::default(),
             is_sent: false,
             conflicts: 0,
+            after: None,
+            was_applied: false,
             stranded: None,
         }
     }
@@ -89,23 +98,31 @@ impl Pending {
             Change::Changes(changes) => json_edits(changes),
             Change::Update(_) => return None,
         };
-        Some(Pending { weight: 0, ..Pending::new(op_id, edits, splices) })
+        Some(Pending { weight: 0, was_applied: true, ..Pending::new(op_id, edits, splices) })
     }
 
-    /// One that another process kept; `is_known`: what its splices were made for is.
-    pub(super) fn kept(draft: Draft, is_known: bool) -> Pending {
-        let splices = if is_known { draft.splices } else { Vec::new() };
-        let mut pending = Pending::new(draft.op_id, draft.edits, splices);
-        if !is_known && pending.is_positional() {
-            pending.strand(draft.base, &draft.lineage, false);
+    /// One that another process kept, and what it was made for is known.
+    pub(super) fn kept(draft: Draft) -> Pending {
+        let pending = Pending::new(draft.op_id, draft.edits, draft.splices);
+        Pending { after: draft.after, ..pending }
+    }
+
+    /// One that another process kept, and nobody knows what its numbers count.
+    pub(super) fn adrift(draft: Draft) -> Pending {
+        let mut pending = Pending::new(draft.op_id, draft.edits, Vec::new());
+        if pending.is_positional() {
+            // It counts the one before it as well.
+            let base = if draft.after.is_some() { Version::NEVER } else { draft.base };
+            pending.strand(base, &draft.lineage, false);
         }
         pending
     }
 
-    pub(super) fn draft(&self, base: Version, lineage: Arc<str>) -> Draft {
+    /// `after`: the one before it.
+    pub(super) fn draft(&self, base: Version, lineage: Arc<str>, after: Option<Arc<str>>) -> Draft {
         let (op_id, edits, splices) =
             (self.op_id.clone(), self.edits.clone(), self.splices.clone());
-        Draft { op_id, base, lineage, edits, splices }
+        Draft { op_id, base, lineage, after, edits, splices }
     }
 
     /// Moves it over what others did before it; returns what they did, for what comes after it.
@@ -130,9 +147,9 @@ impl Pending {
         stranded.is_moved &= is_moved;
     }
 
-    /// What it does to `content`.
+    /// What it does to `content`; nothing if that is not what its numbers count.
     pub(super) fn change(&self, content: &Content) -> Result<Change, Reject> {
-        if self.is_positional() && !self.splices.is_empty() {
+        if self.is_positional() && (self.stranded.is_some() || !self.splices.is_empty()) {
             return Ok(Change::Splices(self.splices.clone()));
         }
         content.resolve(&self.edits)

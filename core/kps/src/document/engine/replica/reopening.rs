@@ -42,6 +42,8 @@ impl Replica {
             checkpointed: Version(0),
             durable: opened.durable,
             recent: VecDeque::new(),
+            recent_bytes: 0,
+            loose: VecDeque::new(),
             floor: from,
             rebases,
             marks: Default::default(),
@@ -62,12 +64,24 @@ impl Replica {
             this.note(&applied, own);
             news.extend(own.then(|| acked(&applied)));
         };
+        // Leads from what a draft was made with to what is here, without those of which nobody knows where they were.
+        let mut without: Vec<Splice> = Vec::new();
         for draft in drafts {
-            while let Some(applied) = missing.next_if(|it| it.version <= draft.base) {
+            let is_same = draft.lineage == self.lineage;
+            while let Some(applied) = missing.next_if(|it| is_same && it.version <= draft.base) {
                 pass(self, &mut at, applied);
             }
-            let is_known = draft.lineage == self.lineage && draft.base == at;
-            self.pending.push_back(Pending::kept(draft, is_known));
+            if draft.after.is_none() {
+                without.clear();
+            }
+            if is_same && draft.base == at {
+                let mut pending = Pending::kept(draft);
+                without = pending.meet(&without);
+                self.pending.push_back(pending);
+            } else {
+                without.splice(..0, retraction(&draft.splices));
+                self.pending.push_back(Pending::adrift(draft));
+            }
         }
         missing.for_each(|applied| pass(self, &mut at, applied));
         self.look();
@@ -87,29 +101,26 @@ impl Replica {
                 }
             }
             (since, Some(snapshot)) => {
-                let before = self.current();
-                let marks = std::mem::take(&mut self.marks);
                 let (from, missing) = since.unwrap_or((opened.version, Vec::new()));
                 let is_way = is_same && from == self.floor;
                 if is_way {
                     self.rewind()
                 } else {
-                    self.strand(&snapshot, is_same)
+                    self.jump(&snapshot, is_same)
                 }
                 (self.lineage, self.floor) = (opened.lineage, from);
                 (self.content, self.version) = (snapshot.into(), opened.version);
+                let mut previous = from;
                 for applied in missing {
                     let own = match is_way {
-                        true => self.absorb(&applied, None),
+                        true => self.absorb(&applied, Some(previous)),
                         false => self.withdraw_by_id(&applied.op_id),
                     };
+                    previous = applied.version;
                     news.extend(own.then(|| acked(&applied)));
                     self.note(&applied, own);
                     news.push(News::Changed { applied, own });
                 }
-                self.look();
-                self.marks = marks;
-                self.marks_after(&before);
             }
             _ => return vec![News::OutOfStep],
         }
@@ -124,55 +135,56 @@ impl Replica {
         place.is_some_and(|place| self.withdraw(place).is_some())
     }
 
-    /// Where marks are, if nobody knows how the view came from what it was `before`.
-    fn marks_after(&mut self, before: &Content) {
-        if self.marks.is_empty() {
-            return;
-        }
-        self.freshen();
-        if let (Content::Text(before), Content::Text(after)) = (before, &self.view) {
-            let splice = difference(before, after);
-            self.move_marks(&[splice]);
-        }
-    }
-
     /// The server has forgotten what happened after the floor. What was done here is pending again, made for the
     /// content of the floor; what others did they will do again.
     fn rewind(&mut self) {
         let mut again = VecDeque::new();
-        // Leads from what there was to what there would be without the others.
+        // Leads from what there was to what there would be without the others: before it their latest, the newest last.
         let mut without: Vec<Splice> = Vec::new();
+        let mut theirs: Vec<Change> = Vec::new();
+        let undone = |theirs: &mut Vec<Change>| -> Vec<Splice> {
+            theirs.drain(..).rev().flat_map(|change| retraction(splices_of(&change))).collect()
+        };
+        self.recent_bytes = 0;
         for (applied, own) in std::mem::take(&mut self.recent) {
-            let splices = splices_of(&applied.change);
             if !own {
-                without = [retraction(splices), without].concat();
+                theirs.push(applied.change);
                 continue;
             }
-            let (splices, after) = transform(splices, &without);
+            without.splice(..0, undone(&mut theirs));
+            let (splices, after) = transform(splices_of(&applied.change), &without);
             without = after;
             again.extend(Pending::again(applied.op_id, applied.change, splices));
         }
+        without.splice(..0, undone(&mut theirs));
         for pending in &mut self.pending {
             without = pending.meet(&without);
         }
+        self.move_marks(&without);
         again.append(&mut self.pending);
         self.pending = again;
     }
 
-    /// No known operations lead from what is here to what the server has. What was made by numbers is sent once more
-    /// as it was: the server may have it already. If not, it belongs where a comparison of the two contents says.
-    fn strand(&mut self, to: &Snapshot, is_same: bool) {
+    /// No known operations lead from what is here to what the server has. What was edited is sent once more as it was, one
+    /// after the other: the content may have it already. If not, it belongs where a comparison of the two contents says.
+    fn jump(&mut self, to: &Snapshot, is_same: bool) {
         // What was made for a document that nobody had edited was made for nothing, and comes after all there is.
         let is_new = self.version == Version(0) && self.rebases > 0 && !is_same;
+        let difference = match (&self.content, to) {
+            (Content::Text(before), Snapshot::Text(after)) => {
+                vec![difference(before, &Rope::from_str(after))]
+            }
+            _ => Vec::new(),
+        };
         let recent = self.recent.iter().flat_map(|(applied, _)| splices_of(&applied.change));
-        let mut way: Vec<Splice> = recent.cloned().collect();
-        if let (Content::Text(before), Snapshot::Text(after)) = (&self.content, to) {
-            way.push(difference(before, &Rope::from_str(after)));
-        }
-        let (version, lineage) = (self.version, self.lineage.clone());
+        let mut way: Vec<Splice> = recent.chain(&difference).cloned().collect();
+        let (version, lineage, rebases) = (self.version, self.lineage.clone(), self.rebases);
         let strand = |pending: &mut Pending| {
-            if !is_new && pending.is_positional() {
-                pending.strand(version, &lineage, is_same);
+            if !is_new {
+                // It was made for a version and those that were pending before it: after a crash there may be that
+                // version again, without them. One who does not rebase is told what came after it.
+                let is_strict = rebases == 0 && !pending.was_applied;
+                pending.strand(if is_strict { version } else { Version::NEVER }, &lineage, is_same);
             }
         };
         // Those that were sent before those that are to be sent again: they stay as the server may have them.
@@ -183,6 +195,15 @@ impl Replica {
             if is_new || is_same {
                 way = pending.meet(&way);
             }
+        }
+        self.move_marks(&way);
+        for (_, mut pending) in std::mem::take(&mut self.loose) {
+            strand(&mut pending);
+            pending.meet(&difference);
+            for before in &self.pending {
+                pending.meet(&before.splices);
+            }
+            self.pending.push_back(pending);
         }
     }
 }
