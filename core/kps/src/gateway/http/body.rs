@@ -32,6 +32,28 @@ const UNIT: usize = 4 << 10;
 /// How long a whole body may take, however steadily it comes.
 const WHOLE: Duration = Duration::from_secs(120);
 
+/// How much of a body that is not wanted is read all the same, and for how long.
+const UNWANTED: usize = 64 << 10;
+const BRIEF: Duration = Duration::from_secs(1);
+
+/// Reads what is left of a small body; false if there is more.
+pub(super) async fn pass_over<B: HttpBody<Data = Bytes>>(mut body: Pin<&mut B>) -> bool {
+    let until = Instant::now() + BRIEF;
+    let mut left = UNWANTED;
+    while let Ok(frame) = timeout_at(until, body.frame()).await {
+        match frame {
+            None => return true,
+            Some(Err(_)) => return false,
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                let Some(rest) = left.checked_sub(bytes) else { return false };
+                left = rest;
+            }
+        }
+    }
+    false
+}
+
 /// What is answered.
 pub(crate) enum Body {
     /// All of it, until it was taken.

@@ -16,7 +16,7 @@ mod operations;
 mod query;
 mod route;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use hyper::{
@@ -72,7 +72,16 @@ impl Gateway {
     where
         B: HttpBody<Data = Bytes, Error: std::fmt::Display>,
     {
-        self.find(request, visitor).await.unwrap_or_else(Fault::into_response)
+        let (parts, rest) = request.into_parts();
+        let mut rest = pin!(rest);
+        let waits = parts.headers.contains_key(header::EXPECT);
+        let request = Request::from_parts(parts, rest.as_mut());
+        let answer = self.find(request, visitor).await.unwrap_or_else(Fault::into_response);
+        // A connection ends with a body that nobody read: whoever asks again on it should know.
+        match rest.is_end_stream() || (!waits && body::pass_over(rest).await) {
+            true => answer,
+            false => with(answer, header::CONNECTION, HeaderValue::from_static("close")),
+        }
     }
 
     async fn find<B>(self: &Arc<Self>, request: Request<B>, visitor: Visitor) -> Answer
