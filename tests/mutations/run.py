@@ -198,8 +198,8 @@ MUTATIONS = [
     Mutation(
         "a document's client does not send again what a crash took",
         DOCUMENT + "engine/replica/reopening.rs",
-        "            if !own {\n                without =",
-        "            if !own || !self.rebases.is_power_of_two() {\n                without =",
+        "            if !own {\n                theirs.push(applied.change);",
+        "            if !own || !self.rebases.is_power_of_two() {\n                theirs.push(applied.change);",
     ),
     Mutation(
         "one who opens a document does not know the way back to what is stored",
