@@ -13,8 +13,9 @@ use crate::{
 
 /// Times that a document which changes while it is read is read again.
 const TRIES: usize = 10;
-/// Answers that tell of one document: the server keeps no more operations than fit into a tenth of them.
-const PARTS: usize = 1000;
+/// Answers that tell of one document; after more than twice as many as a server needs by default (16 MiB in parts of
+/// 128 KiB) the content has to do.
+const PARTS: usize = 256;
 
 /// A client's way to what the server has: what is opened, and what happened since, in order.
 pub(super) struct Way {
@@ -51,16 +52,21 @@ impl Opening {
 
     /// Opens it; with what is known already, only what happened since is told, where that is less.
     pub(super) async fn ask(&self, known: Option<Known>) -> Result<Way, Failure> {
+        let known_before = known.as_ref().map_or(Vec::new(), |known| known.versions.clone());
         let (mut part, mut present) = self.ask_once(known).await?;
         let mut parts = Vec::new();
-        while std::mem::take(&mut part.more) {
-            let (lineage, versions) = (part.opened.lineage.clone(), vec![part.opened.version]);
+        while part.more {
+            let lineage = part.opened.lineage.clone();
+            // A server that starts again meanwhile may know what was known before.
+            let mut versions = vec![part.opened.version];
+            versions.extend(&known_before);
             parts.push(part.opened);
-            if parts.len() >= PARTS {
-                let sentence = "the document changes faster than it can be opened; try again later";
-                return Err(Failure::new(ErrorKind::Unavailable, sentence).retryable());
+            let has_own = parts.len() < PARTS;
+            if !has_own {
+                parts.clear();
+                versions.clear();
             }
-            let known = Known { lineage, versions, has_own: true };
+            let known = Known { lineage, versions, has_own };
             (part, present) = self.ask_once(Some(known)).await?;
         }
         parts.push(part.opened);

@@ -147,7 +147,7 @@ impl Pending {
         stranded.is_moved &= is_moved;
     }
 
-    /// What it does to `content`; nothing if that is not what its numbers count.
+    /// What it does to `content`: by its splices, which are moved, if it counts by numbers. None if nobody knows what they count.
     pub(super) fn change(&self, content: &Content) -> Result<Change, Reject> {
         if self.is_positional() && (self.stranded.is_some() || !self.splices.is_empty()) {
             return Ok(Change::Splices(self.splices.clone()));

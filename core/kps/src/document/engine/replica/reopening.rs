@@ -139,8 +139,9 @@ impl Replica {
     /// content of the floor; what others did they will do again.
     fn rewind(&mut self) {
         let mut again = VecDeque::new();
-        // Leads from what there was to what there would be without the others: before it their latest, the newest last.
+        // Leads from what there was to what there would be without the others …
         let mut without: Vec<Splice> = Vec::new();
+        // … and before it comes the undoing of what they did since the last own one.
         let mut theirs: Vec<Change> = Vec::new();
         let undone = |theirs: &mut Vec<Change>| -> Vec<Splice> {
             theirs.drain(..).rev().flat_map(|change| retraction(splices_of(&change))).collect()
